@@ -1,0 +1,1 @@
+//! Gateways, their tokens, API artifacts, deployments and event types.

@@ -1,0 +1,153 @@
+//! Identifiers. The only constructors parse or count; no bare `String` or `u64` crosses a module.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A gateway: the owner of one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GatewayId(pub Uuid);
+
+impl fmt::Display for GatewayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for GatewayId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// A dense position in one gateway's log: the first event is 1, and 0 is "before everything".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The position before this one; zero stays zero.
+    #[must_use]
+    pub fn prev(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The life of one log: new whenever a gateway's log is created or lost. Written as 8 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// An epoch that no earlier log had, but for a chance of 2⁻³².
+    #[must_use]
+    pub fn random() -> Self {
+        let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// A position in a gateway's log, `<epoch>-<seq>` (CONTRACT.md § 2): the one cursor on every transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The life of the log that `seq` counts in.
+    pub epoch: Epoch,
+    /// The last event seen; 0 for none.
+    pub seq: Seq,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+/// The text is not of the form `<8 lower-case hex digits>-<decimal without leading zeros>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor: expected 8 hex digits, '-', and a decimal number")]
+pub struct InvalidCursor;
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, seq) = text.split_once('-').ok_or(InvalidCursor)?;
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if epoch.len() != 8 || !epoch.bytes().all(hex) {
+            return Err(InvalidCursor);
+        }
+        let plain = seq == "0" || (!seq.starts_with('0') && seq.bytes().all(|b| b.is_ascii_digit()));
+        if seq.is_empty() || !plain {
+            return Err(InvalidCursor);
+        }
+        Ok(Self {
+            epoch: Epoch(u32::from_str_radix(epoch, 16).map_err(|_| InvalidCursor)?),
+            seq: Seq(seq.parse().map_err(|_| InvalidCursor)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_cursor_survives_its_text(epoch: u32, seq: u64) {
+            let cursor = Cursor { epoch: Epoch(epoch), seq: Seq(seq) };
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn any_text_that_parses_is_canonical(text in "\\PC{0,40}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn near_misses_are_refused() {
+        for text in [
+            "",
+            "-",
+            "6f3a9c21",
+            "6f3a9c21-",
+            "6f3a9c2-1",
+            "6F3A9C21-1",
+            "6f3a9c21-01",
+            "6f3a9c21-+1",
+            "6f3a9c21--1",
+            "6f3a9c21-18446744073709551616",
+            " 6f3a9c21-1",
+            "6f3a9c21-1 ",
+            "earliest",
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Event logs and records of gatecast.
+//!
+//! This crate knows logs and records. It knows no HTTP, no frames and no event types: bodies are opaque bytes.
+//!
+//! # Layout
+//! - [`ids`]: the newtypes everything else speaks in; [`ids::Cursor`] is the one position on every transport.
+//! - [`log`]: [`EventLog`], one bounded durable ring per gateway, and [`Follower`], which hears of every append.
+//! - [`records`]: [`Records`], small tables with atomic commits; engines implement it and [`EventLog`], nothing else.
+//! - [`directory`]: gateways, tokens, APIs, deployments and event types, on top of [`Records`].
+//! - [`memory`] and [`sled`]: the engines. [`contract`] is the suite that every engine passes.
+
+pub mod clock;
+pub mod directory;
+pub mod ids;
+pub mod log;
+pub mod records;
+
+pub use clock::{Clock, SystemClock};
+pub use ids::{Cursor, Epoch, GatewayId, Seq};
+pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, Page, Retention};
+pub use records::{Change, Durability, Records, StoreError, Table};

@@ -1,0 +1,172 @@
+//! One bounded, durable, ordered ring of entries per gateway.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
+use crate::records::StoreError;
+
+/// An entry to be. The engine gives it its [`Seq`].
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// When it was published; entries older than [`Retention::max_age`] are let go by it. Kept with millisecond precision.
+    pub at: DateTime<Utc>,
+    /// The entity that the entry is about, for compaction; `None` for entries that are no one's state.
+    pub key: Option<Bytes>,
+    /// Opaque to the engine.
+    pub body: Bytes,
+    /// Append only if this is the newest position (`<epoch>-0` for an empty log), else [`LogError::Conflict`].
+    pub expect: Option<Cursor>,
+}
+
+/// A stored entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its position.
+    pub seq: Seq,
+    /// As in [`Draft::at`], with millisecond precision.
+    pub at: DateTime<Utc>,
+    /// As in [`Draft::key`].
+    pub key: Option<Bytes>,
+    /// As in [`Draft::body`].
+    pub body: Bytes,
+}
+
+/// What one log holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The life of the log.
+    pub epoch: Epoch,
+    /// The first entry that [`EventLog::read`] still gives; `newest.next()` when none is held.
+    pub oldest: Seq,
+    /// The last entry; 0 when none was ever appended.
+    pub newest: Seq,
+    /// Bytes of the bodies and keys held from `oldest` to `newest`.
+    pub bytes: u64,
+}
+
+impl Bounds {
+    /// How many entries are held.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.newest.next().0.saturating_sub(self.oldest.0)
+    }
+
+    /// The cursor of the newest entry.
+    #[must_use]
+    pub fn head(&self) -> Cursor {
+        Cursor { epoch: self.epoch, seq: self.newest }
+    }
+}
+
+/// How much one read may return. At least one entry is returned however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Entries at most; at least 1.
+    pub events: usize,
+    /// Bytes of bodies at most.
+    pub bytes: usize,
+}
+
+/// What lies after a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Page {
+    /// The entries right after the cursor, dense and in order; empty when the cursor is the newest position.
+    Entries(Vec<Entry>),
+    /// Entries after the cursor are gone: the first one held is `oldest` (`newest.next()` when none is).
+    Truncated {
+        /// The first entry still held.
+        oldest: Seq,
+    },
+    /// The cursor counts in another life of the log.
+    WrongEpoch {
+        /// The log's present life.
+        now: Epoch,
+    },
+    /// The cursor lies after the newest entry.
+    Ahead {
+        /// The newest entry.
+        newest: Seq,
+    },
+}
+
+/// How much of each log is kept. An entry is gone as soon as it breaks one of these bounds; the newest entry is
+/// kept whatever its size, but not beyond its age.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Entries per gateway; at least 1.
+    pub max_events: u64,
+    /// Bytes of bodies and keys per gateway.
+    pub max_bytes: u64,
+    /// Age of an entry by [`Draft::at`] against the engine's clock.
+    pub max_age: Duration,
+}
+
+/// Why a log could not do what was asked. Nothing is half done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// [`Draft::expect`] was not the newest position.
+    #[error("the newest event is {head}")]
+    Conflict {
+        /// The newest position.
+        head: Cursor,
+    },
+    /// The store cannot serve now.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Hears of every append, in order, once per entry, after it became durable.
+///
+/// Called on the engine's writer: it must be quick and must not call back into the log.
+pub trait Follower: Send + Sync {
+    /// `entries` were appended to the log of `gateway`: dense, in order, right after the ones told before.
+    /// An empty slice is a hint to look (an engine whose writers are elsewhere).
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]);
+}
+
+/// A ring per gateway.
+///
+/// To be correct an engine must keep:
+/// - `append` assigns dense positions per gateway and epoch, and answers once the entry would survive kill -9 and
+///   power loss, is readable, and the [`Follower`] was told of it, in this order: durable, readable, told, answered.
+/// - Concurrent appends to one gateway get positions in the order in which the follower and readers see them.
+/// - An answered entry stays readable until [`Retention`] lets it go; a position is never reused within an epoch.
+/// - A failed flush poisons the engine: it refuses further appends rather than guess what is on disk.
+/// - Every method is cancel safe: dropping the future of `append` leaves the entry stored or not stored, never torn.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends an entry, creating the gateway's log if it has none.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`] if [`Draft::expect`] does not hold; [`LogError::Store`] if it may not have been stored.
+    async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError>;
+
+    /// The entries after `from`, in order, within `max`. Never skips silently.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be read now.
+    async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError>;
+
+    /// What the log holds, creating it (durably, with a new epoch) if the gateway has none.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be read or written now.
+    async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError>;
+
+    /// Drops the log of a gateway: its entries and its epoch. A later log of the same gateway has a new epoch.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be written now.
+    async fn forget(&self, gateway: GatewayId) -> Result<(), LogError>;
+
+    /// Returns once everything accepted so far is durable; for shutdown.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the flush failed.
+    async fn flush(&self) -> Result<(), LogError>;
+}

@@ -1,0 +1,96 @@
+//! Small tables with atomic commits: what an engine offers beside its logs.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// A table. Its tag is the first byte of a row's key on disk and never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Table {
+    /// Facts about the store itself, such as its format version and the hash of the admin token.
+    Meta = b'm',
+    /// Gateways by id.
+    Gateways = b'g',
+    /// Tokens by id.
+    Tokens = b't',
+    /// API artifacts by API id.
+    Apis = b'a',
+    /// What is deployed where.
+    Deployments = b'd',
+    /// Registered event types by name.
+    EventTypes = b'e',
+    /// Failed deliveries by number.
+    Deliveries = b'f',
+}
+
+/// One row put or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The table.
+    pub table: Table,
+    /// The row's key, unique in its table.
+    pub key: Bytes,
+    /// The row, or `None` to delete it.
+    pub row: Option<Bytes>,
+}
+
+/// What a commit's answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives kill -9 and power loss.
+    Synced,
+    /// It is on disk within a second, in order with later commits; for records that may be lost in a crash.
+    Lazy,
+}
+
+/// The store cannot serve now: I/O failed, it is closed, or it refuses after a failed flush.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Reading or writing failed.
+    #[error("the store failed: {0}")]
+    Io(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An earlier flush failed, so what is on disk is not known; restart to recover.
+    #[error("the store refuses to write after a failed flush; restart the server")]
+    Poisoned,
+    /// Another process has the data directory open.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(String),
+    /// The store on disk cannot be opened.
+    #[error("the store at {path} cannot be opened: {detail}")]
+    Damaged {
+        /// Where it is.
+        path: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// A row is not of the form this version writes.
+    #[error("a row of the store is not readable: {0}")]
+    Malformed(String),
+    /// The engine was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Tables of an engine.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// All rows of a table in key order.
+    ///
+    /// # Errors
+    /// If the store cannot be read now.
+    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+    /// One row.
+    ///
+    /// # Errors
+    /// If the store cannot be read now.
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Makes all changes or none, also across kill -9. Concurrent commits are applied in one order.
+    /// Dropping the future leaves the commit made or not made, never torn.
+    ///
+    /// # Errors
+    /// If the changes may not have been made.
+    async fn commit(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError>;
+}

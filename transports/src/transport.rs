@@ -1,0 +1,149 @@
+//! The seam between carrying a stream and deciding what is on it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::close::CloseReason;
+use crate::handshake::{Handshake, HandshakeError};
+
+/// A way to carry a stream.
+pub trait Transport: Send + Sync {
+    /// Its name in acknowledgements, stats and logs: `websocket`, `sse`, `long-poll`.
+    fn name(&self) -> &'static str;
+
+    /// The routes that gateways connect to. Whoever passes `gate` is served; nobody else is.
+    fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)>;
+}
+
+/// How a transport notices that its peer is gone; it chooses the heartbeat policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Liveness {
+    /// The peer answers pings; whatever it sends is life (WebSocket).
+    PingPong,
+    /// The peer can't speak; a write that the socket takes is all there is (SSE).
+    WriteOnly,
+    /// The peer comes back: the connection outlives each request by a lease (long-poll).
+    Lease,
+}
+
+/// The answer to a peer that is not let in, made by the server's one HTTP error map.
+#[derive(Debug)]
+pub struct Refusal(pub http::Response<Bytes>);
+
+/// Decides who may connect.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Admits a peer, before any upgrade. The connection is registered when this returns, and ends when the
+    /// [`Session`] is dropped ([`Liveness::Lease`]: when its lease runs out without another session of the connection).
+    ///
+    /// With [`Liveness::Lease`] this is called for every poll; a poll of a live connection renews it.
+    ///
+    /// # Errors
+    /// The answer to send instead.
+    async fn admit(&self, handshake: Handshake) -> Result<Box<dyn Session>, Refusal>;
+
+    /// The answer to a request that is no handshake of its transport.
+    fn reject(&self, error: HandshakeError) -> Refusal;
+}
+
+/// One message, encoded once and shared by all connections.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    id: Option<String>,
+    name: String,
+    text: Utf8Bytes,
+}
+
+impl Frame {
+    /// A message: its position if it has one, its type, and its JSON text, which holds no raw line break.
+    #[must_use]
+    pub fn new(id: Option<String>, name: impl Into<String>, text: String) -> Self {
+        debug_assert!(!text.contains(['\n', '\r']), "a line break would split an SSE event");
+        Self { id, name: name.into(), text: text.into() }
+    }
+
+    /// The cursor that a peer holds after this message; `None` for most control messages.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Its type.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its JSON text.
+    #[must_use]
+    pub fn text(&self) -> &Utf8Bytes {
+        &self.text
+    }
+}
+
+/// How much a transport can take in one step. A single frame is delivered however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Frames at most; at least 1.
+    pub frames: usize,
+    /// Bytes of their texts at most.
+    pub bytes: usize,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Write these, in order, then call [`Session::written`].
+    Deliver(Vec<Arc<Frame>>),
+    /// Write a sign of life, then call [`Session::written`]: a ping with this payload of at most 125 bytes, or a comment.
+    Ping(Bytes),
+    /// Say goodbye as [`CloseReason`] tells and end.
+    Close(CloseReason),
+}
+
+/// What came from the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Any frame: a sign of life and nothing more.
+    Life,
+    /// A pong with its payload: everything written before that ping was received.
+    Pong(&'a [u8]),
+    /// A text message.
+    Text(&'a str),
+}
+
+/// One admitted connection: a cursor, and the timing that keeps it alive.
+///
+/// A transport alternates [`next`](Self::next) and [`written`](Self::written) and reports what it hears. It never
+/// decides when to ping or when a peer is dead.
+#[async_trait]
+pub trait Session: Send {
+    /// The connection's id, as in its acknowledgement.
+    fn connection_id(&self) -> &str;
+
+    /// The cursor that the peer holds once everything written has arrived.
+    fn position(&self) -> String;
+
+    /// The next thing to write. The first one delivers `connection.ack` as its first frame.
+    ///
+    /// Cancel safe: nothing moves until [`written`](Self::written); a step that was not written is given again.
+    async fn next(&mut self, room: Room) -> Step;
+
+    /// Whether [`next`](Self::next) has something to deliver without waiting for an event to be published.
+    fn ready(&self) -> bool;
+
+    /// The peer's socket took the last step.
+    fn written(&mut self);
+
+    /// Something came from the peer.
+    fn heard(&mut self, heard: Heard<'_>);
+
+    /// Resolves when not one more byte may reach the peer (token revoked or expired, gateway deleted): to be awaited
+    /// beside a write that is under way, which is then cut. Cancel safe.
+    async fn cut(&mut self) -> CloseReason;
+}
