@@ -146,4 +146,8 @@ pub trait Session: Send {
     /// Resolves when not one more byte may reach the peer (token revoked or expired, gateway deleted): to be awaited
     /// beside a write that is under way, which is then cut. Cancel safe.
     async fn cut(&mut self) -> CloseReason;
+
+    /// The connection is over for this reason. Called once, before the session is dropped, unless the transport's own
+    /// task is torn down (runtime shutdown) or, for a long-poll, the peer drops its request.
+    fn ended(&mut self, reason: CloseReason);
 }
