@@ -1,0 +1,115 @@
+//! The envelope of an event (CONTRACT.md § 2): how it is stored, and how it is sealed into the bytes that go out.
+//!
+//! A log entry's body is `type length (1 byte) ‖ type ‖ rest`, where `rest` is the envelope from `gatewayId` on. All
+//! that is not known before the append is the `eventId`, so sealing is one copy; it happens once per event and the
+//! frame is shared by all connections of the gateway on every transport.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chrono::{DateTime, SecondsFormat, Utc};
+use gatecast_storage::{Cursor, Entry, Epoch, GatewayId};
+use gatecast_transports::Frame;
+use serde_json::value::RawValue;
+
+use crate::event_types::TypeName;
+
+/// What `{"type":"","eventId":"",` and the longest cursor add to the stored body.
+const SEALING_BYTES_MAX: usize = 24 + 8 + 1 + 20;
+
+/// The body to append for an event. `payload` must be compact JSON (no raw line break).
+pub(crate) fn body(
+    kind: &TypeName,
+    gateway: GatewayId,
+    at: DateTime<Utc>,
+    correlation_id: &str,
+    payload: &RawValue,
+) -> Bytes {
+    let kind = kind.as_str();
+    let correlation_id = serde_json::Value::from(correlation_id);
+    let rest = format!(
+        r#""gatewayId":"{gateway}","timestamp":"{}","correlationId":{correlation_id},"payload":{}}}"#,
+        timestamp(at),
+        payload.get(),
+    );
+    let mut body = BytesMut::with_capacity(1 + kind.len() + rest.len());
+    #[expect(clippy::cast_possible_truncation, reason = "a TypeName has at most 128 bytes")]
+    body.put_u8(kind.len() as u8);
+    body.put_slice(kind.as_bytes());
+    body.put_slice(rest.as_bytes());
+    body.freeze()
+}
+
+/// The most bytes that a stored body of this length can have as an envelope.
+pub(crate) fn sealed_len_max(body: &Bytes) -> usize {
+    body.len() + SEALING_BYTES_MAX
+}
+
+/// An event's type and its envelope from `gatewayId` on; `None` for a body that [`body`] did not make.
+fn parts(body: &[u8]) -> Option<(&str, &str)> {
+    let (&len, rest) = body.split_first()?;
+    let (kind, rest) = rest.split_at_checked(usize::from(len))?;
+    Some((std::str::from_utf8(kind).ok()?, std::str::from_utf8(rest).ok()?))
+}
+
+/// The frame of a stored entry: the same bytes every time. `None` for a body that [`body`] did not make.
+pub(crate) fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
+    let (kind, rest) = parts(&entry.body)?;
+    let id = Cursor { epoch, seq: entry.seq }.to_string();
+    let mut text = String::with_capacity(kind.len() + id.len() + rest.len() + 24);
+    for part in [r#"{"type":""#, kind, r#"","eventId":""#, &id, r#"","#, rest] {
+        text.push_str(part);
+    }
+    Some(Arc::new(Frame::new(Some(id), kind, text)))
+}
+
+/// A time as it stands in every message: RFC 3339 UTC with milliseconds.
+#[must_use]
+pub fn timestamp(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatecast_storage::Seq;
+    use proptest::prelude::*;
+
+    fn sealed(kind: &str, correlation: &str, payload: &str, seq: u64) -> Arc<Frame> {
+        let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
+        let payload: Box<RawValue> = serde_json::from_str(payload).unwrap();
+        let at = DateTime::UNIX_EPOCH;
+        let body = body(&kind.parse().unwrap(), gateway, at, correlation, &payload);
+        let longest = sealed_len_max(&body);
+        let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, body }).unwrap();
+        assert!(frame.text().len() <= longest);
+        frame
+    }
+
+    #[test]
+    fn an_envelope_has_the_contract_members_in_order() {
+        let frame = sealed("api.deployed", "c-1", r#"{"apiId":"a"}"#, 42);
+        assert_eq!(
+            frame.text().as_str(),
+            r#"{"type":"api.deployed","eventId":"6f3a9c21-42","gatewayId":"6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11","timestamp":"1970-01-01T00:00:00.000Z","correlationId":"c-1","payload":{"apiId":"a"}}"#
+        );
+        assert_eq!((frame.id(), frame.name()), (Some("6f3a9c21-42"), "api.deployed"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_correlation_id_and_position_make_valid_json(correlation in "\\PC{0,40}|[\\x00-\\x1f\"\\\\]{0,9}", seq: u64) {
+            let frame = sealed("x", &correlation, "[1,{\"a\":null}]", seq);
+            let json: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+            prop_assert_eq!(json["correlationId"].as_str(), Some(correlation.as_str()));
+            prop_assert_eq!(json["eventId"].as_str(), frame.id());
+            prop_assert_eq!(&json["payload"], &serde_json::json!([1, { "a": null }]));
+        }
+
+        #[test]
+        fn a_body_of_any_bytes_never_panics(bytes: Vec<u8>) {
+            let entry = Entry { seq: Seq(1), at: DateTime::UNIX_EPOCH, key: None, body: bytes.into() };
+            let _ = seal(Epoch(1), &entry);
+        }
+    }
+}
