@@ -1,1 +1,126 @@
 //! Gateways, their tokens, API artifacts, deployments and event types.
+//!
+//! A [`Directory`] is a model in memory that is written through to [`Records`]: reads never touch the disk (but for
+//! artifacts) and take one lock for a few look-ups, so admission does not depend on how many gateways there are.
+//! A write is checked, committed and then applied, one after the other, so memory never holds what disk doesn't.
+//!
+//! - Start here for how a write runs; `edit.rs` has what a write consists of, `model.rs` the maps.
+//! - One file per concept holds its type and its operations: `gateways.rs`, `tokens.rs`, `apis.rs`,
+//!   `deployments.rs`, `event_types.rs`.
+
+mod apis;
+mod deployments;
+mod edit;
+mod error;
+mod event_types;
+mod gateways;
+mod model;
+mod tokens;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+pub use self::apis::{Api, ApiId, InvalidApiId};
+pub use self::deployments::{Deployment, DeploymentStatus};
+pub use self::error::DirectoryError;
+pub use self::event_types::EventType;
+pub use self::gateways::{CatchUp, Gateway, GatewayUpdate, OrganizationId};
+pub use self::tokens::{INACTIVE_TOKENS_MAX, Token, TokenHash, TokenId, TokenState};
+
+use self::edit::Edit;
+use self::model::Model;
+use crate::records::{Durability, Records, StoreError};
+
+/// What the platform knows about gateways: kept in memory, written through to [`Records`].
+pub struct Directory {
+    shared: Arc<Shared>,
+    /// Held from the check of a write until it is applied. Fair, so writers go in the order in which they came.
+    writer: Arc<Mutex<()>>,
+}
+
+struct Shared {
+    model: RwLock<Model>,
+    records: Arc<dyn Records>,
+}
+
+impl Directory {
+    /// Loads the directory from `records`.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or holds a row that this version does not understand.
+    pub async fn open(records: Arc<dyn Records>) -> Result<Self, StoreError> {
+        let model = Model::load(&*records).await?;
+        let shared = Arc::new(Shared { model: RwLock::new(model), records });
+        Ok(Self { shared, writer: Arc::new(Mutex::new(())) })
+    }
+
+    /// A small fact about this installation, such as the hash of the admin token.
+    #[must_use]
+    pub fn meta(&self, key: &str) -> Option<Bytes> {
+        self.read().meta(key)
+    }
+
+    /// Keeps a small fact about this installation.
+    ///
+    /// # Errors
+    /// If it may not have been stored.
+    pub async fn put_meta(&self, key: &str, value: Bytes) -> Result<(), DirectoryError> {
+        let edit = Edit::PutMeta(key.to_owned(), value);
+        self.write(move |_| Ok((vec![edit], ()))).await
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Model> {
+        self.shared.read()
+    }
+
+    /// Runs one write: `check` looks at the model and says what to change; the changes are committed, then applied.
+    ///
+    /// The work runs in a task of its own that owns the writer's lock: a caller that goes away between commit and
+    /// apply cannot make memory and disk differ.
+    async fn write<T, F>(&self, check: F) -> Result<T, DirectoryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.writer).lock_owned().await;
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::spawn(async move {
+            let _turn = turn;
+            shared.check_commit_apply(check).await
+        });
+        // The task fails only if it panicked or the runtime shuts down: then nothing was applied.
+        work.await.unwrap_or(Err(DirectoryError::Store(StoreError::Closed)))
+    }
+}
+
+impl Shared {
+    async fn check_commit_apply<T, F>(&self, check: F) -> Result<T, DirectoryError>
+    where
+        F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError>,
+    {
+        let (edits, answer) = check(&self.read())?;
+        if edits.is_empty() {
+            return Ok(answer);
+        }
+        let mut changes = Vec::with_capacity(edits.len());
+        for edit in &edits {
+            edit.changes(&mut changes)?;
+        }
+        self.records.commit(changes, Durability::Synced).await?;
+        let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        for edit in edits {
+            model.apply(edit);
+        }
+        Ok(answer)
+    }
+
+    /// A poisoned lock is used on: `apply` has no step that can panic half-way.
+    fn read(&self) -> RwLockReadGuard<'_, Model> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

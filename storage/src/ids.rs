@@ -71,7 +71,8 @@ impl fmt::Display for Epoch {
 }
 
 /// A position in a gateway's log, `<epoch>-<seq>` (CONTRACT.md § 2): the one cursor on every transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Cursor {
     /// The life of the log that `seq` counts in.
     pub epoch: Epoch,
@@ -107,6 +108,20 @@ impl FromStr for Cursor {
             epoch: Epoch(u32::from_str_radix(epoch, 16).map_err(|_| InvalidCursor)?),
             seq: Seq(seq.parse().map_err(|_| InvalidCursor)?),
         })
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = InvalidCursor;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -13,9 +13,15 @@ pub mod clock;
 pub mod directory;
 pub mod ids;
 pub mod log;
+pub mod memory;
 pub mod records;
 
 pub use clock::{Clock, SystemClock};
+pub use directory::{
+    Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway, GatewayUpdate,
+    OrganizationId, Token, TokenHash, TokenId, TokenState,
+};
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
-pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, Page, Retention};
+pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+pub use memory::{MemoryLog, MemoryRecords};
 pub use records::{Change, Durability, Records, StoreError, Table};

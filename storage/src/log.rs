@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::records::StoreError;
@@ -22,6 +22,15 @@ pub struct Draft {
     pub expect: Option<Cursor>,
 }
 
+impl Draft {
+    /// [`Draft::at`] with the precision that is kept.
+    #[must_use]
+    pub fn at_millis(&self) -> DateTime<Utc> {
+        // Out of range only beyond what `DateTime` itself can hold.
+        DateTime::from_timestamp_millis(self.at.timestamp_millis()).unwrap_or(self.at)
+    }
+}
+
 /// A stored entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -33,6 +42,14 @@ pub struct Entry {
     pub key: Option<Bytes>,
     /// As in [`Draft::body`].
     pub body: Bytes,
+}
+
+impl Entry {
+    /// What it counts against [`Retention::max_bytes`]: the bytes of body and key.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        (self.body.len() + self.key.as_ref().map_or(0, Bytes::len)) as u64
+    }
 }
 
 /// What one log holds now.
@@ -71,6 +88,26 @@ pub struct Budget {
     pub bytes: usize,
 }
 
+impl Budget {
+    /// Takes entries while they fit, and the first one in any case: what every engine's `read` returns.
+    #[must_use]
+    pub fn fill(self, entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            bytes += entry.body.len();
+            if !page.is_empty() && bytes > self.bytes {
+                break;
+            }
+            page.push(entry);
+            if page.len() >= self.events {
+                break;
+            }
+        }
+        page
+    }
+}
+
 /// What lies after a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Page {
@@ -94,7 +131,8 @@ pub enum Page {
 }
 
 /// How much of each log is kept. An entry is gone as soon as it breaks one of these bounds; the newest entry is
-/// kept whatever its size, but not beyond its age.
+/// kept whatever its size, but not beyond its age. What is held is always dense: an entry that is too old but lies
+/// behind a younger one goes together with that one.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// Entries per gateway; at least 1.
@@ -103,6 +141,15 @@ pub struct Retention {
     pub max_bytes: u64,
     /// Age of an entry by [`Draft::at`] against the engine's clock.
     pub max_age: Duration,
+}
+
+impl Retention {
+    /// Entries published before this are too old.
+    #[must_use]
+    pub fn oldest_kept_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let age = TimeDelta::from_std(self.max_age).ok();
+        age.and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
+    }
 }
 
 /// Why a log could not do what was asked. Nothing is half done.
@@ -127,6 +174,14 @@ pub trait Follower: Send + Sync {
     /// `entries` were appended to the log of `gateway`: dense, in order, right after the ones told before.
     /// An empty slice is a hint to look (an engine whose writers are elsewhere).
     fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]);
+}
+
+/// Nobody listens; for tools and tests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFollower;
+
+impl Follower for NoFollower {
+    fn appended(&self, _gateway: GatewayId, _epoch: Epoch, _entries: &[Entry]) {}
 }
 
 /// A ring per gateway.

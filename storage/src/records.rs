@@ -13,8 +13,10 @@ pub enum Table {
     Gateways = b'g',
     /// Tokens by id.
     Tokens = b't',
-    /// API artifacts by API id.
+    /// APIs by API id, without their artifacts.
     Apis = b'a',
+    /// API artifacts by API id; in a table of their own so that loading the APIs does not load them.
+    Artifacts = b'x',
     /// What is deployed where.
     Deployments = b'd',
     /// Registered event types by name.

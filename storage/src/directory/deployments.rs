@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::edit::Edit;
+use super::{ApiId, Directory, DirectoryError};
+use crate::ids::{Cursor, GatewayId};
+
+/// How far a deployment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DeploymentStatus {
+    /// The event is out; no replica has confirmed.
+    Deploying,
+    /// The gateway serves the API.
+    Deployed,
+    /// The gateway could not apply it.
+    Failed,
+    /// The event is out; no replica has confirmed.
+    Undeploying,
+    /// The gateway no longer serves the API.
+    Undeployed,
+}
+
+/// What was last asked of a gateway about an API: one row per (API, gateway).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Names this request; gateways confirm by it.
+    pub id: Uuid,
+    /// The API.
+    pub api: ApiId,
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The API's revision.
+    pub revision: String,
+    /// The host it is served under.
+    pub vhost: String,
+    /// The environment it is served in.
+    pub environment: String,
+    /// How far it is.
+    pub status: DeploymentStatus,
+    /// The event that told the gateway.
+    pub event: Option<Cursor>,
+    /// When it was asked for; the same on every replay.
+    pub performed_at: DateTime<Utc>,
+    /// The last change of status.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Directory {
+    /// Puts deployments, all in one commit, each replacing the one of its API and gateway. The API need not have an
+    /// artifact here: it may live elsewhere.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NoSuchGateway`] if one is missing (nothing is put then), or the store failed.
+    pub async fn put_deployments(&self, rows: Vec<Deployment>) -> Result<Vec<Arc<Deployment>>, DirectoryError> {
+        let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
+        self.write(move |model| {
+            if let Some(row) = rows.iter().find(|row| model.gateway(row.gateway).is_none()) {
+                return Err(DirectoryError::NoSuchGateway(row.gateway));
+            }
+            Ok((rows.iter().cloned().map(Edit::PutDeployment).collect(), rows))
+        })
+        .await
+    }
+
+    /// What was last asked of the gateway about the API.
+    #[must_use]
+    pub fn deployment(&self, api: &ApiId, gateway: GatewayId) -> Option<Arc<Deployment>> {
+        self.read().deployment(api, gateway).cloned()
+    }
+
+    /// The deployments of an API, by gateway id.
+    #[must_use]
+    pub fn deployments_of_api(&self, api: &ApiId) -> Vec<Arc<Deployment>> {
+        self.read().deployments_of_api(api).cloned().collect()
+    }
+
+    /// The deployments of a gateway, by API id.
+    #[must_use]
+    pub fn deployments_of_gateway(&self, gateway: GatewayId) -> Vec<Arc<Deployment>> {
+        self.read().deployments_of_gateway(gateway).cloned().collect()
+    }
+}

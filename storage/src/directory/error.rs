@@ -1,0 +1,29 @@
+use crate::ids::GatewayId;
+use crate::records::StoreError;
+
+/// Why the directory refused. Nothing is half done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// Another gateway of the organization has the name.
+    #[error("the organization has another gateway of this name")]
+    NameTaken,
+    /// The id, or the hash of a token, is in use.
+    #[error("the id is in use")]
+    IdTaken,
+    /// There is no such gateway.
+    #[error("there is no gateway {0}")]
+    NoSuchGateway(GatewayId),
+    /// The gateway has as many active tokens as it may have.
+    #[error("the gateway has {max} active tokens, the most it may have")]
+    TooManyTokens {
+        /// The limit.
+        max: usize,
+    },
+    /// What was to be changed does not exist.
+    #[error("not found")]
+    NotFound,
+    /// The store cannot serve now.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,200 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+
+use super::edit::Edit;
+use super::{Api, ApiId, Deployment, EventType, Gateway, OrganizationId, Token, TokenHash, TokenId};
+use crate::ids::GatewayId;
+use crate::records::{Records, StoreError, Table};
+
+/// Gateways by age: the order in which they are listed.
+type ByAge = BTreeMap<(DateTime<Utc>, GatewayId), Arc<Gateway>>;
+
+/// All rows but the artifacts, and the indexes that make every look-up a few steps.
+#[derive(Default)]
+pub(super) struct Model {
+    gateways: HashMap<GatewayId, Arc<Gateway>>,
+    by_age: ByAge,
+    by_organization: HashMap<OrganizationId, ByAge>,
+    by_name: HashMap<(OrganizationId, String), GatewayId>,
+    /// Oldest first; a gateway has a handful.
+    tokens: HashMap<GatewayId, Vec<Arc<Token>>>,
+    by_hash: HashMap<TokenHash, Arc<Token>>,
+    token_ids: HashMap<TokenId, GatewayId>,
+    apis: BTreeMap<ApiId, Arc<Api>>,
+    deployments: BTreeMap<(GatewayId, ApiId), Arc<Deployment>>,
+    by_api: HashMap<ApiId, BTreeSet<GatewayId>>,
+    event_types: BTreeMap<String, Arc<EventType>>,
+    meta: BTreeMap<String, Bytes>,
+}
+
+impl Model {
+    pub(super) async fn load(records: &dyn Records) -> Result<Self, StoreError> {
+        let mut model = Self::default();
+        load_rows(records, Table::Gateways, |row| model.apply(Edit::PutGateway(row))).await?;
+        load_rows(records, Table::Tokens, |row| model.apply(Edit::PutToken(row))).await?;
+        load_rows(records, Table::Apis, |row| model.apply(Edit::PutApi(row, Bytes::new()))).await?;
+        load_rows(records, Table::Deployments, |row| model.apply(Edit::PutDeployment(row))).await?;
+        load_rows(records, Table::EventTypes, |row| model.apply(Edit::PutEventType(row))).await?;
+        for (key, value) in records.scan(Table::Meta).await? {
+            let key = String::from_utf8(key.to_vec()).map_err(|e| StoreError::Malformed(e.to_string()))?;
+            model.apply(Edit::PutMeta(key, value));
+        }
+        Ok(model)
+    }
+
+    pub(super) fn apply(&mut self, edit: Edit) {
+        match edit {
+            Edit::PutGateway(gateway) => self.put_gateway(gateway),
+            Edit::DropGateway(id) => self.drop_gateway(id),
+            Edit::PutToken(token) => self.put_token(token),
+            Edit::DropToken(gateway, id) => self.drop_token(gateway, id),
+            Edit::PutApi(api, _) => drop(self.apis.insert(api.id.clone(), api)),
+            Edit::DropApi(id) => drop(self.apis.remove(&id)),
+            Edit::PutDeployment(deployment) => self.put_deployment(deployment),
+            Edit::DropDeployment(api, gateway) => self.drop_deployment(api, gateway),
+            Edit::PutEventType(kind) => drop(self.event_types.insert(kind.name.clone(), kind)),
+            Edit::DropEventType(name) => drop(self.event_types.remove(&name)),
+            Edit::PutMeta(key, value) => drop(self.meta.insert(key, value)),
+        }
+    }
+
+    pub(super) fn gateway(&self, id: GatewayId) -> Option<&Arc<Gateway>> {
+        self.gateways.get(&id)
+    }
+
+    /// Oldest first.
+    pub(super) fn gateways(&self, organization: Option<OrganizationId>) -> Vec<Arc<Gateway>> {
+        let listed = match organization {
+            None => Some(&self.by_age),
+            Some(organization) => self.by_organization.get(&organization),
+        };
+        listed.into_iter().flat_map(|by_age| by_age.values().cloned()).collect()
+    }
+
+    pub(super) fn gateway_count(&self) -> usize {
+        self.gateways.len()
+    }
+
+    pub(super) fn has_name(&self, organization: OrganizationId, name: &str) -> bool {
+        self.by_name.contains_key(&(organization, name.to_owned()))
+    }
+
+    /// Oldest first.
+    pub(super) fn tokens(&self, gateway: GatewayId) -> &[Arc<Token>] {
+        self.tokens.get(&gateway).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn token_by_hash(&self, hash: &TokenHash) -> Option<&Arc<Token>> {
+        self.by_hash.get(hash)
+    }
+
+    pub(super) fn has_token_id(&self, id: TokenId) -> bool {
+        self.token_ids.contains_key(&id)
+    }
+
+    pub(super) fn api(&self, id: &ApiId) -> Option<&Arc<Api>> {
+        self.apis.get(id)
+    }
+
+    pub(super) fn apis(&self) -> Vec<Arc<Api>> {
+        self.apis.values().cloned().collect()
+    }
+
+    pub(super) fn deployment(&self, api: &ApiId, gateway: GatewayId) -> Option<&Arc<Deployment>> {
+        self.deployments.get(&(gateway, api.clone()))
+    }
+
+    pub(super) fn deployments_of_gateway(&self, gateway: GatewayId) -> impl Iterator<Item = &Arc<Deployment>> {
+        let first = (gateway, ApiId::lowest());
+        self.deployments.range(first..).take_while(move |((of, _), _)| *of == gateway).map(|(_, row)| row)
+    }
+
+    pub(super) fn deployments_of_api(&self, api: &ApiId) -> impl Iterator<Item = &Arc<Deployment>> {
+        let gateways = self.by_api.get(api).into_iter().flatten();
+        gateways.filter_map(|gateway| self.deployments.get(&(*gateway, api.clone())))
+    }
+
+    pub(super) fn event_type(&self, name: &str) -> Option<&Arc<EventType>> {
+        self.event_types.get(name)
+    }
+
+    pub(super) fn event_types(&self) -> Vec<Arc<EventType>> {
+        self.event_types.values().cloned().collect()
+    }
+
+    pub(super) fn meta(&self, key: &str) -> Option<Bytes> {
+        self.meta.get(key).cloned()
+    }
+
+    /// Id, organization, name and creation time never change, so the index keys of an earlier row are the same.
+    fn put_gateway(&mut self, gateway: Arc<Gateway>) {
+        let age = (gateway.created_at, gateway.id);
+        self.by_age.insert(age, Arc::clone(&gateway));
+        self.by_organization.entry(gateway.organization).or_default().insert(age, Arc::clone(&gateway));
+        self.by_name.insert((gateway.organization, gateway.name.clone()), gateway.id);
+        self.gateways.insert(gateway.id, gateway);
+    }
+
+    fn drop_gateway(&mut self, id: GatewayId) {
+        let Some(gateway) = self.gateways.remove(&id) else { return };
+        let age = (gateway.created_at, id);
+        self.by_age.remove(&age);
+        if let Some(by_age) = self.by_organization.get_mut(&gateway.organization) {
+            by_age.remove(&age);
+            if by_age.is_empty() {
+                self.by_organization.remove(&gateway.organization);
+            }
+        }
+        self.by_name.remove(&(gateway.organization, gateway.name.clone()));
+    }
+
+    fn put_token(&mut self, token: Arc<Token>) {
+        self.token_ids.insert(token.id, token.gateway);
+        self.by_hash.insert(token.hash, Arc::clone(&token));
+        let tokens = self.tokens.entry(token.gateway).or_default();
+        tokens.retain(|other| other.id != token.id);
+        tokens.push(token);
+        tokens.sort_unstable_by_key(|token| (token.created_at, token.id));
+    }
+
+    fn drop_token(&mut self, gateway: GatewayId, id: TokenId) {
+        self.token_ids.remove(&id);
+        let Some(tokens) = self.tokens.get_mut(&gateway) else { return };
+        let Some(at) = tokens.iter().position(|token| token.id == id) else { return };
+        self.by_hash.remove(&tokens.remove(at).hash);
+        if tokens.is_empty() {
+            self.tokens.remove(&gateway);
+        }
+    }
+
+    fn put_deployment(&mut self, deployment: Arc<Deployment>) {
+        self.by_api.entry(deployment.api.clone()).or_default().insert(deployment.gateway);
+        self.deployments.insert((deployment.gateway, deployment.api.clone()), deployment);
+    }
+
+    fn drop_deployment(&mut self, api: ApiId, gateway: GatewayId) {
+        if let Some(gateways) = self.by_api.get_mut(&api) {
+            gateways.remove(&gateway);
+            if gateways.is_empty() {
+                self.by_api.remove(&api);
+            }
+        }
+        self.deployments.remove(&(gateway, api));
+    }
+}
+
+async fn load_rows<T: DeserializeOwned>(
+    records: &dyn Records,
+    table: Table,
+    mut put: impl FnMut(Arc<T>),
+) -> Result<(), StoreError> {
+    for (_, row) in records.scan(table).await? {
+        let row = serde_json::from_slice(&row).map_err(|e| StoreError::Malformed(format!("{table:?}: {e}")))?;
+        put(Arc::new(row));
+    }
+    Ok(())
+}

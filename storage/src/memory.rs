@@ -1,0 +1,7 @@
+//! The engine in memory: the model that the others are tested against. Nothing survives the process.
+
+mod log;
+mod records;
+
+pub use self::log::MemoryLog;
+pub use self::records::MemoryRecords;

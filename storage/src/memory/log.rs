@@ -1,0 +1,135 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::clock::Clock;
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
+use crate::log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, Page, Retention};
+
+/// Logs in memory: a ring per gateway under one lock.
+pub struct MemoryLog {
+    retention: Retention,
+    clock: Arc<dyn Clock>,
+    follower: Arc<dyn Follower>,
+    rings: Mutex<HashMap<GatewayId, Ring>>,
+}
+
+impl MemoryLog {
+    /// Empty logs.
+    #[must_use]
+    pub fn new(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Self {
+        Self { retention, clock, follower, rings: Mutex::default() }
+    }
+
+    /// Runs `work` on a gateway's ring, creating it if there is none, after letting go of what is too old.
+    fn with_ring<T>(&self, gateway: GatewayId, work: impl FnOnce(&mut Ring) -> T) -> T {
+        let mut rings = self.rings();
+        let ring = rings.entry(gateway).or_insert_with(Ring::new);
+        ring.trim(&self.retention, self.clock.now());
+        work(ring)
+    }
+
+    /// A poisoned lock is used on: only the follower can panic under it, and it is told last.
+    fn rings(&self) -> MutexGuard<'_, HashMap<GatewayId, Ring>> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        let now = self.clock.now();
+        self.with_ring(to, |ring| {
+            let head = ring.bounds().head();
+            if draft.expect.is_some_and(|expected| expected != head) {
+                return Err(LogError::Conflict { head });
+            }
+            let entry = ring.push(draft);
+            ring.trim(&self.retention, now);
+            // Told under the lock, so that followers hear in the order of positions.
+            self.follower.appended(to, ring.epoch, std::slice::from_ref(&entry));
+            Ok(ring.bounds().head())
+        })
+    }
+
+    async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
+        Ok(self.with_ring(of, |ring| ring.page(from, max)))
+    }
+
+    async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
+        Ok(self.with_ring(of, |ring| ring.bounds()))
+    }
+
+    async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
+        self.rings().remove(&gateway);
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+struct Ring {
+    epoch: Epoch,
+    newest: Seq,
+    bytes: u64,
+    entries: VecDeque<Entry>,
+}
+
+impl Ring {
+    fn new() -> Self {
+        Self { epoch: Epoch::random(), newest: Seq(0), bytes: 0, entries: VecDeque::new() }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let oldest = self.entries.front().map_or(self.newest.next(), |entry| entry.seq);
+        Bounds { epoch: self.epoch, oldest, newest: self.newest, bytes: self.bytes }
+    }
+
+    fn push(&mut self, draft: Draft) -> Entry {
+        self.newest = self.newest.next();
+        let entry = Entry { seq: self.newest, at: draft.at_millis(), key: draft.key, body: draft.body };
+        self.bytes += entry.size();
+        self.entries.push_back(entry.clone());
+        entry
+    }
+
+    /// Lets go of what breaks a bound. By age only the oldest entry is looked at, so what is held stays dense.
+    fn trim(&mut self, retention: &Retention, now: DateTime<Utc>) {
+        let over = |ring: &Self| {
+            let held = ring.entries.len();
+            held > 1 && (held as u64 > retention.max_events || ring.bytes > retention.max_bytes)
+        };
+        while over(self) {
+            self.pop();
+        }
+        let oldest_kept = retention.oldest_kept_at(now);
+        while self.entries.front().is_some_and(|entry| entry.at < oldest_kept) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(gone) = self.entries.pop_front() {
+            self.bytes -= gone.size();
+        }
+    }
+
+    fn page(&self, from: Cursor, max: Budget) -> Page {
+        let Bounds { epoch, oldest, newest, .. } = self.bounds();
+        if from.epoch != epoch {
+            return Page::WrongEpoch { now: epoch };
+        }
+        if from.seq > newest {
+            return Page::Ahead { newest };
+        }
+        if from.seq.next() < oldest {
+            return Page::Truncated { oldest };
+        }
+        let skip = usize::try_from(from.seq.next().0 - oldest.0).unwrap_or(usize::MAX);
+        Page::Entries(max.fill(self.entries.iter().skip(skip).cloned()))
+    }
+}

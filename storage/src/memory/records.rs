@@ -1,0 +1,51 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::records::{Change, Durability, Records, StoreError, Table};
+
+/// Tables in memory.
+#[derive(Debug, Default)]
+pub struct MemoryRecords {
+    rows: Mutex<BTreeMap<(Table, Bytes), Bytes>>,
+}
+
+impl MemoryRecords {
+    /// Empty tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A poisoned lock is used on: no step under it can panic half-way.
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<(Table, Bytes), Bytes>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Records for MemoryRecords {
+    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let rows = self.rows();
+        let from = rows.range((table, Bytes::new())..);
+        let of_table = from.take_while(|((of, _), _)| *of == table);
+        Ok(of_table.map(|((_, key), row)| (key.clone(), row.clone())).collect())
+    }
+
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows().get(&(table, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    async fn commit(&self, changes: Vec<Change>, _durability: Durability) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for Change { table, key, row } in changes {
+            match row {
+                Some(row) => rows.insert((table, key), row),
+                None => rows.remove(&(table, key)),
+            };
+        }
+        Ok(())
+    }
+}
