@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use crate::query::Query;
 use crate::transport::Liveness;
 
 /// Facts about the socket under a request, put into its extensions (as `Arc<ConnInfo>`) by the accept loop.
@@ -59,6 +63,48 @@ pub struct Handshake {
     pub connection: Option<String>,
 }
 
+impl Handshake {
+    /// Reads a request. `query` is raw, as it stood after the question mark.
+    ///
+    /// A header that comes twice is ambiguous: an `api-key` or `Authorization` that does counts as no credential at
+    /// all, any other is an error. A secret in the query string is never read: it would end in access logs.
+    ///
+    /// # Errors
+    /// [`HandshakeError::InvalidParameter`] for a cursor or an instance out of bounds.
+    pub fn read(
+        transport: &'static str,
+        liveness: Liveness,
+        info: &ConnInfo,
+        headers: &HeaderMap,
+        query: &str,
+    ) -> Result<Self, HandshakeError> {
+        Self::read_parsed(transport, liveness, info, headers, &Query::parse(query))
+    }
+
+    pub(crate) fn read_parsed(
+        transport: &'static str,
+        liveness: Liveness,
+        info: &ConnInfo,
+        headers: &HeaderMap,
+        query: &Query,
+    ) -> Result<Self, HandshakeError> {
+        let cursor = either(headers, query, "last-event-id", "lastEventId")?;
+        let instance = either(headers, query, "gateway-instance", "instance")?;
+        let connection = query.get("connectionId")?.map(str::to_owned);
+        Ok(Self {
+            transport,
+            liveness,
+            peer: info.peer,
+            forwarded_for: joined(headers, "x-forwarded-for"),
+            forwarded: joined(headers, "forwarded"),
+            credential: credential(headers),
+            cursor: checked(cursor, "lastEventId", is_cursor, "at most 256 bytes without control characters")?,
+            instance: checked(instance, "instance", is_name, "1 to 128 visible ASCII characters")?,
+            connection: checked(connection, "connectionId", is_name, "1 to 128 visible ASCII characters")?,
+        })
+    }
+}
+
 /// A request that is no handshake of its transport. Says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,3 +121,75 @@ pub enum HandshakeError {
         expected: &'static str,
     },
 }
+
+/// `api-key` if there is one, else the bearer token.
+fn credential(headers: &HeaderMap) -> Option<Secret> {
+    let secret = if headers.contains_key(API_KEY) {
+        sole(headers, API_KEY)?.trim()
+    } else {
+        let (scheme, token) = sole(headers, AUTHORIZATION.as_str())?.split_once(' ')?;
+        // RFC 9110 § 11.1: the scheme is case-insensitive.
+        Some(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?
+    };
+    Some(secret).filter(|text| !text.is_empty()).map(Secret::new)
+}
+
+/// A header's only value, if it has exactly one and that is ASCII text.
+fn sole<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}
+
+/// A header, or else a query parameter; empty counts as absent.
+fn either(
+    headers: &HeaderMap,
+    query: &Query,
+    header: &str,
+    parameter: &'static str,
+) -> Result<Option<String>, HandshakeError> {
+    let mut values = headers.get_all(header).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(HandshakeError::InvalidParameter { name: parameter, expected: "to be given once" });
+    }
+    match value.map(|value| std::str::from_utf8(value.as_bytes()).map(str::trim)) {
+        Some(Err(_)) => Err(HandshakeError::InvalidParameter { name: parameter, expected: "UTF-8 text" }),
+        Some(Ok(text)) if !text.is_empty() => Ok(Some(text.to_owned())),
+        _ => Ok(query.get(parameter)?.map(str::to_owned)),
+    }
+}
+
+fn checked(
+    value: Option<String>,
+    name: &'static str,
+    good: fn(&str) -> bool,
+    expected: &'static str,
+) -> Result<Option<String>, HandshakeError> {
+    match value {
+        Some(text) if !good(&text) => Err(HandshakeError::InvalidParameter { name, expected }),
+        other => Ok(other),
+    }
+}
+
+fn is_cursor(text: &str) -> bool {
+    text.len() <= CURSOR_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// All lines of a header as one list (RFC 9110 § 5.3). What is not UTF-8 is kept as replacement characters: leaving
+/// it out would shift the hops, and a shifted hop is a forged address.
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    if lines.is_empty() { None } else { Some(lines.join(",")) }
+}
+
+const API_KEY: &str = "api-key";
+const CURSOR_BYTES_MAX: usize = 256;
+const NAME_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,22 @@
 //! - [`transport`]: the seam. [`Transport`] is implemented here; [`Gate`] and [`Session`] by the server.
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
-//! - `websocket`, `sse`, `long_poll`: the transports. `scripted`: an in-memory double.
-//! - `contract`: the suite that every transport passes.
+//! - [`timing`]: how long a peer is waited for. [`sever`]: the end of a socket whose peer does not read.
+//! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
+//! - `contract` (feature of that name): the suite that every transport passes.
 
 pub mod close;
 pub mod handshake;
+mod query;
+mod request;
+pub mod sever;
+pub mod timing;
 pub mod transport;
+pub mod websocket;
 
-pub use close::CloseReason;
+pub use close::{CloseReason, Ending};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret};
+pub use sever::Sever;
+pub use timing::Timing;
 pub use transport::{Frame, Gate, Heard, Liveness, Refusal, Room, Session, Step, Transport};
+pub use websocket::WebSocket;

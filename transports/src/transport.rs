@@ -63,8 +63,24 @@ impl Frame {
     /// A message: its position if it has one, its type, and its JSON text, which holds no raw line break.
     #[must_use]
     pub fn new(id: Option<String>, name: impl Into<String>, text: String) -> Self {
-        debug_assert!(!text.contains(['\n', '\r']), "a line break would split an SSE event");
-        Self { id, name: name.into(), text: text.into() }
+        let name = name.into();
+        let broken = |text: &str| text.contains(['\n', '\r', '\0']);
+        debug_assert!(!broken(&text) && !broken(&name), "a line break would split an SSE event");
+        debug_assert!(!id.as_deref().is_some_and(broken), "a line break would split an SSE event");
+        Self { id, name, text: text.into() }
+    }
+
+    /// No message, only a position: over SSE an event with nothing but `id:`, which moves the peer's cursor past events
+    /// that it was not sent (WHATWG HTML § 9.2.6: without data nothing is dispatched). Other transports leave it out.
+    #[must_use]
+    pub fn position_only(id: impl Into<String>) -> Self {
+        Self::new(Some(id.into()), "", String::new())
+    }
+
+    /// Whether this is [`Frame::position_only`].
+    #[must_use]
+    pub fn is_position_only(&self) -> bool {
+        self.text.is_empty()
     }
 
     /// The cursor that a peer holds after this message; `None` for most control messages.
@@ -140,14 +156,16 @@ pub trait Session: Send {
     /// The peer's socket took the last step.
     fn written(&mut self);
 
-    /// Something came from the peer.
+    /// Something came from the peer. It may come between a step and its [`written`](Self::written): a transport that
+    /// can listens while it writes, so that two sides that both write first never wait for each other.
     fn heard(&mut self, heard: Heard<'_>);
 
     /// Resolves when not one more byte may reach the peer (token revoked or expired, gateway deleted): to be awaited
     /// beside a write that is under way, which is then cut. Cancel safe.
     async fn cut(&mut self) -> CloseReason;
 
-    /// The connection is over for this reason. Called once, before the session is dropped, unless the transport's own
-    /// task is torn down (runtime shutdown) or, for a long-poll, the peer drops its request.
+    /// The connection is over for this reason. Called at most once, and then nothing else is called. Without it a
+    /// session is dropped only when a long-poll was answered or given up by its peer ([`Liveness::Lease`]: the
+    /// connection lives on), or when the runtime tears the transport's task down.
     fn ended(&mut self, reason: CloseReason);
 }

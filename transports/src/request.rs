@@ -1,0 +1,81 @@
+//! What every transport's routes have in common: the request in parts, and answers made elsewhere.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response as HttpResponse, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use crate::handshake::{ConnInfo, Handshake, HandshakeError};
+use crate::query::Query;
+use crate::sever::Sever;
+use crate::transport::{Gate, Liveness, Refusal, Session};
+
+/// A request to connect, not yet read.
+pub(crate) struct ConnectRequest {
+    pub(crate) headers: HeaderMap,
+    pub(crate) query: Query,
+    info: Option<Arc<ConnInfo>>,
+    pub(crate) sever: Option<Sever>,
+    pub(crate) upgrade: Option<OnUpgrade>,
+}
+
+impl ConnectRequest {
+    /// Reads the request and asks the gate.
+    ///
+    /// # Errors
+    /// The answer to send instead.
+    pub(crate) async fn admit(
+        &self,
+        gate: &dyn Gate,
+        transport: &'static str,
+        liveness: Liveness,
+    ) -> Result<Box<dyn Session>, Response> {
+        let Some(info) = &self.info else {
+            // Without the peer's address no rate limit holds: let nobody in.
+            tracing::error!("The accept loop put no ConnInfo into a request; it is refused.");
+            return Err(status(StatusCode::INTERNAL_SERVER_ERROR));
+        };
+        let handshake = Handshake::read_parsed(transport, liveness, info, &self.headers, &self.query)
+            .map_err(|error| reject(gate, error))?;
+        gate.admit(handshake).await.map_err(refuse)
+    }
+}
+
+/// Takes a request apart. Matches everything: path and method are the caller's.
+pub(crate) fn parts() -> BoxedFilter<(ConnectRequest,)> {
+    let raw = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Rejection>((String::new(),)) });
+    warp::header::headers_cloned()
+        .and(raw)
+        .and(warp::ext::optional::<Arc<ConnInfo>>())
+        .and(warp::ext::optional::<Sever>())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .map(|headers, raw: String, info, sever, upgrade| ConnectRequest {
+            headers,
+            query: Query::parse(&raw),
+            info,
+            sever,
+            upgrade,
+        })
+        .boxed()
+}
+
+/// The gate's answer to a request that is none of this transport.
+pub(crate) fn reject(gate: &dyn Gate, error: HandshakeError) -> Response {
+    refuse(gate.reject(error))
+}
+
+/// A refusal, as it was made.
+pub(crate) fn refuse(refusal: Refusal) -> Response {
+    refusal.0.map(Into::into)
+}
+
+/// An answer without a body.
+pub(crate) fn status(status: StatusCode) -> Response {
+    let mut answer = HttpResponse::new(Bytes::new().into());
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,28 @@
+//! How long a transport waits for its peer. Every await on a peer has one of these deadlines.
+
+use std::time::Duration;
+
+/// Deadlines of a transport. [`Timing::default`] holds the contract's values; tests shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A step that the peer's socket does not take for this long ends the connection (CONTRACT.md § 7).
+    pub write_stall: Duration,
+    /// From the `101` to the upgraded socket in our hands.
+    pub upgrade: Duration,
+    /// For the last words (goodbye, close frame, last event) to be taken by the socket.
+    pub last_words: Duration,
+    /// For the peer's answer to a close frame, while whatever it sends is read and thrown away: closing a socket
+    /// with unread input makes TCP send a reset, which may overtake the close frame (RFC 1122 § 4.2.2.13).
+    pub close_answer: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { write_stall: WRITE_STALL, upgrade: UPGRADE, last_words: LAST_WORDS, close_answer: CLOSE_ANSWER }
+    }
+}
+
+const WRITE_STALL: Duration = Duration::from_secs(10);
+const UPGRADE: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const CLOSE_ANSWER: Duration = Duration::from_secs(1);

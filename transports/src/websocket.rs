@@ -1,0 +1,92 @@
+//! WebSocket (RFC 6455): text frames, one JSON message each; pings with a position, pongs as receipts.
+//!
+//! - [`upgrade`]: what makes a request an upgrade, and the 101.
+//! - [`connection`]: one task per connection, from the upgraded socket to the last words.
+//! - [`outbox`]: what waits for the socket; shared bytes, whole frames, vectored writes.
+//! - [`inbound`]: what came in, or why nothing more will.
+//!
+//! Per idle connection: one task, a 1 KiB read buffer, no write buffer (DESIGN.md § 8).
+
+mod connection;
+mod inbound;
+mod outbox;
+mod upgrade;
+
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::close::CloseReason;
+use crate::request::{self, ConnectRequest};
+use crate::timing::Timing;
+use crate::transport::{Gate, Liveness, Session, Transport};
+
+/// The WebSocket transport: `GET /api/internal/v1/ws/gateways/connect`.
+#[derive(Debug, Clone)]
+pub struct WebSocket {
+    timing: Timing,
+    tasks: TaskTracker,
+}
+
+impl WebSocket {
+    /// A transport whose connections each run as a task of `tasks`: wait for those to know that all have said goodbye.
+    #[must_use]
+    pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
+        Self { timing, tasks }
+    }
+
+    async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
+        let accept = match upgrade::check(&request.headers) {
+            Ok(accept) => accept,
+            Err(error) => return request::reject(gate, error),
+        };
+        // HTTP/2 has no upgrade (RFC 9113 § 8.6), and HTTP/1.0 ignores one (RFC 9110 § 7.8).
+        let Some(socket) = request.upgrade.take() else {
+            return request::reject(gate, crate::HandshakeError::UpgradeRequired);
+        };
+        // Before the 101: whoever is refused shall read a status, and a full house shall cost no upgrade.
+        match request.admit(gate, self.name(), Liveness::PingPong).await {
+            Ok(session) => {
+                drop(self.tasks.spawn(serve(socket, session, self.timing, self.tasks.clone())));
+                upgrade::switching_protocols(accept)
+            }
+            Err(answer) => answer,
+        }
+    }
+}
+
+impl Transport for WebSocket {
+    fn name(&self) -> &'static str {
+        "websocket"
+    }
+
+    fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
+        let transport = self.clone();
+        warp::path!("api" / "internal" / "v1" / "ws" / "gateways" / "connect")
+            .and(warp::get())
+            .and(request::parts())
+            .then(move |request| {
+                let (transport, gate) = (transport.clone(), Arc::clone(&gate));
+                async move { transport.connect(gate.as_ref(), request).await }
+            })
+            .boxed()
+    }
+}
+
+/// Waits for the upgraded socket, then hands over to a fresh task: the wait's state would stay in this one's for as
+/// long as the connection lives (DESIGN.md § 8).
+async fn serve(socket: OnUpgrade, mut session: Box<dyn Session>, timing: Timing, tasks: TaskTracker) {
+    match timeout(timing.upgrade, socket).await {
+        Ok(Ok(upgraded)) => drop(tasks.spawn(connection::run(TokioIo::new(upgraded), session, timing))),
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(connection.id = session.connection_id(), "WebSocket upgrade did not come through.");
+            session.ended(CloseReason::UpgradeFailed);
+        }
+    }
+}
