@@ -1,5 +1,8 @@
 //! Wall time, injected so that tests own it. Monotonic time is `tokio::time`.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 /// Where wall time comes from.
@@ -16,5 +19,37 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     fn now(&self) -> DateTime<Utc> {
         Utc::now()
+    }
+}
+
+/// A clock that stands still until it is told to go on: a double for tests, here and in other crates.
+#[derive(Debug)]
+pub struct ManualClock {
+    millis: AtomicI64,
+}
+
+impl ManualClock {
+    /// A clock that shows `now`, to the millisecond.
+    #[must_use]
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self { millis: AtomicI64::new(now.timestamp_millis()) }
+    }
+
+    /// Moves on, to the millisecond.
+    pub fn advance(&self, by: Duration) {
+        self.millis.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+/// 2026-11-20T17:00:00Z, a time like any other.
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self { millis: AtomicI64::new(1_795_194_000_000) }
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.millis.load(Ordering::SeqCst)).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }

@@ -10,13 +10,17 @@
 //! - [`memory`] and [`sled`]: the engines. [`contract`] is the suite that every engine passes.
 
 pub mod clock;
+pub mod deliveries;
 pub mod directory;
 pub mod ids;
 pub mod log;
 pub mod memory;
 pub mod records;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use deliveries::{
+    Deliveries, DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure, FailureReason,
+};
 pub use directory::{
     Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway, GatewayUpdate,
     OrganizationId, Token, TokenHash, TokenId, TokenState,

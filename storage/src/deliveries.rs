@@ -1,0 +1,199 @@
+//! Failed deliveries: what was published and could not be handed over, for operators to look at.
+//!
+//! - At most [`DELIVERIES_MAX`] are kept and [`DELIVERIES_PER_GATEWAY_MAX`] of one gateway, so that it takes a
+//!   hundred failing gateways to push out another's; none longer than [`DELIVERY_AGE_MAX`]. The oldest go first.
+//! - All are in memory (at most some 25 MB) and written behind to [`Records`] with [`Durability::Lazy`]: recording
+//!   never waits for the disk, and a crash may lose the last second.
+//! - What waits to be written is a set of numbers, each once, so it is bounded by what is kept.
+
+mod book;
+mod failure;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+pub use self::failure::{DeliveryFilter, DeliveryTotals, FailedDelivery, Failure, FailureReason, UnknownReason};
+
+use self::book::Book;
+use crate::clock::Clock;
+use crate::ids::{Cursor, GatewayId, Seq};
+use crate::records::{Durability, Records, StoreError, Table};
+
+/// Failed deliveries kept in all.
+pub const DELIVERIES_MAX: usize = 100_000;
+/// Failed deliveries kept of one gateway.
+pub const DELIVERIES_PER_GATEWAY_MAX: usize = 1_000;
+/// How long a failed delivery is kept.
+pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Rows in one commit.
+const COMMIT_ROWS_MAX: usize = 1_024;
+
+/// How many failed deliveries are kept, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct DeliveryLimits {
+    /// In all; at least 1.
+    pub total: usize,
+    /// Of one gateway; at least 1.
+    pub per_gateway: usize,
+    /// By [`Failure::at`] against the clock.
+    pub age: Duration,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        Self { total: DELIVERIES_MAX, per_gateway: DELIVERIES_PER_GATEWAY_MAX, age: DELIVERY_AGE_MAX }
+    }
+}
+
+/// The failed deliveries of all gateways.
+pub struct Deliveries {
+    shared: Arc<Shared>,
+    /// Writes behind; ends with this value.
+    writer: JoinHandle<()>,
+}
+
+struct Shared {
+    book: Mutex<Book>,
+    /// [`Book::pending`], readable without the lock: the hot delivery path looks only here while nothing failed.
+    pending: AtomicU64,
+    clock: Arc<dyn Clock>,
+    records: Arc<dyn Records>,
+    dirty: Notify,
+    /// Held over a commit, so that [`Deliveries::flush`] also waits for the commit under way.
+    committing: tokio::sync::Mutex<()>,
+}
+
+impl Deliveries {
+    /// Loads what `records` holds and starts to write behind.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or holds a row that this version does not understand.
+    pub async fn open(
+        records: Arc<dyn Records>,
+        clock: Arc<dyn Clock>,
+        limits: DeliveryLimits,
+    ) -> Result<Self, StoreError> {
+        let mut book = Book::new(limits);
+        for (_, row) in records.scan(Table::Deliveries).await? {
+            let row = serde_json::from_slice(&row).map_err(|e| StoreError::Malformed(format!("delivery: {e}")))?;
+            book.load(row);
+        }
+        book.expire(clock.now());
+        let pending = AtomicU64::new(book.pending());
+        let shared = Arc::new(Shared {
+            book: Mutex::new(book),
+            pending,
+            clock,
+            records,
+            dirty: Notify::new(),
+            committing: tokio::sync::Mutex::default(),
+        });
+        let writer = tokio::spawn(write_behind(Arc::clone(&shared)));
+        Ok(Self { shared, writer })
+    }
+
+    /// Records a failed delivery and returns its number. Does not wait for the disk.
+    pub fn record(&self, failure: Failure) -> u64 {
+        self.change(|book, now| {
+            let number = book.record(failure);
+            book.expire(now);
+            number
+        })
+    }
+
+    /// Marks the unrecovered failures of events after `after` up to `up_to`, in its epoch, as recovered at `now`;
+    /// says how many. For the hot delivery path: an atomic load while nothing of any gateway is unrecovered, one hash
+    /// look-up while nothing of this one is.
+    pub fn recovered(&self, gateway: GatewayId, after: Seq, up_to: Cursor, now: DateTime<Utc>) -> usize {
+        if self.shared.pending.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
+        self.change(|book, _| book.recovered(gateway, after, up_to, now))
+    }
+
+    /// How many match, and up to `limit` of them from `offset` on, newest first.
+    #[must_use]
+    pub fn query(&self, filter: &DeliveryFilter, offset: usize, limit: usize) -> (usize, Vec<FailedDelivery>) {
+        self.change(|book, now| {
+            book.expire(now);
+            book.query(filter, offset, limit)
+        })
+    }
+
+    /// Drops what is kept of a gateway.
+    pub fn forget(&self, gateway: GatewayId) {
+        self.change(|book, _| book.forget(gateway));
+    }
+
+    /// What failed since the start of the process.
+    #[must_use]
+    pub fn totals(&self) -> DeliveryTotals {
+        self.shared.book().totals()
+    }
+
+    /// Returns once everything recorded so far is handed to the store; for shutdown, before the store's own flush.
+    ///
+    /// # Errors
+    /// If the store cannot be written now.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.shared.write_dirty().await
+    }
+
+    /// Runs `work` on the book, then publishes what others wait for.
+    fn change<T>(&self, work: impl FnOnce(&mut Book, DateTime<Utc>) -> T) -> T {
+        let now = self.shared.clock.now();
+        let mut book = self.shared.book();
+        let answer = work(&mut book, now);
+        self.shared.pending.store(book.pending(), Ordering::Release);
+        if book.is_dirty() {
+            self.shared.dirty.notify_one();
+        }
+        answer
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+impl Shared {
+    /// A poisoned lock is used on: no step under it can panic half-way.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is dirty, in commits of [`COMMIT_ROWS_MAX`]. Cancel safe: rows count as written only after their
+    /// commit.
+    async fn write_dirty(&self) -> Result<(), StoreError> {
+        let _turn = self.committing.lock().await;
+        loop {
+            let (numbers, changes) = self.book().dirty_rows(COMMIT_ROWS_MAX)?;
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            self.records.commit(changes, Durability::Lazy).await?;
+            self.book().written(&numbers);
+        }
+    }
+}
+
+/// Writes whenever something is dirty, until a write fails: the store then refuses everything until a restart.
+async fn write_behind(shared: Arc<Shared>) {
+    loop {
+        shared.dirty.notified().await;
+        if let Err(error) = shared.write_dirty().await {
+            tracing::error!(%error, "Failed deliveries are no longer written to disk.");
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

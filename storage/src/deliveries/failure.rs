@@ -1,0 +1,146 @@
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Cursor, GatewayId};
+
+/// Why an event was not handed over. The texts are public and stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureReason {
+    /// No replica of the gateway was connected when the event was published.
+    NotConnected,
+    /// The peer stopped reading.
+    WriteStalled,
+    /// The peer showed no life.
+    NoSignOfLife,
+    /// The connection broke.
+    ConnectionLost,
+    /// The token was revoked or expired, or the gateway deleted, with events still to send.
+    Revoked,
+    /// The ring let go of the event before it was sent.
+    Overwritten,
+    /// The gateway received the event and reported that it could not apply it.
+    FailedByGateway,
+}
+
+impl FailureReason {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::NotConnected,
+        Self::WriteStalled,
+        Self::NoSignOfLife,
+        Self::ConnectionLost,
+        Self::Revoked,
+        Self::Overwritten,
+        Self::FailedByGateway,
+    ];
+
+    /// The public text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConnected => "not-connected",
+            Self::WriteStalled => "write-stalled",
+            Self::NoSignOfLife => "no-sign-of-life",
+            Self::ConnectionLost => "connection-lost",
+            Self::Revoked => "revoked",
+            Self::Overwritten => "overwritten",
+            Self::FailedByGateway => "failed-by-gateway",
+        }
+    }
+}
+
+impl fmt::Display for FailureReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no [`FailureReason`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a reason for a failed delivery")]
+pub struct UnknownReason;
+
+impl FromStr for FailureReason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or(UnknownReason)
+    }
+}
+
+/// A failed delivery to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Whose event it was.
+    pub gateway: GatewayId,
+    /// The event.
+    pub event: Cursor,
+    /// The event's type.
+    pub event_type: String,
+    /// The event's correlation id.
+    pub correlation_id: String,
+    /// What went wrong.
+    pub reason: FailureReason,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// A failed delivery as kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDelivery {
+    /// Grows with every failure recorded.
+    pub number: u64,
+    /// As in [`Failure::gateway`].
+    pub gateway: GatewayId,
+    /// As in [`Failure::event`].
+    pub event: Cursor,
+    /// As in [`Failure::event_type`].
+    pub event_type: String,
+    /// As in [`Failure::correlation_id`].
+    pub correlation_id: String,
+    /// As in [`Failure::reason`].
+    pub reason: FailureReason,
+    /// As in [`Failure::at`].
+    pub at: DateTime<Utc>,
+    /// When the event was handed over after all.
+    pub recovered_at: Option<DateTime<Utc>>,
+}
+
+/// Which failed deliveries to list; an absent member matches all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeliveryFilter {
+    /// Of this gateway.
+    pub gateway: Option<GatewayId>,
+    /// At or after this time.
+    pub since: Option<DateTime<Utc>>,
+    /// Before this time.
+    pub until: Option<DateTime<Utc>>,
+    /// For this reason.
+    pub reason: Option<FailureReason>,
+}
+
+impl DeliveryFilter {
+    /// Whether the row is to be listed.
+    #[must_use]
+    pub fn matches(&self, row: &FailedDelivery) -> bool {
+        self.gateway.is_none_or(|gateway| row.gateway == gateway)
+            && self.since.is_none_or(|since| row.at >= since)
+            && self.until.is_none_or(|until| row.at < until)
+            && self.reason.is_none_or(|reason| row.reason == reason)
+    }
+}
+
+/// What failed since the start of the process, recovered or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeliveryTotals {
+    /// How many.
+    pub count: u64,
+    /// When the last one did.
+    pub last_time: Option<DateTime<Utc>>,
+    /// Why the last one did.
+    pub last_reason: Option<FailureReason>,
+}

@@ -1,0 +1,184 @@
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::ids::Epoch;
+use crate::memory::MemoryRecords;
+
+fn gateway(number: u128) -> GatewayId {
+    GatewayId(Uuid::from_u128(number))
+}
+
+fn cursor(seq: u64) -> Cursor {
+    Cursor { epoch: Epoch(1), seq: Seq(seq) }
+}
+
+fn failure(of: u128, seq: u64, clock: &ManualClock) -> Failure {
+    Failure {
+        gateway: gateway(of),
+        event: cursor(seq),
+        event_type: "api.deployed".to_owned(),
+        correlation_id: "c".to_owned(),
+        reason: FailureReason::NotConnected,
+        at: clock.now(),
+    }
+}
+
+async fn open(records: &Arc<MemoryRecords>, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Deliveries {
+    let records = Arc::clone(records) as Arc<dyn Records>;
+    Deliveries::open(records, Arc::clone(clock) as Arc<dyn Clock>, limits).await.unwrap()
+}
+
+fn all(deliveries: &Deliveries) -> Vec<FailedDelivery> {
+    deliveries.query(&DeliveryFilter::default(), 0, usize::MAX).1
+}
+
+fn seqs(rows: &[FailedDelivery]) -> Vec<u64> {
+    rows.iter().map(|row| row.event.seq.0).collect()
+}
+
+#[tokio::test]
+async fn flushed_failures_survive_a_reopen() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    for seq in 1..=5 {
+        deliveries.record(failure(1, seq, &clock));
+    }
+    assert_eq!(deliveries.recovered(gateway(1), Seq(1), cursor(3), clock.now()), 2);
+    deliveries.flush().await.unwrap();
+    let before = all(&deliveries);
+    assert_eq!(deliveries.totals().count, 5);
+    drop(deliveries);
+
+    let again = open(&records, &clock, DeliveryLimits::default()).await;
+    assert_eq!(all(&again), before);
+    assert_eq!(again.totals(), DeliveryTotals::default(), "totals count from the start of the process");
+    assert_eq!(again.record(failure(1, 6, &clock)), 6, "numbers go on");
+    assert_eq!(again.recovered(gateway(1), Seq(0), cursor(9), clock.now()), 4);
+    again.forget(gateway(1));
+    again.flush().await.unwrap();
+    assert_eq!(records.scan(Table::Deliveries).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn only_later_events_of_the_same_epoch_recover() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    for seq in 1..=4 {
+        deliveries.record(failure(1, seq, &clock));
+    }
+    let other_epoch = Cursor { epoch: Epoch(2), seq: Seq(9) };
+    assert_eq!(deliveries.recovered(gateway(1), Seq(0), other_epoch, clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(2), Seq(0), cursor(9), clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(1), Seq(3), cursor(3), clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(1), Seq(2), cursor(3), clock.now()), 1);
+    assert_eq!(deliveries.recovered(gateway(1), Seq(2), cursor(3), clock.now()), 0, "once");
+    let open: Vec<_> = all(&deliveries).into_iter().filter(|row| row.recovered_at.is_none()).collect();
+    assert_eq!(seqs(&open), [4, 2, 1]);
+}
+
+#[tokio::test]
+async fn count_and_age_are_bounded_and_one_gateway_cannot_push_out_another() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let limits = DeliveryLimits { total: 6, per_gateway: 3, age: Duration::from_secs(60) };
+    let deliveries = open(&records, &clock, limits).await;
+    deliveries.record(failure(1, 1, &clock));
+    for seq in 1..=100 {
+        deliveries.record(failure(2, seq, &clock));
+    }
+    assert_eq!(seqs(&all(&deliveries)), [100, 99, 98, 1]);
+    for of in 3..=5 {
+        deliveries.record(failure(of, 7, &clock));
+    }
+    assert_eq!(seqs(&all(&deliveries)), [7, 7, 7, 100, 99, 98]);
+    deliveries.flush().await.unwrap();
+    assert_eq!(records.scan(Table::Deliveries).await.unwrap().len(), 6);
+
+    clock.advance(Duration::from_secs(60));
+    deliveries.record(failure(6, 8, &clock));
+    assert_eq!(all(&deliveries).len(), 6, "as old as allowed");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(seqs(&all(&deliveries)), [8]);
+    deliveries.flush().await.unwrap();
+    assert_eq!(records.scan(Table::Deliveries).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_query_filters_pages_and_counts() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let start = clock.now();
+    for seq in 1..=10 {
+        let reason = if seq % 2 == 0 { FailureReason::Overwritten } else { FailureReason::WriteStalled };
+        deliveries.record(Failure { reason, ..failure(u128::from(seq) % 3, seq, &clock) });
+        clock.advance(Duration::from_secs(1));
+    }
+    let query = |filter: DeliveryFilter, offset, limit| {
+        let (total, rows) = deliveries.query(&filter, offset, limit);
+        (total, seqs(&rows))
+    };
+    let of_one = DeliveryFilter { gateway: Some(gateway(1)), ..DeliveryFilter::default() };
+    assert_eq!(query(of_one, 0, 10), (4, vec![10, 7, 4, 1]));
+    assert_eq!(query(of_one, 1, 2), (4, vec![7, 4]));
+    let overwritten = DeliveryFilter { reason: Some(FailureReason::Overwritten), ..of_one };
+    assert_eq!(query(overwritten, 0, 10), (2, vec![10, 4]));
+    let second = |n| Some(start + chrono::TimeDelta::seconds(n));
+    let span = DeliveryFilter { since: second(2), until: second(5), ..DeliveryFilter::default() };
+    assert_eq!(query(span, 0, 10), (3, vec![5, 4, 3]));
+    assert_eq!(query(span, 3, 10), (3, vec![]));
+}
+
+#[test]
+fn reasons_have_one_text_everywhere() {
+    for reason in FailureReason::ALL {
+        assert_eq!(reason.to_string().parse(), Ok(reason));
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+    assert_eq!("Not-Connected".parse::<FailureReason>(), Err(UnknownReason));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Record(u128, u64),
+    Recovered(u128, u64, u64),
+    Advance(u64),
+    Forget(u128),
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..4u128, 1..20u64).prop_map(|(of, seq)| Step::Record(of, seq)),
+        3 => (0..4u128, 0..20u64, 0..20u64).prop_map(|(of, a, b)| Step::Recovered(of, a, b)),
+        2 => (0..30u64).prop_map(Step::Advance),
+        1 => (0..4u128).prop_map(Step::Forget),
+        1 => Just(Step::Flush),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn disk_follows_memory_and_the_counters_follow_the_rows(steps in proptest::collection::vec(step(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+            let limits = DeliveryLimits { total: 8, per_gateway: 4, age: Duration::from_secs(60) };
+            let deliveries = open(&records, &clock, limits).await;
+            for step in steps {
+                match step {
+                    Step::Record(of, seq) => drop(deliveries.record(failure(of, seq, &clock))),
+                    Step::Recovered(of, a, b) => drop(deliveries.recovered(gateway(of), Seq(a), cursor(b), clock.now())),
+                    Step::Advance(seconds) => clock.advance(Duration::from_secs(seconds)),
+                    Step::Forget(of) => deliveries.forget(gateway(of)),
+                    Step::Flush => deliveries.flush().await.unwrap(),
+                }
+            }
+            let rows = all(&deliveries);
+            deliveries.flush().await.unwrap();
+            let unrecovered = rows.iter().filter(|row| row.recovered_at.is_none()).count();
+            assert_eq!(deliveries.shared.pending.load(Ordering::Acquire), unrecovered as u64);
+            assert_eq!(all(&open(&records, &clock, limits).await), rows);
+        });
+    }
+}
