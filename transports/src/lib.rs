@@ -12,6 +12,8 @@
 //! - `contract` (feature of that name): the suite that every transport passes.
 
 pub mod close;
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod handshake;
 pub mod long_poll;
 mod pipe;

@@ -156,6 +156,10 @@ impl Drop for Outlet {
     }
 }
 
+/// The most to hand over at once, and with [`Timing::write_stall`](crate::Timing::write_stall) the least rate at which
+/// a peer reads that is not stalled.
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use warp::reply::Response;
 
 use crate::close::CloseReason;
-use crate::pipe::Inlet;
+use crate::pipe::{Inlet, PIECE_BYTES};
 use crate::request;
 use crate::sever::Sever;
 use crate::timing::Timing;
@@ -108,4 +108,3 @@ fn put_headers(headers: &mut HeaderMap, len: usize) {
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const PIECE_BYTES: usize = 64 * 1024;

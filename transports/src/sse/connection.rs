@@ -5,23 +5,24 @@ use tokio::time::{sleep, timeout};
 
 use super::spell;
 use crate::close::CloseReason;
-use crate::pipe::Inlet;
+use crate::pipe::{Inlet, PIECE_BYTES};
 use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session.
 pub(super) async fn run(inlet: Inlet, session: Box<dyn Session>, timing: Timing, sever: Option<Sever>) {
-    let mut connection = Connection { inlet, session, timing };
+    let mut connection = Connection { inlet, session, timing, mid_chunk: false };
     tracing::debug!(connection.id = connection.session.connection_id(), "SSE connection is up.");
     let reason = connection.serve().await;
     tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
-    let Connection { mut inlet, mut session, timing } = connection;
+    let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
     // What the body has not taken is not to be seen any more, or will never be.
     inlet.retract();
     session.ended(reason);
     drop(session);
-    if reason == CloseReason::PeerClosed || say(&mut inlet, reason, &timing).await {
+    // A last event behind half an event would be garbage.
+    if reason == CloseReason::PeerClosed || (!mid_chunk && say(&mut inlet, reason, &timing).await) {
         return;
     }
     inlet.fail();
@@ -34,6 +35,8 @@ struct Connection {
     inlet: Inlet,
     session: Box<dyn Session>,
     timing: Timing,
+    /// The body has taken a part of a step, and not yet all.
+    mid_chunk: bool,
 }
 
 impl Connection {
@@ -62,13 +65,19 @@ impl Connection {
         }
     }
 
-    async fn write(&mut self, chunk: Bytes) -> Result<(), CloseReason> {
-        tokio::select! {
-            biased;
-            reason = self.session.cut() => Err(reason),
-            put = self.inlet.put(chunk) => put.map_err(|_| CloseReason::PeerClosed),
-            () = sleep(self.timing.write_stall) => Err(CloseReason::WriteStalled),
+    /// Hands over a step in pieces: what hyper has taken can't be revoked any more, so it is given little at a time.
+    async fn write(&mut self, mut chunk: Bytes) -> Result<(), CloseReason> {
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
+            tokio::select! {
+                biased;
+                reason = self.session.cut() => return Err(reason),
+                put = self.inlet.put(piece) => put.map_err(|_| CloseReason::PeerClosed)?,
+                () = sleep(self.timing.write_stall) => return Err(CloseReason::WriteStalled),
+            }
+            self.mid_chunk = !chunk.is_empty();
         }
+        Ok(())
     }
 }
 
@@ -81,5 +90,5 @@ async fn say(inlet: &mut Inlet, reason: CloseReason, timing: &Timing) -> bool {
     matches!(timeout(timing.last_words, inlet.put(spell::event(&last))).await, Ok(Ok(())))
 }
 
-/// A step is one chunk.
-const ROOM: Room = Room { frames: 256, bytes: 64 * 1024 };
+/// A step is mostly one piece.
+const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
