@@ -1,1 +1,3 @@
+//! Ordered, durable events from a control plane to its API gateways.
 
+pub mod config;
