@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use gatecast_storage::deliveries::{Deliveries, FailureReason};
+use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Clock, Cursor, Draft, EventLog, GatewayId, LogError};
 use serde_json::value::RawValue;
 use tracing::{debug, info};
@@ -130,7 +130,10 @@ impl Publisher {
         }
         let mut faults = out_of_bounds(&event);
         let payload = compact(&event.payload, &mut faults);
-        let key = self.types.check(&event.kind, &payload, &mut faults).map_err(|_| PublishError::UnknownType(event.kind.clone()))?;
+        let key = self
+            .types
+            .check(&event.kind, &payload, &mut faults)
+            .map_err(|_| PublishError::UnknownType(event.kind.clone()))?;
         if !faults.is_empty() {
             return Err(PublishError::Invalid(faults));
         }
@@ -164,7 +167,14 @@ impl Publisher {
         let connections = self.registry.connections_of(to);
         if connections == 0 {
             info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
-            self.deliveries.record(to, event_id, event.kind.as_str(), &event.correlation_id, FailureReason::NotConnected, at);
+            self.deliveries.record(Failure {
+                gateway: to,
+                event: event_id,
+                event_type: event.kind.as_str().to_owned(),
+                correlation_id: event.correlation_id.clone(),
+                reason: FailureReason::NotConnected,
+                at,
+            });
         } else {
             debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
         }
