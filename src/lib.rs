@@ -1,8 +1,33 @@
-//! Ordered, durable events from a control plane to its API gateways.
+//! gatecast pushes ordered, durable events from a control plane to each of its API gateways.
+//!
+//! One idea: every gateway has a log, and a connection is a cursor over it. Live delivery, catching up, slow readers,
+//! transport switches and restarts are one path.
+//!
+//! # Layout
+//! Start at [`publish`], the write path, then [`session`], the read path. Between them stands [`tail`]: what was
+//! appended lately, sealed once, and the wake-up of whoever waits for it.
+//!
+//! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
+//!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
+//! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
+//! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
+//!
+//! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
+//! nothing of each other; this one joins them and holds all policy.
 
 pub mod api;
 pub mod auth;
+mod control;
 pub mod envelope;
 pub mod event_types;
+pub mod gate;
+pub mod heartbeat;
+pub mod hub;
+pub mod lease;
+pub mod limits;
+pub mod pacing;
+pub mod proxies;
 pub mod publish;
 pub mod registry;
+pub mod session;
+pub mod tail;

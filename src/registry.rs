@@ -1,16 +1,35 @@
-//! A stand-in with the real registry's signatures, until that is merged.
-#![allow(missing_docs, unreachable_pub)]
+//! Who is connected: one map, one lock. A connection is in it as long as its [`Registration`] lives, so a count is
+//! never out of step with what it counts; the limits are checked under the same lock that adds the entry.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Cursor, GatewayId, TokenId};
+use gatecast_storage::directory::TokenId;
+use gatecast_storage::{Cursor, Epoch, GatewayId, Seq};
+use gatecast_transports::CloseReason;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::tail::Channel;
+
+/// A connection's id, made by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(Uuid);
+
+impl ConnectionId {
+    pub(crate) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Uuid::parse_str(text).ok().map(Self)
+    }
+}
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,40 +37,279 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// How many may be connected.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
+    /// Connections at once, of all gateways.
     pub total: usize,
+    /// Connections at once, of one gateway.
     pub per_gateway: usize,
 }
 
+/// There is no room for another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The server has as many as it may.
+    #[error("the server has as many connections as it may")]
+    Server,
+    /// The gateway has as many as it may.
+    #[error("the gateway has as many connections as it may")]
+    Gateway,
+}
+
+/// What a connection is, from its admission on.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) gateway: GatewayId,
+    pub(crate) token: TokenId,
+    pub(crate) instance: Option<Box<str>>,
+    pub(crate) transport: &'static str,
+    pub(crate) peer: IpAddr,
+    pub(crate) connected_at: DateTime<Utc>,
+}
+
+/// One live connection, as its session and the rest of the server see it.
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) identity: Identity,
+    pub(crate) channel: Arc<Channel>,
+    /// State, not a queue: why it shall end, the gravest reason told so far.
+    closing: Mutex<Option<CloseReason>>,
+    heard_ms: AtomicI64,
+    epoch: AtomicU64,
+    position: AtomicU64,
+    events_sent: AtomicU64,
+}
+
+/// A connection as stats show it.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
+    /// Its gateway.
     pub gateway: GatewayId,
+    /// Its id.
     pub connection: ConnectionId,
+    /// Which replica of the gateway it is; `default` if it did not say.
     pub instance: String,
+    /// The transport's name.
     pub transport: &'static str,
+    /// Where it comes from.
     pub peer: IpAddr,
+    /// When it was admitted.
     pub connected_at: DateTime<Utc>,
+    /// Its last sign of life: anything heard, or for SSE a write that the socket took.
     pub last_heartbeat: DateTime<Utc>,
+    /// Up to where it was written.
     pub position: Cursor,
+    /// Events written to it.
     pub events_sent: u64,
 }
 
-pub struct Registry;
+/// All live connections.
+pub struct Registry {
+    capacity: Capacity,
+    entries: Mutex<Entries>,
+    events_sent: AtomicU64,
+    /// Told when connections were told to end.
+    pub(crate) closing: Notify,
+    /// Told when a connection has ended.
+    pub(crate) removed: Notify,
+}
+
+#[derive(Default)]
+struct Entries {
+    connections: HashMap<ConnectionId, Arc<Connection>>,
+    by_gateway: BTreeSet<(GatewayId, ConnectionId)>,
+    by_token: BTreeSet<(TokenId, ConnectionId)>,
+}
+
+/// Keeps a connection registered while it lives.
+pub(crate) struct Registration {
+    pub(crate) connection: Arc<Connection>,
+    registry: Arc<Registry>,
+}
 
 impl Registry {
-    pub fn new(_: Capacity) -> Arc<Self> {
-        Arc::new(Self)
+    /// An empty registry.
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Arc<Self> {
+        Arc::new(Self {
+            capacity,
+            entries: Mutex::default(),
+            events_sent: AtomicU64::new(0),
+            closing: Notify::new(),
+            removed: Notify::new(),
+        })
     }
-    pub fn connections_of(&self, _: GatewayId) -> usize {
-        0
+
+    /// Adds a connection if there is room for it.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        identity: Identity,
+        channel: Arc<Channel>,
+        at: Cursor,
+    ) -> Result<Registration, Full> {
+        let mut entries = self.entries();
+        if entries.connections.len() >= self.capacity.total {
+            return Err(Full::Server);
+        }
+        if entries.by_gateway.range(of(identity.gateway)).count() >= self.capacity.per_gateway {
+            return Err(Full::Gateway);
+        }
+        let connection = Arc::new(Connection {
+            id: ConnectionId::random(),
+            heard_ms: AtomicI64::new(identity.connected_at.timestamp_millis()),
+            identity,
+            channel,
+            closing: Mutex::default(),
+            epoch: AtomicU64::new(u64::from(at.epoch.0)),
+            position: AtomicU64::new(at.seq.0),
+            events_sent: AtomicU64::new(0),
+        });
+        entries.by_gateway.insert((connection.identity.gateway, connection.id));
+        entries.by_token.insert((connection.identity.token, connection.id));
+        entries.connections.insert(connection.id, connection.clone());
+        Ok(Registration { connection, registry: self.clone() })
     }
-    pub fn connections(&self, _: Option<GatewayId>) -> Vec<ConnectionInfo> {
-        Vec::new()
+
+    /// How many connections a gateway has.
+    #[must_use]
+    pub fn connections_of(&self, gateway: GatewayId) -> usize {
+        self.entries().by_gateway.range(of(gateway)).count()
     }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().connections.len()
+    }
+
+    /// Whether nobody is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The connections of one gateway, or all, oldest first.
+    #[must_use]
+    pub fn connections(&self, gateway: Option<GatewayId>) -> Vec<ConnectionInfo> {
+        let mut all: Vec<_> = match gateway {
+            Some(gateway) => self.of_gateway(gateway).iter().map(|c| c.info()).collect(),
+            None => self.entries().connections.values().map(|c| c.info()).collect(),
+        };
+        all.sort_by_key(|c| (c.connected_at, c.connection));
+        all
+    }
+
+    /// Events written to connections since the server started.
+    #[must_use]
     pub fn events_sent_total(&self) -> u64 {
-        0
+        self.events_sent.load(Ordering::Relaxed)
     }
-    pub fn close_token(&self, _: TokenId) {}
-    pub fn close_gateway(&self, _: GatewayId) {}
+
+    /// Ends the connections of a token, which was revoked.
+    pub fn close_token(&self, token: TokenId) {
+        let all = (token, ConnectionId(Uuid::nil()))..=(token, ConnectionId(Uuid::max()));
+        let closing: Vec<_> = {
+            let entries = self.entries();
+            entries.by_token.range(all).filter_map(|(_, id)| entries.connections.get(id).cloned()).collect()
+        };
+        self.close(&closing, |_| CloseReason::TokenRevoked);
+    }
+
+    /// Ends the connections of a gateway, which was deleted.
+    pub fn close_gateway(&self, gateway: GatewayId) {
+        self.close(&self.of_gateway(gateway), |_| CloseReason::GatewayDeleted);
+    }
+
+    /// Ends every connection, each with what `slot` gives it: the reason that tells it when to come back.
+    pub(crate) fn drain(&self, slot: impl Fn(usize) -> CloseReason) {
+        let all: Vec<_> = self.entries().connections.values().cloned().collect();
+        self.close(&all, slot);
+    }
+
+    fn of_gateway(&self, gateway: GatewayId) -> Vec<Arc<Connection>> {
+        let entries = self.entries();
+        entries.by_gateway.range(of(gateway)).filter_map(|(_, id)| entries.connections.get(id).cloned()).collect()
+    }
+
+    fn close(&self, connections: &[Arc<Connection>], reason: impl Fn(usize) -> CloseReason) {
+        for (index, connection) in connections.iter().enumerate() {
+            connection.close(reason(index));
+        }
+        self.closing.notify_waiters();
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // Nothing that runs under the lock panics half way.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Why the connection shall end, if it shall.
+    pub(crate) fn closing(&self) -> Option<CloseReason> {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn close(&self, reason: CloseReason) {
+        {
+            let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+            // A revocation overrides a drain: from then on not one more byte may go out.
+            if closing.is_none_or(|now| matches!(now, CloseReason::Shutdown { .. })) {
+                *closing = Some(reason);
+            }
+        }
+        self.channel.notify.notify_waiters();
+    }
+
+    pub(crate) fn heard(&self, at: DateTime<Utc>) {
+        self.heard_ms.store(at.timestamp_millis(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved(&self, to: Cursor) {
+        self.epoch.store(u64::from(to.epoch.0), Ordering::Relaxed);
+        self.position.store(to.seq.0, Ordering::Relaxed);
+    }
+
+    fn info(&self) -> ConnectionInfo {
+        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
+        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
+        let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
+        ConnectionInfo {
+            gateway: self.identity.gateway,
+            connection: self.id,
+            instance: self.identity.instance.as_deref().unwrap_or("default").to_owned(),
+            transport: self.identity.transport,
+            peer: self.identity.peer,
+            connected_at: self.identity.connected_at,
+            last_heartbeat: heard.unwrap_or(self.identity.connected_at),
+            position: Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) },
+            events_sent: self.events_sent.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Registration {
+    pub(crate) fn sent(&self, events: usize) {
+        self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
+        self.registry.events_sent.fetch_add(events as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        {
+            let mut entries = self.registry.entries();
+            let connection = &self.connection;
+            entries.connections.remove(&connection.id);
+            entries.by_gateway.remove(&(connection.identity.gateway, connection.id));
+            entries.by_token.remove(&(connection.identity.token, connection.id));
+        }
+        self.registry.removed.notify_waiters();
+    }
+}
+
+/// All connections of a gateway in an index by gateway.
+fn of(gateway: GatewayId) -> RangeInclusive<(GatewayId, ConnectionId)> {
+    (gateway, ConnectionId(Uuid::nil()))..=(gateway, ConnectionId(Uuid::max()))
 }

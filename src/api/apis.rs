@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::error::{ApiError, Missing};
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, deployments, to_the_end};
+use super::{Platform, Request, deployments, to_the_end};
 
 /// Characters of a revision's id.
 pub(super) const REVISION_CHARS: std::ops::RangeInclusive<usize> = 1..=128;
@@ -26,7 +26,7 @@ struct View<'a> {
     updated_at: Time,
 }
 
-pub(super) async fn put(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn put(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let id = valid_id(request)?;
     let revision = revision(request)?;
     let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(YAML_TYPES[0]);
@@ -52,14 +52,14 @@ pub(super) async fn put(api: &Arc<Api>, request: &Request<'_>) -> Answer {
     if is_new { reply::created(&format!("/api/v1/apis/{}", row.id), &view) } else { reply::json(StatusCode::OK, &view) }
 }
 
-pub(super) async fn read(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let artifact = api.directory.api_artifact(&known_id(request)?).await?;
     let artifact = artifact.ok_or(ApiError::NotFound(Missing::Api))?;
     Ok(reply::bytes(StatusCode::OK, YAML_TYPES[0], artifact))
 }
 
 /// Tells the gateways that have it, then deletes it: if they can't be told, it stays, and the call may be repeated.
-pub(super) async fn delete(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let id = known_id(request)?;
     let api = Arc::clone(api);
     to_the_end(async move {

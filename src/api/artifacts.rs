@@ -32,6 +32,8 @@ struct View {
     deployment_id: Uuid,
     api_id: ApiId,
     api_uuid: ApiId,
+    /// What a client's `deployment.ack` calls it.
+    artifact_id: ApiId,
     revision_id: String,
     vhost: String,
     environment: String,
@@ -110,6 +112,7 @@ fn view(row: &Deployment) -> View {
         deployment_id: row.id,
         api_id: row.api.clone(),
         api_uuid: row.api.clone(),
+        artifact_id: row.api.clone(),
         revision_id: row.revision.clone(),
         vhost: row.vhost.clone(),
         environment: row.environment.clone(),

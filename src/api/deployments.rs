@@ -22,7 +22,7 @@ use super::append::{EventId, append_each};
 use super::error::{ApiError, Missing};
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, apis, to_the_end};
+use super::{Api, Platform, Request, apis, to_the_end};
 use crate::publish::{CheckedEvent, NewEvent, Published};
 
 /// The longest wait for deployments that came before.
@@ -76,11 +76,11 @@ pub(super) struct View {
     code: Option<&'static str>,
 }
 
-pub(super) async fn deploy(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn deploy(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     order(api, request, Order::Deploy).await
 }
 
-pub(super) async fn undeploy(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn undeploy(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     order(api, request, Order::Undeploy).await
 }
 
@@ -95,7 +95,7 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
 }
 
 /// Tells the gateways that an API is deployed to that it is deleted.
-pub(super) async fn tell_deleted(api: &Api, id: &ApiId) -> Result<(), ApiError> {
+pub(super) async fn tell_deleted(api: &Platform, id: &ApiId) -> Result<(), ApiError> {
     let _turn = turn(api).await?;
     let rows = api.directory.deployments_of_api(id).into_iter();
     let rows: Vec<_> = rows.filter(|row| row.status != DeploymentStatus::Undeployed).collect();
@@ -116,7 +116,7 @@ pub(super) async fn tell_deleted(api: &Api, id: &ApiId) -> Result<(), ApiError> 
 }
 
 /// All elements are checked before anything is stored; from then on each has its own outcome.
-async fn order(api: &Arc<Api>, request: &Request<'_>, order: Order) -> Answer {
+async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answer {
     let id = apis::valid_id(request)?;
     let revision = apis::revision(request)?;
     let as_deployed = order == Order::Undeploy;
@@ -213,8 +213,8 @@ fn payload(row: &Deployment) -> Result<Box<RawValue>, serde_json::Error> {
     })
 }
 
-async fn turn(api: &Api) -> Result<MutexGuard<'_, ()>, ApiError> {
-    tokio::time::timeout(TURN_TIMEOUT, api.turns.deployments.lock()).await.map_err(|_| ApiError::timeout())
+async fn turn(api: &Platform) -> Result<MutexGuard<'_, ()>, ApiError> {
+    tokio::time::timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await.map_err(|_| ApiError::timeout())
 }
 
 /// A deployment as it stands.

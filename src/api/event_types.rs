@@ -10,7 +10,7 @@ use super::error::{ApiError, FieldError, Missing};
 use super::fields::Fields;
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, to_the_end};
+use super::{Api, Platform, Request, to_the_end};
 use crate::event_types::{CheckedType, TypeName};
 
 /// Event types in all.
@@ -48,7 +48,7 @@ pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
 }
 
 /// Registers a type: stored first, then in effect, so that no event of it is stored without it.
-pub(super) async fn put(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn put(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let [name, _] = request.params;
     if name.parse().is_ok_and(|name| api.event_types.is_built_in(&name)) {
         return Err(ApiError::BuiltInType);
@@ -58,7 +58,7 @@ pub(super) async fn put(api: &Arc<Api>, request: &Request<'_>) -> Answer {
         .map_err(|faults| ApiError::InvalidBody(faults.into_iter().map(FieldError::from).collect()))?;
     let api = Arc::clone(api);
     let (kind, is_new) = to_the_end(async move {
-        let _turn = api.turns.event_types.lock().await;
+        let _turn = api.event_types_turn.lock().await;
         let is_new = api.event_types.get(&kind.name).is_none();
         if is_new && api.event_types.list().len() >= EVENT_TYPES_MAX {
             return Err(ApiError::TooManyEventTypes { max: EVENT_TYPES_MAX });
@@ -76,14 +76,14 @@ pub(super) async fn put(api: &Arc<Api>, request: &Request<'_>) -> Answer {
 }
 
 /// Deletes a type: from the store first, so that a failure leaves it in effect.
-pub(super) async fn delete(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let name = name(request)?;
     if api.event_types.is_built_in(&name) {
         return Err(ApiError::BuiltInType);
     }
     let api = Arc::clone(api);
     to_the_end(async move {
-        let _turn = api.turns.event_types.lock().await;
+        let _turn = api.event_types_turn.lock().await;
         if !api.directory.delete_event_type(name.as_str()).await? {
             return Err(ApiError::NotFound(Missing::EventType));
         }

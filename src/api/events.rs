@@ -10,7 +10,7 @@ use super::append::{EventId, append};
 use super::error::{ApiError, Missing};
 use super::fields::{self, Fields};
 use super::reply::{self, Answer, Time};
-use super::{Api, Request};
+use super::{Platform, Request};
 use crate::envelope;
 use crate::event_types::TypeName;
 use crate::publish::NewEvent;
@@ -41,7 +41,7 @@ struct View<'a> {
     stored_at: Time,
 }
 
-pub(super) async fn publish(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
     let expect = if_match(request.headers)?;
@@ -56,7 +56,7 @@ pub(super) async fn publish(api: &Arc<Api>, request: &Request<'_>) -> Answer {
     reply::created(&format!("/api/internal/v1/events/{gateway}/{}", published.event_id), &receipt)
 }
 
-pub(super) async fn read(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     let [_, id] = request.params;
     let missing = || ApiError::NotFound(Missing::Event);

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, to_the_end};
+use super::{Api, Platform, Request, to_the_end};
 
 /// Bytes of a name.
 const NAME_BYTES: RangeInclusive<usize> = 3..=64;
@@ -40,7 +40,7 @@ struct View<'a> {
     connections: usize,
 }
 
-pub(super) async fn create(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let body = request.json()?;
     let mut fields = Fields::of(&body, "")?;
     let organization = fields.parsed::<OrganizationId>("organizationId", "a UUID");
@@ -90,7 +90,7 @@ pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
     reply::json(StatusCode::OK, &view(&gateway, api.registry.connections_of(gateway.id)))
 }
 
-pub(super) async fn update(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let before = request.gateway(api)?;
     let body = request.json()?;
     let mut fields = Fields::of(&body, "")?;
@@ -105,7 +105,7 @@ pub(super) async fn update(api: &Arc<Api>, request: &Request<'_>) -> Answer {
 }
 
 /// First the directory, so that nobody is admitted any more; then who is connected; then what is kept.
-pub(super) async fn delete(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let id = request.gateway(api)?.id;
     let api = Arc::clone(api);
     to_the_end(async move {

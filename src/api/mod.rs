@@ -30,18 +30,19 @@ mod targets;
 mod tokens;
 
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
+use tokio::sync::Mutex;
 use tracing::info;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-
-pub use self::health::Health;
 
 use self::error::{ApiError, Missing, problem};
 use self::query::Query;
@@ -80,26 +81,34 @@ pub struct Api {
     /// Who may call.
     pub admin: AdminAuth,
     /// Which gateways may call.
-    pub gateways: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// The largest envelope, in bytes.
-    pub event_bytes_max: usize,
-    /// Whether the server is ready.
-    pub health: Arc<Health>,
-    /// Makes registering event types and deploying one thing after the other.
-    pub turns: Turns,
+    pub max_event_bytes: usize,
+    /// The server is about to stop: it is not ready any more.
+    pub draining: Arc<AtomicBool>,
 }
 
-/// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
-#[derive(Debug, Default)]
-pub struct Turns {
-    event_types: tokio::sync::Mutex<()>,
-    deployments: tokio::sync::Mutex<()>,
+/// The API as it runs.
+struct Platform {
+    parts: Arc<Api>,
+    /// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
+    event_types_turn: Mutex<()>,
+    deployments_turn: Mutex<()>,
+}
+
+impl Deref for Platform {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.parts
+    }
 }
 
 /// The routes of the platform API. They answer every request, so they come last.
 pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
+    let api = Arc::new(Platform::new(api));
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
         .and(warp::path::full())
@@ -153,7 +162,7 @@ impl Request<'_> {
     }
 }
 
-async fn answer<S, B, E>(api: &Arc<Api>, head: Head<'_>, body: S) -> Response<Bytes>
+async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Response<Bytes>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -168,7 +177,7 @@ where
     response
 }
 
-async fn call<S, B, E>(api: &Arc<Api>, head: Head<'_>, body: S) -> Answer
+async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Answer
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -199,13 +208,13 @@ fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Ar
         Access::Public => Ok(None),
         Access::Admin => api.admin.check(bearer(&head.headers)).map(|()| None).map_err(refused),
         Access::Gateway => {
-            let caller = api.gateways.gateway(gateway_credential(&head.headers), api.clock.now());
+            let caller = api.authenticator.gateway(gateway_credential(&head.headers), api.clock.now());
             caller.map(|(_, gateway)| Some(gateway)).map_err(refused)
         }
     }
 }
 
-async fn for_admin(api: &Arc<Api>, action: Action, request: &Request<'_>) -> Answer {
+async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -> Answer {
     match action {
         Action::Publish => events::publish(api, request).await,
         Action::PublishToMany => targets::publish(api, request).await,
@@ -251,6 +260,12 @@ async fn for_gateway(api: &Api, gateway: &Gateway, action: Action, request: &Req
     }
 }
 
+impl Platform {
+    fn new(parts: Arc<Api>) -> Self {
+        Self { parts, event_types_turn: Mutex::default(), deployments_turn: Mutex::default() }
+    }
+}
+
 impl Api {
     /// How many bytes a body may have; `None` if it is not read.
     fn bytes_max(&self, limit: BodyLimit) -> Option<usize> {
@@ -258,8 +273,8 @@ impl Api {
             BodyLimit::Unread => None,
             BodyLimit::Small => Some(SMALL_BODY_BYTES_MAX),
             BodyLimit::List => Some(LIST_BODY_BYTES_MAX),
-            BodyLimit::Event => Some(self.event_bytes_max + EVENT_BODY_ROOM_BYTES),
-            BodyLimit::EventAndTargets => Some(self.event_bytes_max + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX),
+            BodyLimit::Event => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES),
+            BodyLimit::EventAndTargets => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX),
             BodyLimit::Schema => Some(2 * SCHEMA_BYTES_MAX),
             BodyLimit::Artifact => Some(ARTIFACT_BYTES_MAX),
         }

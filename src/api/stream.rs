@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::append::EventId;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request};
+use super::{Platform, Request};
 use crate::registry::ConnectionInfo;
 
 /// A gateway's log, and how far its replicas are in it.
@@ -37,7 +37,7 @@ struct Connection {
     last_heartbeat: Time,
 }
 
-pub(super) async fn read(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     let bounds = api.log.bounds(gateway).await?;
     let connections = api.registry.connections(Some(gateway)).into_iter();

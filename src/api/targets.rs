@@ -11,7 +11,7 @@ use super::error::{ApiError, Missing};
 use super::events::event;
 use super::fields::Fields;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request};
+use super::{Api, Platform, Request};
 
 /// Gateways that one call may name.
 const TARGETS_MAX: usize = 10_000;
@@ -47,7 +47,7 @@ struct Outcome {
 
 /// Publishes one event to several gateways. Targets and event are checked before anything is stored; from then on
 /// each gateway has its own outcome.
-pub(super) async fn publish(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     request.expect_json()?;
     let event = event(&request.body)?;
     let Body { targets } =

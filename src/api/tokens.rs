@@ -10,7 +10,7 @@ use super::error::{ApiError, Missing};
 use super::fields::{self, Fields};
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, to_the_end};
+use super::{Api, Platform, Request, to_the_end};
 use crate::auth::PlainToken;
 
 /// Active tokens of one gateway: one in use, and one to rotate to.
@@ -41,7 +41,7 @@ struct View {
     revoked_at: Option<Time>,
 }
 
-pub(super) async fn create(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     let now = api.clock.now();
     // A body is optional, and curl calls one of no bytes whatever it likes.
@@ -87,7 +87,7 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
 }
 
 /// First the directory, so that nobody is admitted with it any more; then those who were.
-pub(super) async fn revoke(api: &Arc<Api>, request: &Request<'_>) -> Answer {
+pub(super) async fn revoke(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     let [_, id] = request.params;
     let id: TokenId = id.parse().map_err(|_| ApiError::NotFound(Missing::Token))?;

@@ -10,12 +10,16 @@
 //! - [`memory`] and [`sled`]: the engines. [`contract`] is the suite that every engine passes.
 
 pub mod clock;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod deliveries;
 pub mod directory;
 pub mod ids;
 pub mod log;
 pub mod memory;
 pub mod records;
+pub mod sled;
+pub mod stores;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use deliveries::{
@@ -29,3 +33,5 @@ pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
 pub use records::{Change, Durability, Records, StoreError, Table};
+pub use sled::{SledLog, SledRecords, open_sled};
+pub use stores::{Stores, open_memory};

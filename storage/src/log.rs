@@ -77,6 +77,18 @@ impl Bounds {
     pub fn head(&self) -> Cursor {
         Cursor { epoch: self.epoch, seq: self.newest }
     }
+
+    /// Why nothing can be read from a cursor on, if so: what every engine's `read` checks first.
+    #[must_use]
+    pub fn refuses(&self, from: Cursor) -> Option<Page> {
+        if from.epoch != self.epoch {
+            return Some(Page::WrongEpoch { now: self.epoch });
+        }
+        if from.seq > self.newest {
+            return Some(Page::Ahead { newest: self.newest });
+        }
+        (from.seq.next() < self.oldest).then_some(Page::Truncated { oldest: self.oldest })
+    }
 }
 
 /// How much one read may return. At least one entry is returned however large it is.

@@ -5,3 +5,6 @@ mod records;
 
 pub use self::log::MemoryLog;
 pub use self::records::MemoryRecords;
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,9 @@ pub enum StoreError {
     /// An earlier flush failed, so what is on disk is not known; restart to recover.
     #[error("the store refuses to write after a failed flush; restart the server")]
     Poisoned,
+    /// Too much waits to be written; try again later. Nothing was done.
+    #[error("the store is overloaded")]
+    Overloaded,
     /// Another process has the data directory open.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),

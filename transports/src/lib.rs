@@ -12,17 +12,26 @@
 //! - `contract` (feature of that name): the suite that every transport passes.
 
 pub mod close;
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod handshake;
+pub mod long_poll;
+mod pipe;
 mod query;
 mod request;
+pub mod scripted;
 pub mod sever;
+pub mod sse;
 pub mod timing;
 pub mod transport;
 pub mod websocket;
 
 pub use close::{CloseReason, Ending};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret};
+pub use long_poll::LongPoll;
+pub use scripted::Scripted;
 pub use sever::Sever;
+pub use sse::Sse;
 pub use timing::Timing;
 pub use transport::{Frame, Gate, Heard, Liveness, Refusal, Room, Session, Step, Transport};
 pub use websocket::WebSocket;

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Deadlines of a transport. [`Timing::default`] holds the contract's values; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A step that the peer's socket does not take for this long ends the connection (CONTRACT.md § 7).
+    /// A peer's socket that takes less than 64 KiB of a waiting write in this time ends its connection (CONTRACT.md
+    /// § 7). Not a limit for a whole step: a large event on a slow line would never arrive, however often it is tried.
     pub write_stall: Duration,
     /// From the `101` to the upgraded socket in our hands.
     pub upgrade: Duration,

@@ -119,17 +119,11 @@ impl Ring {
     }
 
     fn page(&self, from: Cursor, max: Budget) -> Page {
-        let Bounds { epoch, oldest, newest, .. } = self.bounds();
-        if from.epoch != epoch {
-            return Page::WrongEpoch { now: epoch };
+        let bounds = self.bounds();
+        if let Some(refusal) = bounds.refuses(from) {
+            return refusal;
         }
-        if from.seq > newest {
-            return Page::Ahead { newest };
-        }
-        if from.seq.next() < oldest {
-            return Page::Truncated { oldest };
-        }
-        let skip = usize::try_from(from.seq.next().0 - oldest.0).unwrap_or(usize::MAX);
+        let skip = usize::try_from(from.seq.next().0 - bounds.oldest.0).unwrap_or(usize::MAX);
         Page::Entries(max.fill(self.entries.iter().skip(skip).cloned()))
     }
 }

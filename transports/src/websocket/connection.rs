@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -125,12 +125,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(flushed) = self.socket.flush().now_or_never() {
             return flushed.map_err(|_| End::BROKEN);
         }
+        let mut taken = self.socket.get_ref().taken();
         let mut stalled = std::pin::pin!(sleep(self.timing.write_stall));
         loop {
             let progress = tokio::select! {
                 biased;
                 reason = self.session.cut() => return Err(End { reason, rest: Rest::Frames }),
-                () = &mut stalled => return Err(End { reason: CloseReason::WriteStalled, rest: Rest::Nothing }),
+                () = &mut stalled => {
+                    let taken_before = std::mem::replace(&mut taken, self.socket.get_ref().taken());
+                    if taken - taken_before < WRITE_BYTES_MIN {
+                        return Err(End { reason: CloseReason::WriteStalled, rest: Rest::Nothing });
+                    }
+                    stalled.as_mut().reset(Instant::now() + self.timing.write_stall);
+                    continue;
+                }
                 progress = flushed_or_read(&mut self.socket) => progress,
             };
             match progress {
@@ -228,6 +236,8 @@ fn config() -> WebSocketConfig {
 
 /// A step: enough to make system calls cheap, little enough to hear the peer in between.
 const ROOM: Room = Room { frames: 256, bytes: 256 * 1024 };
+/// What a socket takes at least of a waiting write in [`Timing::write_stall`].
+const WRITE_BYTES_MIN: u64 = 64 * 1024;
 /// Inbound messages in a row before the session has its turn.
 const INBOUND_IN_A_ROW_MAX: u32 = 64;
 /// Largest inbound message and frame (CONTRACT.md § 4).

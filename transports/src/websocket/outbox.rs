@@ -24,6 +24,8 @@ pub(super) struct Outbox<S> {
     frames: VecDeque<OutFrame>,
     /// Bytes of the first frame that the socket took.
     written: usize,
+    /// Bytes that the socket ever took.
+    taken: u64,
     /// Reads before the task gets to look elsewhere.
     reads_left: u8,
 }
@@ -37,7 +39,7 @@ struct OutFrame {
 
 impl<S> Outbox<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, frames: VecDeque::new(), written: 0, reads_left: READS_MAX }
+        Self { socket, frames: VecDeque::new(), written: 0, taken: 0, reads_left: READS_MAX }
     }
 
     /// Queues a text message.
@@ -57,7 +59,13 @@ impl<S> Outbox<S> {
         self.frames.is_empty()
     }
 
+    /// Bytes that the socket ever took.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     fn advance(&mut self, mut taken: usize) {
+        self.taken += taken as u64;
         while let Some(first) = self.frames.front() {
             let left = first.len() - self.written;
             if taken < left {

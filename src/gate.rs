@@ -1,0 +1,247 @@
+//! Admission: who may connect, checked in the order of CONTRACT.md § 3, before any upgrade.
+//!
+//! Draining, the address's rate, the key, the cursor's form, room, registered, and the key once more: a revoke that
+//! came in between finds the connection in the registry, or the second look finds the revoke. A live connection
+//! exists only as long as its [`Registration`](crate::registry::Registration).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gatecast_storage::{Bounds, Cursor, Gateway, GatewayId, Token};
+use gatecast_transports::{Frame, Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use crate::api::error::{ApiError, problem};
+use crate::auth::{AuthError, Authenticator};
+use crate::control::{self, ResetReason, Resume};
+use crate::lease::{Client, Leases, Poll};
+use crate::limits::RateTable;
+use crate::proxies::Proxies;
+use crate::registry::{ConnectionId, Full, Identity, Registry};
+use crate::session::{CursorSession, Hold, Works};
+
+/// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
+const BOUNDS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Decides who may connect and where each connection begins.
+pub struct Admission {
+    pub(crate) works: Arc<Works>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) rate: RateTable,
+    pub(crate) proxies: Proxies,
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// Where a peer asks to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// At the newest position: asked for, or the gateway's setting.
+    Live,
+    /// With everything that is held.
+    Earliest,
+    /// After a cursor.
+    After(Cursor),
+}
+
+/// Where a session begins.
+struct Start {
+    position: Cursor,
+    /// What the ack names.
+    acked: Cursor,
+    resume: Resume,
+    reset: Option<Arc<Frame>>,
+}
+
+/// A peer that has passed all checks on its own.
+struct Peer {
+    token: Arc<Token>,
+    gateway: Arc<Gateway>,
+    address: IpAddr,
+    /// `None`: it named no cursor.
+    from: Option<From>,
+    now: DateTime<Utc>,
+}
+
+#[async_trait]
+impl Gate for Admission {
+    async fn admit(&self, handshake: Handshake) -> Result<Box<dyn Session>, Refusal> {
+        self.try_admit(&handshake).await.map_err(|error| Refusal(problem(&error)))
+    }
+
+    fn reject(&self, error: HandshakeError) -> Refusal {
+        Refusal(problem(&match error {
+            HandshakeError::UpgradeRequired => ApiError::UpgradeRequired,
+            HandshakeError::UnsupportedVersion => ApiError::UnsupportedVersion,
+            HandshakeError::InvalidParameter { name, expected } => ApiError::InvalidParameter { name, expected: expected.to_owned() },
+            // A kind that this version of the transports crate does not have yet.
+            other => {
+                warn!(?other, "A handshake error has no answer of its own.");
+                ApiError::InvalidParameter { name: "request", expected: "a handshake of this transport".to_owned() }
+            }
+        }))
+    }
+}
+
+impl Admission {
+    async fn try_admit(&self, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
+        let address = self.proxies.client(handshake);
+        if handshake.liveness == Liveness::Lease
+            && let Some((poll, peer)) = self.renew(handshake, address)?
+        {
+            return self.go_on(poll, &peer, handshake).await;
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(ApiError::Draining);
+        }
+        self.rate.attempt(address).map_err(|retry_after| {
+            warn!(peer.ip = %address, "Connection attempt refused: too many from this address.");
+            ApiError::RateLimited { retry_after }
+        })?;
+        let peer = self.identify(handshake, address)?;
+        self.begin(&peer, handshake).await
+    }
+
+    /// A poll that renews a live connection. It is no attempt to connect, and a drain is told in its answer.
+    fn renew(&self, handshake: &Handshake, address: IpAddr) -> Result<Option<(Poll, Peer)>, ApiError> {
+        // A wrong key is counted and refused as an attempt.
+        let Ok(peer) = self.authenticate(handshake, address) else { return Ok(None) };
+        let named = handshake.connection.as_deref();
+        if named.is_some_and(|id| ConnectionId::parse(id).is_none()) {
+            let expected = "a UUID, as in an earlier reply".to_owned();
+            return Err(ApiError::InvalidParameter { name: "connectionId", expected });
+        }
+        let poll = self.leases.renew(named.and_then(ConnectionId::parse), &peer.client(handshake));
+        let Some(poll) = poll else { return Ok(None) };
+        let peer = Peer { from: from(handshake)?, ..peer };
+        Ok(Some((poll, peer)))
+    }
+
+    fn identify(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, ApiError> {
+        let peer = self.authenticate(handshake, address).map_err(|error| {
+            warn!(peer.ip = %address, %error, "Connection attempt refused over {}.", handshake.transport);
+            ApiError::Unauthorized
+        })?;
+        Ok(Peer { from: from(handshake)?, ..peer })
+    }
+
+    fn authenticate(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, AuthError> {
+        let now = self.works.clock.now();
+        let credential = handshake.credential.as_ref().map(|secret| secret.expose());
+        let (token, gateway) = self.authenticator.gateway(credential, now)?;
+        Ok(Peer { token, gateway, address, from: None, now })
+    }
+
+    /// A new connection.
+    async fn begin(&self, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
+        let gateway = peer.gateway.id;
+        let (channel, bounds) = self.open(gateway).await?;
+        let identity = Identity {
+            gateway,
+            token: peer.token.id,
+            instance: handshake.instance.as_deref().map(Box::from),
+            transport: handshake.transport,
+            peer: peer.address,
+            connected_at: peer.now,
+        };
+        let start = self.start(peer, bounds).await?;
+        let registration = self.registry.register(identity, channel, start.position).map_err(|full| {
+            warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
+            match full {
+                Full::Server | Full::Gateway => ApiError::CapacityExceeded,
+            }
+        })?;
+        self.authenticate(handshake, peer.address).map_err(|_| ApiError::Unauthorized)?;
+        if self.draining.load(Ordering::Acquire) {
+            return Err(ApiError::Draining);
+        }
+        let id = registration.connection.id;
+        info!(
+            gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.acked,
+            "Gateway connected over {}.", handshake.transport,
+        );
+        let hold = if handshake.liveness == Liveness::Lease {
+            Hold::Leased(self.leases.open(registration, peer.client(handshake)))
+        } else {
+            Hold::Own(registration)
+        };
+        Ok(self.session(hold, start, true, peer, handshake))
+    }
+
+    /// A later poll of a connection.
+    async fn go_on(&self, poll: Poll, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
+        let (_, bounds) = self.open(peer.gateway.id).await?;
+        let start = self.start(peer, bounds).await?;
+        let connection = &poll.registration().connection;
+        connection.heard(peer.now);
+        connection.moved(start.position);
+        Ok(self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake))
+    }
+
+    async fn open(&self, gateway: GatewayId) -> Result<(Arc<crate::tail::Channel>, Bounds), ApiError> {
+        let opened = timeout(BOUNDS_TIMEOUT, self.works.tail.open(gateway)).await;
+        Ok(opened.map_err(|late| ApiError::Unavailable(late.into()))??)
+    }
+
+    fn session(&self, hold: Hold, start: Start, acked: bool, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
+        let id = hold.registration().connection.id;
+        let ack = acked.then(|| {
+            control::ack(peer.gateway.id, id, peer.now, start.acked, start.resume, handshake.transport)
+        });
+        let opening = ack.into_iter().chain(start.reset).collect();
+        let expires = peer.token.expires_at.map(|at| {
+            // Wall time is asked once; from here on the deadline is monotonic.
+            Instant::now() + (at - peer.now).to_std().unwrap_or_default()
+        });
+        Box::new(CursorSession::new(self.works.clone(), hold, handshake.liveness, start.position, opening, expires))
+    }
+
+    async fn start(&self, peer: &Peer, bounds: Bounds) -> Result<Start, ApiError> {
+        let (head, before) = (bounds.head(), Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() });
+        let at = |position, resume| Start { position, acked: position, resume, reset: None };
+        let requested = match peer.from.unwrap_or(From::Live) {
+            From::Live => return Ok(at(head, Resume::Live)),
+            From::Earliest => return Ok(at(before, Resume::Resumed)),
+            From::After(cursor) => cursor,
+        };
+        let reason = if requested.epoch != bounds.epoch {
+            let owner = self.works.tail.owner_of(requested.epoch).await?;
+            if owner.is_some() { ResetReason::Foreign } else { ResetReason::UnknownEpoch }
+        } else if requested.seq > bounds.newest {
+            ResetReason::Ahead
+        } else if requested.seq < before.seq {
+            ResetReason::Overwritten
+        } else {
+            return Ok(at(requested, Resume::Resumed));
+        };
+        warn!(gateway.id = %peer.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
+        let reset = control::reset(peer.gateway.id, peer.now, reason, requested, &bounds);
+        Ok(Start { position: before, acked: requested, resume: Resume::Reset, reset: Some(reset) })
+    }
+}
+
+impl Peer {
+    fn client(&self, handshake: &Handshake) -> Client {
+        Client {
+            token: self.token.id,
+            instance: handshake.instance.as_deref().map(Box::from),
+            address: self.address,
+        }
+    }
+}
+
+fn from(handshake: &Handshake) -> Result<Option<From>, ApiError> {
+    Ok(match handshake.cursor.as_deref() {
+        None => None,
+        // No position is kept for an instance yet, so `stored` begins as a first connection does.
+        Some("latest" | "stored") => Some(From::Live),
+        Some("earliest") => Some(From::Earliest),
+        Some(text) => Some(From::After(text.parse().map_err(|_| ApiError::InvalidCursor)?)),
+    })
+}

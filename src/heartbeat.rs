@@ -1,0 +1,106 @@
+//! When to show life and when to stop believing in the peer's: pure functions of time.
+//!
+//! WebSocket: a ping 20 s after the last ping, whatever else was sent, because the real gateway client counts only
+//! pings as life and leaves after 35 s; death 30 s after the peer's last frame. SSE: a comment every 15 s; the peer
+//! can't answer, its death is TCP's to find (`TCP_USER_TIMEOUT`) or a stalled write's. Long-poll: nothing between
+//! polls; the lease ends 30 s after the last poll did.
+
+use std::time::Duration;
+
+use gatecast_transports::Liveness;
+use tokio::time::Instant;
+
+/// The real gateway client leaves 35 s after the last ping.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Proxies cut idle streams from 30 s on.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+/// The timing of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Silence of a peer after which it is dead.
+    pub life_limit: Duration,
+    ping_every: Duration,
+    comment_every: Duration,
+}
+
+impl Timing {
+    /// The timing for a limit of silence: pings come often enough for two thirds of it.
+    #[must_use]
+    pub fn new(life_limit: Duration) -> Self {
+        let often = life_limit * 2 / 3;
+        Self { life_limit, ping_every: PING_EVERY.min(often), comment_every: COMMENT_EVERY.min(life_limit / 2) }
+    }
+}
+
+/// What a connection's timing asks for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beat {
+    /// The peer is dead.
+    Dead,
+    /// A ping or comment is due.
+    Ping,
+    /// Nothing before this.
+    Wait(Instant),
+    /// Nothing ever.
+    Never,
+}
+
+/// What is due at `now`, death before life.
+pub(crate) fn beat(timing: &Timing, liveness: Liveness, now: Instant, life: Instant, ping: Instant) -> Beat {
+    match liveness {
+        Liveness::PingPong => {
+            let (death, ping) = (life + timing.life_limit, ping + timing.ping_every);
+            if now >= death {
+                Beat::Dead
+            } else if now >= ping {
+                Beat::Ping
+            } else {
+                Beat::Wait(death.min(ping))
+            }
+        }
+        Liveness::WriteOnly => {
+            let comment = ping + timing.comment_every;
+            if now >= comment { Beat::Ping } else { Beat::Wait(comment) }
+        }
+        Liveness::Lease => Beat::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_websocket_is_pinged_at_20_s_and_dead_at_30_s_exactly() {
+        let (timing, start) = (Timing::new(30 * SECOND), Instant::now());
+        let at = |ms: u64, ping: Instant| {
+            beat(&timing, Liveness::PingPong, start + Duration::from_millis(ms), start, ping)
+        };
+        assert_eq!(at(19_999, start), Beat::Wait(start + 20 * SECOND));
+        assert_eq!(at(20_000, start), Beat::Ping);
+        let pinged = start + 20 * SECOND;
+        assert_eq!(at(20_000, pinged), Beat::Wait(start + 30 * SECOND));
+        assert_eq!(at(29_999, pinged), Beat::Wait(start + 30 * SECOND));
+        assert_eq!(at(30_000, pinged), Beat::Dead);
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_in_the_past_nor_beyond_the_limit(limit in 5_u64..600, life in 0_u64..600_000, ping in 0_u64..600_000, now in 0_u64..700_000) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let start = runtime.block_on(async { Instant::now() });
+            let timing = Timing::new(Duration::from_secs(limit));
+            let at = |ms| start + Duration::from_millis(ms);
+            for liveness in [Liveness::PingPong, Liveness::WriteOnly] {
+                if let Beat::Wait(until) = beat(&timing, liveness, at(now), at(life), at(ping)) {
+                    prop_assert!(until > at(now));
+                    prop_assert!(until <= at(life.max(ping)) + timing.life_limit);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! All parts of a server but its sockets, put together: what simulation tests drive and [`crate::server`] serves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
+use gatecast_storage::{Clock, Directory, EventLog, LogError, StoreError, Stores};
+use gatecast_transports::{CloseReason, Gate, Transport};
+use ipnet::IpNet;
+use tracing::error;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use crate::api::{self, Api};
+use crate::auth::{AdminAuth, Authenticator};
+use crate::event_types::EventTypes;
+use crate::gate::Admission;
+use crate::heartbeat::Timing;
+use crate::lease::Leases;
+use crate::limits::RateTable;
+use crate::proxies::Proxies;
+use crate::publish::Publisher;
+use crate::registry::{Capacity, Registry};
+use crate::session::Works;
+use crate::tail::{Tail, Tails};
+
+/// How many reconnecting clients a second the slots of a drain are laid out for. A TLS handshake takes about 0.12 ms
+/// of a core (measured), so this leaves most of one core to the events that they missed.
+const RECONNECTS_PER_SECOND: u64 = 1_000;
+/// The earliest slot: a process that restarts needs about this long to listen again.
+const RECONNECT_FIRST_MS: u64 = 500;
+
+/// The bounds of a hub.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many may be connected.
+    pub capacity: Capacity,
+    /// Silence of a peer after which it is dead.
+    pub life_limit: Duration,
+    /// Attempts to connect, per address and minute.
+    pub attempts_per_minute: u32,
+    /// The largest envelope, in bytes.
+    pub event_bytes_max: usize,
+    /// Proxies whose word on a peer's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The parts of a server, joined.
+pub struct Hub {
+    /// Gateways, tokens, APIs, deployments, event types.
+    pub directory: Arc<Directory>,
+    /// The write path.
+    pub publisher: Arc<Publisher>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// Failed deliveries.
+    pub deliveries: Arc<Deliveries>,
+    /// The events.
+    pub log: Arc<dyn EventLog>,
+    /// Decides who may connect.
+    pub gate: Arc<dyn Gate>,
+    leases: Arc<Leases>,
+    event_types: Arc<EventTypes>,
+    authenticator: Arc<Authenticator>,
+    clock: Arc<dyn Clock>,
+    event_bytes_max: usize,
+    draining: Arc<AtomicBool>,
+}
+
+impl Hub {
+    /// Joins the parts over opened stores, whose logs' follower must be `tails`.
+    ///
+    /// # Errors
+    /// If the stores cannot be read.
+    pub async fn open(
+        stores: Stores,
+        tails: Arc<Tails>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let directory = Arc::new(Directory::open(stores.directory).await?);
+        let deliveries = Deliveries::open(stores.events, clock.clone(), DeliveryLimits::default()).await?;
+        let (log, deliveries) = (stores.log, Arc::new(deliveries));
+        let registry = Registry::new(limits.capacity);
+        let timing = Timing::new(limits.life_limit);
+        let leases = Leases::new(timing.life_limit, registry.clone());
+        let event_types = Arc::new(EventTypes::load(directory.event_types()));
+        let authenticator = Arc::new(Authenticator::new(directory.clone()));
+        let draining: Arc<AtomicBool> = Arc::default();
+        let publisher = Arc::new(Publisher::new(
+            log.clone(),
+            event_types.clone(),
+            registry.clone(),
+            deliveries.clone(),
+            clock.clone(),
+            limits.event_bytes_max,
+        ));
+        let works = Works {
+            tail: Tail::new(tails, log.clone()),
+            deliveries: deliveries.clone(),
+            clock: clock.clone(),
+            timing,
+        };
+        let gate = Arc::new(Admission {
+            works: Arc::new(works),
+            authenticator: authenticator.clone(),
+            registry: registry.clone(),
+            leases: leases.clone(),
+            rate: RateTable::new(limits.attempts_per_minute),
+            proxies: Proxies::new(limits.trusted_proxies),
+            draining: draining.clone(),
+        });
+        let event_bytes_max = limits.event_bytes_max;
+        Ok(Self {
+            directory,
+            publisher,
+            registry,
+            deliveries,
+            log,
+            gate,
+            leases,
+            event_types,
+            authenticator,
+            clock,
+            event_bytes_max,
+            draining,
+        })
+    }
+
+    /// Every route: the transports', which the gate guards, and the platform's, which `admin` guards.
+    #[must_use]
+    pub fn routes(&self, admin: AdminAuth, transports: &[Box<dyn Transport>]) -> BoxedFilter<(Response,)> {
+        let api = api::routes(Arc::new(Api {
+            directory: self.directory.clone(),
+            publisher: self.publisher.clone(),
+            event_types: self.event_types.clone(),
+            registry: self.registry.clone(),
+            deliveries: self.deliveries.clone(),
+            log: self.log.clone(),
+            admin,
+            authenticator: self.authenticator.clone(),
+            clock: self.clock.clone(),
+            max_event_bytes: self.event_bytes_max,
+            draining: self.draining.clone(),
+        }));
+        // The API answers every path, so it comes last.
+        transports.iter().rev().fold(api, |routes, transport| {
+            transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
+        })
+    }
+
+    /// Ends what has run out, for as long as it is polled.
+    pub async fn keep_time(&self) {
+        self.leases.expire().await;
+    }
+
+    /// Admits nobody from now on and tells every connection when to come back, each in its own slot.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.registry.drain(|index| CloseReason::Shutdown {
+            reconnect_after_ms: RECONNECT_FIRST_MS + index as u64 * 1_000 / RECONNECTS_PER_SECOND,
+        });
+    }
+
+    /// Returns once all that was accepted is durable.
+    ///
+    /// # Errors
+    /// If the log's flush failed.
+    pub async fn flush(&self) -> Result<(), LogError> {
+        if let Err(error) = self.deliveries.flush().await {
+            error!(%error, "Failed deliveries of the last second may not have been kept.");
+        }
+        self.log.flush().await
+    }
+}

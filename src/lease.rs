@@ -1,0 +1,229 @@
+//! Leases: a long-poll connection outlives each of its polls by the limit of silence.
+//!
+//! A lease holds its connection's registration. A poll takes it out of the idle order; when its last poll ends it is
+//! put back with a new deadline, and one task ends what nobody came back for, at its deadline exactly. A poll finds
+//! its connection by `connectionId`, or else by who asks: token, instance and address.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gatecast_storage::directory::TokenId;
+use gatecast_transports::CloseReason;
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use crate::registry::{ConnectionId, Registration, Registry};
+
+/// Who polls, when it doesn't say which connection it renews.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    pub(crate) token: TokenId,
+    pub(crate) instance: Option<Box<str>>,
+    pub(crate) address: IpAddr,
+}
+
+/// All long-poll connections.
+pub struct Leases {
+    limit: Duration,
+    registry: Arc<Registry>,
+    table: Mutex<Table>,
+    changed: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    leases: HashMap<ConnectionId, Arc<Lease>>,
+    /// The newest connection of each client, for polls that name none.
+    by_client: HashMap<Client, ConnectionId>,
+    /// Leases without a poll under way, by when they run out.
+    idle: BTreeSet<(Instant, ConnectionId)>,
+}
+
+struct Lease {
+    registration: Registration,
+    client: Client,
+    /// Polls under way, and until when it lives without one.
+    polls: Mutex<Polls>,
+    /// Counts the polls that named the connection: the latest one is the one that counts.
+    named: AtomicU64,
+}
+
+#[derive(Default)]
+struct Polls {
+    under_way: usize,
+    idle_until: Option<Instant>,
+}
+
+/// One poll of a connection. While it lives the lease does not run out.
+pub(crate) struct Poll {
+    leases: Arc<Leases>,
+    lease: Arc<Lease>,
+    /// Its number among those that named the connection; `None` if it named none and may overlap others.
+    number: Option<u64>,
+}
+
+impl Leases {
+    /// No leases yet. One runs out `limit` after its last poll; [`Leases::expire`] must run for that.
+    #[must_use]
+    pub fn new(limit: Duration, registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self { limit, registry, table: Mutex::default(), changed: tokio::sync::Notify::new() })
+    }
+
+    /// A new connection's first poll.
+    pub(crate) fn open(self: &Arc<Self>, registration: Registration, client: Client) -> Poll {
+        let id = registration.connection.id;
+        let lease = Arc::new(Lease {
+            registration,
+            client: client.clone(),
+            polls: Mutex::new(Polls { under_way: 1, idle_until: None }),
+            named: AtomicU64::new(0),
+        });
+        let mut table = self.table();
+        table.leases.insert(id, lease.clone());
+        table.by_client.insert(client, id);
+        Poll { leases: self.clone(), lease, number: None }
+    }
+
+    /// A poll of a live connection: of the one it names, if that is this client's token's, or else of the client's.
+    pub(crate) fn renew(self: &Arc<Self>, named: Option<ConnectionId>, client: &Client) -> Option<Poll> {
+        let mut table = self.table();
+        let id = match named {
+            Some(id) => id,
+            None => *table.by_client.get(client)?,
+        };
+        let lease = table.leases.get(&id).filter(|lease| lease.client.token == client.token)?.clone();
+        // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
+        if lease.registration.connection.closing().is_some_and(CloseReason::silences) {
+            return None;
+        }
+        {
+            let mut polls = lease.polls();
+            polls.under_way += 1;
+            if let Some(until) = polls.idle_until.take() {
+                table.idle.remove(&(until, id));
+            }
+        }
+        let number = named.map(|_| lease.named.fetch_add(1, Ordering::AcqRel) + 1);
+        drop(table);
+        if number.is_some() {
+            // The poll before this one looks at its number again.
+            lease.registration.connection.channel.notify.notify_waiters();
+        }
+        Some(Poll { leases: self.clone(), lease, number })
+    }
+
+    /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
+    pub async fn expire(&self) {
+        loop {
+            let (changed, closing) = (self.changed.notified(), self.registry.closing.notified());
+            tokio::pin!(changed, closing);
+            changed.as_mut().enable();
+            closing.as_mut().enable();
+            let next = self.end_expired(Instant::now());
+            tokio::select! {
+                () = changed => {}
+                () = closing => self.end_silenced(),
+                () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
+            }
+        }
+    }
+
+    /// Ends what has run out by `now`; returns when the next one will.
+    fn end_expired(&self, now: Instant) -> Option<Instant> {
+        let mut table = self.table();
+        let mut ended = Vec::new();
+        let next = loop {
+            match table.idle.first().copied() {
+                Some((until, id)) if until <= now => {
+                    table.idle.pop_first();
+                    ended.extend(table.remove(id));
+                }
+                first => break first.map(|(until, _)| until),
+            }
+        };
+        drop(table);
+        ended.iter().for_each(|lease| lease.log_end(CloseReason::NoLife));
+        next
+    }
+
+    /// Ends idle leases whose token or gateway is gone; polls under way see it for themselves.
+    fn end_silenced(&self) {
+        let mut table = self.table();
+        let idle: Vec<_> = table.idle.iter().copied().collect();
+        let mut ended = Vec::new();
+        for (until, id) in idle {
+            let silenced = table.leases.get(&id).and_then(|lease| lease.registration.connection.closing());
+            if let Some(reason) = silenced.filter(|reason| reason.silences()) {
+                table.idle.remove(&(until, id));
+                ended.extend(table.remove(id).map(|lease| (lease, reason)));
+            }
+        }
+        drop(table);
+        ended.iter().for_each(|(lease, reason)| lease.log_end(*reason));
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn remove(&mut self, id: ConnectionId) -> Option<Arc<Lease>> {
+        let lease = self.leases.remove(&id)?;
+        if self.by_client.get(&lease.client) == Some(&id) {
+            self.by_client.remove(&lease.client);
+        }
+        Some(lease)
+    }
+}
+
+impl Lease {
+    fn log_end(&self, reason: CloseReason) {
+        let connection = &self.registration.connection;
+        info!(
+            gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason,
+            "Gateway disconnected from {}.", connection.identity.transport,
+        );
+    }
+
+    fn polls(&self) -> MutexGuard<'_, Polls> {
+        self.polls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Poll {
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.lease.registration
+    }
+
+    /// Whether a later poll named the same connection.
+    pub(crate) fn superseded(&self) -> bool {
+        self.number.is_some_and(|number| number < self.lease.named.load(Ordering::Acquire))
+    }
+
+    /// Ends the connection with this poll.
+    pub(crate) fn end(&self) {
+        self.leases.table().remove(self.lease.registration.connection.id);
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        let id = self.lease.registration.connection.id;
+        let mut table = self.leases.table();
+        let mut polls = self.lease.polls();
+        polls.under_way -= 1;
+        if polls.under_way == 0 && table.leases.contains_key(&id) {
+            let until = Instant::now() + self.leases.limit;
+            polls.idle_until = Some(until);
+            // Leases all last equally long, so only the first idle one changes when the next one ends.
+            if table.idle.is_empty() {
+                self.leases.changed.notify_waiters();
+            }
+            table.idle.insert((until, id));
+        }
+    }
+}

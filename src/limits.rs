@@ -1,0 +1,136 @@
+//! How often one address may try to connect: a sliding minute, exact, in a table that is bounded and forgets.
+//!
+//! An address costs 16 bytes for each attempt of its last minute, of which it has at most the limit, and is forgotten
+//! when that minute was quiet and room is needed. IPv6 peers count by /64, the smallest block that a site is given
+//! (RFC 6177).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The window that the limit counts in.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Addresses remembered at once. When all are in use, new ones share one entry.
+const ADDRESSES_MAX: usize = 100_000;
+/// Where addresses count when the table is full.
+const OVERFLOW: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Attempts to connect, by address.
+pub struct RateTable {
+    per_minute: usize,
+    addresses_max: usize,
+    attempts: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
+}
+
+impl RateTable {
+    /// A table that lets each address try `per_minute` times in any minute.
+    #[must_use]
+    pub fn new(per_minute: u32) -> Self {
+        Self::with_size(per_minute, ADDRESSES_MAX)
+    }
+
+    fn with_size(per_minute: u32, addresses_max: usize) -> Self {
+        Self { per_minute: per_minute as usize, addresses_max, attempts: Mutex::default() }
+    }
+
+    /// Counts an attempt.
+    ///
+    /// # Errors
+    /// How long to wait, when the address has had its share; the attempt is then not counted.
+    pub fn attempt(&self, from: IpAddr) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut address = block(from);
+        if attempts.len() >= self.addresses_max && !attempts.contains_key(&address) {
+            attempts.retain(|_, times| times.back().is_some_and(|last| now - *last < MINUTE));
+            if attempts.len() >= self.addresses_max {
+                address = OVERFLOW;
+            }
+        }
+        let times = attempts.entry(address).or_default();
+        while times.front().is_some_and(|first| now - *first >= MINUTE) {
+            times.pop_front();
+        }
+        match times.front() {
+            Some(first) if times.len() >= self.per_minute => Err(MINUTE - (now - *first)),
+            _ => {
+                times.push_back(now);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[tokio::test(start_paused = true)]
+    async fn the_eleventh_attempt_in_a_minute_waits_and_is_let_in_after_it() {
+        let table = RateTable::new(10);
+        assert!((0..10).all(|_| table.attempt(HOST).is_ok()));
+        let wait = table.attempt(HOST).unwrap_err();
+        assert!(table.attempt(IpAddr::from([192, 0, 2, 2])).is_ok(), "another address has its own share");
+        tokio::time::advance(wait - Duration::from_millis(1)).await;
+        assert!(table.attempt(HOST).is_err());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(table.attempt(HOST), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_bounded_and_forgets() {
+        let table = RateTable::with_size(10, 100);
+        for n in 0..=255_u8 {
+            let _ = table.attempt(IpAddr::from([198, 51, 100, n]));
+        }
+        assert!(table.attempts.lock().unwrap().len() <= 101);
+        tokio::time::advance(3 * MINUTE).await;
+        assert!(table.attempt(HOST).is_ok());
+        assert!(table.attempts.lock().unwrap().len() <= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_site_counts_as_one_address() {
+        let table = RateTable::new(1);
+        assert!(table.attempt("2001:db8::1".parse().unwrap()).is_ok());
+        assert!(table.attempt("2001:db8::ffff:2".parse().unwrap()).is_err());
+        assert!(table.attempt("2001:db8:0:1::1".parse().unwrap()).is_ok());
+        assert!(table.attempt("192.0.2.1".parse().unwrap()).is_ok());
+        assert!(table.attempt("::ffff:192.0.2.1".parse().unwrap()).is_err(), "mapped IPv4 is IPv4");
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_admits_more_than_the_limit(limit in 1_u32..50, gaps in proptest::collection::vec(0_u64..20_000, 1..300)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let table = RateTable::new(limit);
+                let mut admitted = Vec::new();
+                for gap in gaps {
+                    tokio::time::advance(Duration::from_millis(gap)).await;
+                    if table.attempt(HOST).is_ok() {
+                        admitted.push(Instant::now());
+                    }
+                }
+                for (index, first) in admitted.iter().enumerate() {
+                    let within = admitted[index..].iter().take_while(|at| **at - *first < MINUTE).count();
+                    prop_assert!(within <= limit as usize);
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! From a checked configuration to a listening server, and down again.
+//!
+//! Starting opens the store, then listens: whoever can connect can be served. Draining stops accepting, tells every
+//! connection when to come back, waits for what is under way within the grace, and flushes the store.
+
+mod connection;
+mod listener;
+mod tls;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatecast_storage::{Clock, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock};
+use gatecast_transports::{LongPoll, Sse, Transport, WebSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::auth::{AdminAuth, AdminSetup, AdminSetupError, PlainToken};
+use crate::config::{Config, StoreKind};
+use crate::hub::{Hub, Limits};
+use crate::registry::Capacity;
+use crate::tail::Tails;
+
+use self::connection::Wire;
+use self::listener::Listener;
+use self::tls::Tls;
+pub use self::tls::TlsError;
+
+/// A server that listens and does not serve yet.
+pub struct Server {
+    listener: Listener,
+    tls: Option<Arc<Tls>>,
+    hub: Arc<Hub>,
+    routes: BoxedFilter<(Response,)>,
+    tasks: TaskTracker,
+    wire: Wire,
+    grace: Duration,
+    created_admin_token: Option<PlainToken>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address could not be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directory of gateways cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// There is no admin token.
+    #[error(transparent)]
+    Admin(#[from] AdminSetupError),
+}
+
+impl Server {
+    /// Opens the store and listens.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left open.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let tls = Tls::load(&config.tls)?.map(Arc::new);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tails = Tails::new();
+        let stores = open_stores(config, &clock, &tails).await?;
+        let hub = Arc::new(Hub::open(stores, tails, clock, limits(config)).await?);
+        let AdminSetup { auth, created } = admin(config, &hub).await?;
+        let tasks = TaskTracker::new();
+        let routes = hub.routes(auth, &transports(&tasks));
+        let listener = Listener::bind(config.listen)
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        if tls.is_none() {
+            warn!("TLS is off: tokens and events travel in the clear unless a proxy in front speaks TLS.");
+        }
+        Ok(Self {
+            listener,
+            tls,
+            hub,
+            routes,
+            tasks,
+            wire: Wire::new(config.connection_timeout, config.max_connections as usize),
+            grace: config.shutdown_grace,
+            created_admin_token: created,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// The parts behind the sockets.
+    #[must_use]
+    pub fn hub(&self) -> Arc<Hub> {
+        self.hub.clone()
+    }
+
+    /// The admin token, if this start created it: to be shown once, as only its hash is kept.
+    pub fn take_created_admin_token(&mut self) -> Option<PlainToken> {
+        self.created_admin_token.take()
+    }
+
+    /// Serves until `shutdown`, then drains.
+    ///
+    /// # Errors
+    /// If the store could not be flushed at the end.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        info!(address = %self.address(), "Listening on {scheme}://{}.", self.address());
+        let background = TaskTracker::new();
+        let (hub, tls) = (self.hub.clone(), self.tls.clone());
+        background.spawn(stop.clone().run_until_cancelled_owned(async move { hub.keep_time().await }));
+        if let Some(tls) = tls {
+            background.spawn(stop.clone().run_until_cancelled_owned(async move { tls.watch().await }));
+        }
+        let accepting = self.listener.accept(self.tls.clone(), &self.routes, &self.wire, &self.tasks, &drain);
+        tokio::select! { biased; () = shutdown => {}, () = accepting => {} }
+        let drained = self.drain(&drain).await;
+        stop.cancel();
+        background.close();
+        background.wait().await;
+        drained
+    }
+
+    async fn drain(self, drain: &CancellationToken) -> Result<(), StoreError> {
+        let connections = self.hub.registry.len();
+        info!(connections, "Draining: no new connections; telling each gateway when to come back.");
+        // The port is freed first: a successor may listen while these connections end.
+        drop(self.listener);
+        self.hub.drain();
+        drain.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
+            warn!(tasks = self.tasks.len(), "The shutdown grace is over; what is still under way is cut.");
+        }
+        let flushed = self.hub.flush().await;
+        info!("Stopped.");
+        flushed.map_err(|error| match error {
+            LogError::Store(error) => error,
+            other => StoreError::Io(Box::new(other)),
+        })
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        capacity: Capacity {
+            total: config.max_connections as usize,
+            per_gateway: config.max_connections_per_gateway as usize,
+        },
+        life_limit: config.connection_timeout,
+        attempts_per_minute: config.rate_limit_per_minute,
+        event_bytes_max: config.max_event_bytes,
+        trusted_proxies: config.trusted_proxies.clone(),
+    }
+}
+
+/// The transports of this server. A new one is added here and nowhere else.
+fn transports(tasks: &TaskTracker) -> [Box<dyn Transport>; 3] {
+    let timing = gatecast_transports::Timing::default();
+    [
+        Box::new(WebSocket::new(timing, tasks.clone())),
+        Box::new(Sse::new(timing, tasks.clone())),
+        Box::new(LongPoll::new(timing, tasks.clone())),
+    ]
+}
+
+async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>) -> Result<Stores, StoreError> {
+    let retention = Retention {
+        max_events: config.retention.max_events,
+        max_bytes: config.retention.max_bytes.0,
+        max_age: config.retention.max_age,
+    };
+    let (clock, follower) = (clock.clone(), tails.clone());
+    match config.store {
+        StoreKind::Memory => Ok(gatecast_storage::open_memory(retention, clock, follower)),
+        StoreKind::Sled => {
+            let data_dir = config.data_dir.clone();
+            let open = move || gatecast_storage::open_sled(&data_dir, retention, clock, follower);
+            tokio::task::spawn_blocking(open).await.unwrap_or(Err(StoreError::Closed))
+        }
+    }
+}
+
+async fn admin(config: &Config, hub: &Hub) -> Result<AdminSetup, AdminSetupError> {
+    if config.dev && config.admin_token.is_none() {
+        return Ok(AdminSetup { auth: AdminAuth::Open, created: None });
+    }
+    AdminAuth::from_config(config.admin_token.as_ref().map(|token| token.reveal()), &hub.directory).await
+}

@@ -1,0 +1,245 @@
+//! One accepted socket: TLS, then HTTP/1.1 or HTTP/2 as agreed by ALPN, until it ends or is upgraded away.
+//!
+//! Every wait on a peer has a deadline: the TLS handshake, a request's head (and the pause before it), an HTTP/2
+//! connection without a stream, unacknowledged bytes (`TCP_USER_TIMEOUT`). A connection may hold 64 KiB in each
+//! direction in user space.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use gatecast_transports::ConnInfo;
+use http::{Request, Response};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+use tracing::debug;
+use warp::filters::BoxedFilter;
+
+use super::tls::Tls;
+
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first moment a request could begin to the end of its head, so also how long HTTP/1.1 stays open idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 connection may be without a stream.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an idle HTTP/2 connection may take to agree that it is over.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(15);
+const HTTP2_PONG_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTP2_STREAMS_MAX: u32 = 256;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Buffered per connection and direction in HTTP/1.1, per stream in HTTP/2.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Sockets beyond the connections that may be registered: requests, handshakes, connections about to end.
+const SPARE_SOCKETS: usize = 1_024;
+
+/// Limits of the sockets of a server.
+pub(super) struct Wire {
+    sockets: Arc<Semaphore>,
+    unacknowledged_max: Duration,
+}
+
+impl Wire {
+    /// For a limit of silence, and how many connections may be registered.
+    pub(super) fn new(life_limit: Duration, connections_max: usize) -> Self {
+        // An SSE peer gets a byte every half limit: a peer that vanished right after one acknowledges no later one,
+        // so half the limit for that leaves it dead within the limit. A second is left for the retransmit timer.
+        let unacknowledged_max = (life_limit / 2).saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1));
+        Self { sockets: Arc::new(Semaphore::new(connections_max.saturating_mul(2) + SPARE_SOCKETS)), unacknowledged_max }
+    }
+
+    /// Waits until another socket may be open.
+    pub(super) async fn socket(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        self.sockets.clone().acquire_owned().await.ok()
+    }
+
+    pub(super) fn tune(&self, stream: &TcpStream) {
+        let set = SockRef::from(stream).set_tcp_user_timeout(Some(self.unacknowledged_max));
+        if let Err(error) = set.and_then(|()| stream.set_nodelay(true)) {
+            debug!(%error, "A socket option was not taken.");
+        }
+    }
+}
+
+/// Serves one accepted socket to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    routes: BoxedFilter<(warp::reply::Response,)>,
+    drain: CancellationToken,
+    socket: Option<OwnedSemaphorePermit>,
+) {
+    let requests = Requests { routes, info: Arc::new(ConnInfo { peer }), in_flight: Arc::default() };
+    let Some(tls) = tls else {
+        return Box::pin(serve_http1(stream, requests, drain, socket)).await;
+    };
+    // Boxed, so that what a handshake needs is not kept for the life of the connection.
+    let stream = match timeout(TLS_HANDSHAKE_TIMEOUT, Box::pin(tls.accept(stream))).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(peer.ip = %peer.ip(), %error, "TLS handshake failed."),
+        Err(_) => return debug!(peer.ip = %peer.ip(), "TLS handshake timed out."),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        Box::pin(serve_http2(stream, requests, drain, socket)).await;
+    } else {
+        Box::pin(serve_http1(stream, requests, drain, socket)).await;
+    }
+}
+
+async fn serve_http1<I>(stream: I, requests: Requests, drain: CancellationToken, _socket: Option<OwnedSemaphorePermit>)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), requests)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "HTTP/1.1 connection failed.");
+    }
+}
+
+async fn serve_http2<I>(stream: I, requests: Requests, drain: CancellationToken, _socket: Option<OwnedSemaphorePermit>)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let in_flight = requests.in_flight.clone();
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING_EVERY)
+        .keep_alive_timeout(HTTP2_PONG_TIMEOUT)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_send_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), requests);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = in_flight.idle_for(IDLE_TIMEOUT) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(GOAWAY_TIMEOUT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "HTTP/2 connection failed.");
+    }
+}
+
+/// The routes as hyper calls them: each request knows its peer, each response counts until its body has ended.
+struct Requests {
+    routes: BoxedFilter<(warp::reply::Response,)>,
+    info: Arc<ConnInfo>,
+    in_flight: Arc<InFlight>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.info.clone());
+        let counted = InFlight::enter(&self.in_flight);
+        let response = warp::service(self.routes.clone()).call(request);
+        Box::pin(async move { Ok(response.await?.map(|body| Counted { body, _counted: counted })) })
+    }
+}
+
+/// Requests whose responses have not ended.
+#[derive(Default)]
+struct InFlight {
+    count: AtomicUsize,
+    /// Requests ever begun: tells whether there was one between two looks.
+    begun: AtomicUsize,
+}
+
+struct Entered(Arc<InFlight>);
+
+impl InFlight {
+    fn enter(this: &Arc<Self>) -> Entered {
+        this.count.fetch_add(1, Ordering::AcqRel);
+        this.begun.fetch_add(1, Ordering::AcqRel);
+        Entered(this.clone())
+    }
+
+    /// Resolves when there was no request in flight for at least `limit`, and at most twice that.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            let begun = self.begun.load(Ordering::Acquire);
+            let idle = self.count.load(Ordering::Acquire) == 0;
+            tokio::time::sleep(limit).await;
+            if idle && begun == self.begun.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A response body that counts as in flight until it is dropped.
+struct Counted {
+    body: <warp::reply::Response as IntoBody>::Body,
+    _counted: Entered,
+}
+
+/// Names the body of a response, which warp does not.
+trait IntoBody {
+    type Body: Body<Data = bytes::Bytes, Error = warp::Error> + Send + Unpin;
+}
+
+impl<B: Body<Data = bytes::Bytes, Error = warp::Error> + Send + Unpin> IntoBody for Response<B> {
+    type Body = B;
+}
+
+impl Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = warp::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

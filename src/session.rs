@@ -1,0 +1,382 @@
+//! The read path: a cursor over a gateway's log, and what its connection shall do next.
+//!
+//! A [`CursorSession`] queues nothing. It looks, in this order, at whether it shall end, whether its peer is dead,
+//! whether its opening (ack, reset) was written, whether a ping is due, and what lies after its cursor; then it waits
+//! for its gateway's channel or the next deadline. The cursor moves when the transport says that a step was
+//! [`written`](Session::written), so a step that was cancelled is given again. Live delivery, catching up and slow
+//! readers are this one path; they differ in where the events come from ([`Tail::hot`], [`Tail::cold`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
+use gatecast_storage::{Clock, Cursor, LogError, Seq};
+use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::control::{self, ResetReason};
+use crate::heartbeat::{Beat, Timing, beat};
+use crate::lease::Poll;
+use crate::pacing::Pacing;
+use crate::registry::{Connection, Registration};
+use crate::tail::{Tail, Tailed};
+
+/// How long to wait before reading a log again that could not be read.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What all sessions work with.
+pub(crate) struct Works {
+    pub(crate) tail: Tail,
+    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timing: Timing,
+}
+
+/// What keeps a session's connection registered.
+pub(crate) enum Hold {
+    /// The session itself.
+    Own(Registration),
+    /// A lease, which this poll renews when it ends.
+    Leased(Poll),
+}
+
+/// A connection's cursor and timing.
+pub(crate) struct CursorSession {
+    works: Arc<Works>,
+    hold: Hold,
+    id: String,
+    liveness: Liveness,
+    position: Cursor,
+    /// What is said before the first event, until it was written.
+    opening: Vec<Arc<Frame>>,
+    handed: Handed,
+    pacing: Pacing,
+    life: Instant,
+    pinged: Instant,
+    expires: Option<Instant>,
+    /// A read of the log under way; it outlives a cancelled `next`.
+    reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
+    read_again: Option<Instant>,
+}
+
+/// The step that was given out and not yet written.
+enum Handed {
+    Nothing,
+    Opening,
+    Events { to: Seq, count: usize, bytes: usize },
+    Reset { to: Cursor },
+    Ping(Bytes),
+}
+
+/// What a look at everything finds.
+enum Due {
+    Step(Step),
+    Read(Room),
+    Wait(Option<Instant>),
+}
+
+impl CursorSession {
+    /// A session that begins after `position`, once `opening` was said.
+    pub(crate) fn new(
+        works: Arc<Works>,
+        hold: Hold,
+        liveness: Liveness,
+        position: Cursor,
+        opening: Vec<Arc<Frame>>,
+        expires: Option<Instant>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            works,
+            id: hold.connection().id.to_string(),
+            hold,
+            liveness,
+            position,
+            opening,
+            handed: Handed::Nothing,
+            pacing: Pacing::new(),
+            life: now,
+            pinged: now,
+            expires,
+            reading: None,
+            read_again: None,
+        }
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        self.hold.connection()
+    }
+
+    /// Looks at everything, in the order of the module's docs.
+    fn look(&mut self, room: Room) -> Due {
+        let now = Instant::now();
+        if let Some(reason) = self.closing(now) {
+            return Due::Step(Step::Close(reason));
+        }
+        let beat = beat(&self.works.timing, self.liveness, now, self.life, self.pinged);
+        if beat == Beat::Dead {
+            return Due::Step(Step::Close(CloseReason::NoLife));
+        }
+        if !self.opening.is_empty() {
+            self.handed = Handed::Opening;
+            return Due::Step(Step::Deliver(self.opening.clone()));
+        }
+        let paced = self.liveness == Liveness::PingPong;
+        if beat == Beat::Ping || (paced && self.pacing.ping_due()) {
+            let payload = Bytes::from(self.position.to_string());
+            self.handed = Handed::Ping(payload.clone());
+            return Due::Step(Step::Ping(payload));
+        }
+        let room = if paced { self.paced(room) } else { Some(room) };
+        if let Some(room) = room.filter(|_| self.behind() && self.read_again.is_none_or(|at| now >= at)) {
+            return self.events(room);
+        }
+        let until = if let Beat::Wait(at) = beat { Some(at) } else { None };
+        let read_again = self.read_again.filter(|at| *at > now);
+        Due::Wait([until, self.expires, read_again].into_iter().flatten().min())
+    }
+
+    fn events(&mut self, room: Room) -> Due {
+        if self.reading.is_none()
+            && let Some(frames) = self.works.tail.hot(&self.connection().channel, self.position, room)
+        {
+            return Due::Step(self.deliver(frames));
+        }
+        Due::Read(room)
+    }
+
+    fn deliver(&mut self, frames: Vec<Arc<Frame>>) -> Step {
+        let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.text().len()).sum());
+        self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes };
+        Step::Deliver(frames)
+    }
+
+    fn paced(&self, room: Room) -> Option<Room> {
+        let (events, bytes) = self.pacing.room()?;
+        let cap = |most: u64, room: usize| usize::try_from(most).map_or(room, |most| most.min(room));
+        Some(Room { frames: cap(events, room.frames), bytes: cap(bytes, room.bytes) })
+    }
+
+    fn behind(&self) -> bool {
+        self.position.seq < self.connection().channel.head()
+    }
+
+    fn closing(&self, now: Instant) -> Option<CloseReason> {
+        let told = self.connection().closing();
+        if told.is_some() {
+            return told;
+        }
+        if self.expires.is_some_and(|at| now >= at) {
+            return Some(CloseReason::TokenExpired);
+        }
+        matches!(&self.hold, Hold::Leased(poll) if poll.superseded()).then_some(CloseReason::Superseded)
+    }
+
+    /// What a read of the log gives; `None` to look again.
+    async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
+        self.read_again = None;
+        let (reason, requested) = match read {
+            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
+            Ok(Tailed::Frames(_)) => {
+                self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+                return None;
+            }
+            Ok(Tailed::Truncated { .. }) => (ResetReason::Overwritten, self.position),
+            Ok(Tailed::Lost) => (ResetReason::UnknownEpoch, self.position),
+            Err(error) => {
+                warn!(gateway.id = %self.connection().identity.gateway, %error, "Event log is not readable; the connection waits.");
+                self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+                return None;
+            }
+        };
+        let Ok(bounds) = self.works.tail.bounds(&self.connection().channel).await else {
+            self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+            return None;
+        };
+        let to = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
+        if to == requested {
+            return None;
+        }
+        let gateway = self.connection().identity.gateway;
+        warn!(gateway.id = %gateway, connection.id = %self.id, ?reason, "Stream reset in mid-stream: the reader was slower than the ring.");
+        self.handed = Handed::Reset { to };
+        Some(Step::Deliver(vec![control::reset(gateway, self.works.clock.now(), reason, requested, &bounds)]))
+    }
+
+    /// Keeps on record that an event did not reach this replica.
+    fn failed(&self, reason: FailureReason) {
+        let gateway = self.connection().identity.gateway;
+        let (works, from) = (self.works.clone(), self.position);
+        let next = works.tail.cold(gateway, from, Room { frames: 1, bytes: 1 });
+        tokio::spawn(async move {
+            let Ok(Tailed::Frames(frames)) = next.await else { return };
+            let Some(frame) = frames.first() else { return };
+            let event: serde_json::Value = serde_json::from_str(frame.text()).unwrap_or_default();
+            let correlation_id = event["correlationId"].as_str().unwrap_or_default();
+            let cursor = Cursor { epoch: from.epoch, seq: from.seq.next() };
+            works.deliveries.record(Failure {
+                gateway,
+                event: cursor,
+                event_type: frame.name().to_owned(),
+                correlation_id: correlation_id.to_owned(),
+                reason,
+                at: works.clock.now(),
+            });
+        });
+    }
+}
+
+#[async_trait]
+impl Session for CursorSession {
+    fn connection_id(&self) -> &str {
+        &self.id
+    }
+
+    fn position(&self) -> String {
+        self.position.to_string()
+    }
+
+    async fn next(&mut self, room: Room) -> Step {
+        loop {
+            let looked = self.look(room);
+            if let Due::Step(step) = looked {
+                return step;
+            }
+            let connection = self.connection().clone();
+            let notified = connection.channel.notify.notified();
+            tokio::pin!(notified);
+            // Registered before the second look: what happens after it wakes us, what happened before it is seen.
+            notified.as_mut().enable();
+            let read = match self.look(room) {
+                Due::Step(step) => return step,
+                Due::Wait(until) => {
+                    tokio::select! { biased; () = notified => {}, () = until_deadline(until) => {} }
+                    continue;
+                }
+                Due::Read(room) => {
+                    let Self { works, position, reading, .. } = self;
+                    let gateway = connection.identity.gateway;
+                    let read = reading.get_or_insert_with(|| Box::pin(works.tail.cold(gateway, *position, room)));
+                    tokio::select! { biased; read = read => Some(read), () = notified => None }
+                }
+            };
+            if let Some(read) = read {
+                self.reading = None;
+                if let Some(step) = self.take(read).await {
+                    return step;
+                }
+            }
+        }
+    }
+
+    fn ready(&self) -> bool {
+        !self.opening.is_empty() || (self.behind() && self.read_again.is_none())
+    }
+
+    fn written(&mut self) {
+        match std::mem::replace(&mut self.handed, Handed::Nothing) {
+            Handed::Nothing => {}
+            Handed::Opening => self.opening = Vec::new(),
+            Handed::Events { to, count, bytes } => {
+                let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
+                self.position.seq = to;
+                self.pacing.delivered(count, bytes);
+                self.hold.registration().sent(count);
+                self.connection().moved(self.position);
+                debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
+                self.works.deliveries.recovered(gateway, after, self.position, self.works.clock.now());
+            }
+            Handed::Reset { to } => {
+                self.position = to;
+                self.connection().moved(to);
+            }
+            Handed::Ping(payload) => {
+                self.pinged = Instant::now();
+                self.pacing.pinged(payload, self.pinged);
+            }
+        }
+        if self.liveness == Liveness::WriteOnly {
+            self.heard(Heard::Life);
+        }
+    }
+
+    fn heard(&mut self, heard: Heard<'_>) {
+        self.life = Instant::now();
+        self.connection().heard(self.works.clock.now());
+        match heard {
+            Heard::Life => {}
+            Heard::Pong(payload) => {
+                // A quick peer's pong may be read before the transport reports its ping as written.
+                if matches!(&self.handed, Handed::Ping(sent) if sent == payload) {
+                    self.written();
+                }
+                self.pacing.pong(payload, self.life);
+            }
+            Heard::Text(text) => {
+                debug!(connection.id = %self.id, bytes = text.len(), "Message heard; nothing here understands it.");
+            }
+        }
+    }
+
+    async fn cut(&mut self) -> CloseReason {
+        let connection = self.connection().clone();
+        loop {
+            let notified = connection.channel.notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(reason) = self.closing(Instant::now()).filter(|reason| reason.silences()) {
+                return reason;
+            }
+            tokio::select! { biased; () = notified => {}, () = until_deadline(self.expires) => {} }
+        }
+    }
+
+    fn ended(&mut self, reason: CloseReason) {
+        if reason == CloseReason::Superseded {
+            return;
+        }
+        match reason {
+            CloseReason::WriteStalled => self.failed(FailureReason::WriteStalled),
+            CloseReason::NoLife if self.behind() => self.failed(FailureReason::NoSignOfLife),
+            _ => {}
+        }
+        self.hold.end();
+        let identity = &self.connection().identity;
+        info!(
+            gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
+            "Gateway disconnected from {}.", identity.transport,
+        );
+    }
+}
+
+impl Hold {
+    pub(crate) fn registration(&self) -> &Registration {
+        match self {
+            Self::Own(registration) => registration,
+            Self::Leased(poll) => poll.registration(),
+        }
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        &self.registration().connection
+    }
+
+    /// The connection is over, not only this poll of it.
+    fn end(&self) {
+        if let Self::Leased(poll) = self {
+            poll.end();
+        }
+    }
+}
+
+/// Resolves at a deadline, or never without one.
+async fn until_deadline(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

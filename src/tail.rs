@@ -1,0 +1,251 @@
+//! The tail of each gateway's log: what was appended lately, sealed once, shared by all its connections.
+//!
+//! A [`Channel`] exists while a connection of its gateway does. The log tells [`Tails`] of every append
+//! ([`Follower`]), in order; it is sealed there, once, put into the channel's window and the connections are woken.
+//! A connection reads the window ([`Tail::hot`]) and, for what is older, the log ([`Tail::cold`]). Waking is a hint:
+//! what a connection reads is decided by its cursor alone.
+//!
+//! A window holds at most 256 events or 1 MiB (and at least one event), so 1,000 connected gateways pin at most 1 GiB
+//! and, at 300 bytes an event, 100 MB. Windows are memory of the log, never a queue: dropping one loses nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use gatecast_storage::{Bounds, Budget, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq};
+use gatecast_transports::{Frame, Room};
+use tokio::sync::{Notify, Semaphore};
+use tracing::error;
+
+use crate::envelope;
+
+/// Events kept in a window.
+const WINDOW_EVENTS_MAX: usize = 256;
+/// Bytes of events kept in a window.
+const WINDOW_BYTES_MAX: usize = 1024 * 1024;
+/// Reads of the log under way at once: bounds the memory that catching up takes, whoever catches up.
+const COLD_READS_MAX: usize = 32;
+
+/// The channels of all gateways that are connected.
+#[derive(Default)]
+pub struct Tails {
+    channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
+}
+
+/// What the connections of one gateway share.
+pub struct Channel {
+    gateway: GatewayId,
+    tails: Arc<Tails>,
+    /// Wakes every connection of the gateway: something was appended, or one of them shall end.
+    pub(crate) notify: Notify,
+    head: AtomicU64,
+    window: Mutex<Window>,
+}
+
+#[derive(Default)]
+struct Window {
+    epoch: Option<Epoch>,
+    /// The seq of the first frame.
+    first: Seq,
+    frames: VecDeque<Arc<Frame>>,
+    bytes: usize,
+}
+
+/// What lies after a cursor, ready to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tailed {
+    /// The events right after the cursor; empty when there is none yet.
+    Frames(Vec<Arc<Frame>>),
+    /// Events after the cursor are gone; the first one held is `oldest`.
+    Truncated { oldest: Seq },
+    /// The log has another life than the cursor, or is shorter: it was lost under the connection.
+    Lost,
+}
+
+impl Tails {
+    /// No channels yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The channel of a gateway: the one its other connections use, or a new one.
+    pub(crate) fn channel(self: &Arc<Self>, gateway: GatewayId) -> Arc<Channel> {
+        let mut channels = lock(&self.channels);
+        if let Some(channel) = channels.get(&gateway).and_then(Weak::upgrade) {
+            return channel;
+        }
+        let channel = Arc::new(Channel {
+            gateway,
+            tails: self.clone(),
+            notify: Notify::new(),
+            head: AtomicU64::new(0),
+            window: Mutex::default(),
+        });
+        channels.insert(gateway, Arc::downgrade(&channel));
+        channel
+    }
+}
+
+impl Follower for Tails {
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
+        let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
+        if let Some(channel) = channel {
+            channel.extend(epoch, entries);
+            channel.notify.notify_waiters();
+        }
+    }
+}
+
+impl Channel {
+    /// The newest position that the channel knows of.
+    pub(crate) fn head(&self) -> Seq {
+        Seq(self.head.load(Ordering::Acquire))
+    }
+
+    fn extend(&self, epoch: Epoch, entries: &[Entry]) {
+        let mut window = lock(&self.window);
+        if window.epoch != Some(epoch) {
+            *window = Window { epoch: Some(epoch), ..Window::default() };
+            self.head.store(0, Ordering::Release);
+        }
+        for entry in entries {
+            window.push(entry.seq, envelope::seal(epoch, entry));
+            self.head.fetch_max(entry.seq.0, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let mut channels = lock(&self.tails.channels);
+        // A successor may stand there already: only a dead entry is ours to remove.
+        if channels.get(&self.gateway).is_some_and(|channel| channel.strong_count() == 0) {
+            channels.remove(&self.gateway);
+        }
+    }
+}
+
+impl Window {
+    fn push(&mut self, seq: Seq, frame: Option<Arc<Frame>>) {
+        let next = Seq(self.first.0 + self.frames.len() as u64);
+        if self.frames.is_empty() || seq != next {
+            self.frames.clear();
+            self.bytes = 0;
+            self.first = seq;
+        }
+        // An entry that cannot be sealed leaves the window empty: readers then meet it in the log.
+        let Some(frame) = frame else { return };
+        self.bytes += frame.text().len();
+        self.frames.push_back(frame);
+        while self.frames.len() > WINDOW_EVENTS_MAX || (self.bytes > WINDOW_BYTES_MAX && self.frames.len() > 1) {
+            if let Some(gone) = self.frames.pop_front() {
+                self.bytes -= gone.text().len();
+                self.first = self.first.next();
+            }
+        }
+    }
+
+    fn after(&self, from: Cursor, room: Room) -> Option<Vec<Arc<Frame>>> {
+        let skip = from.seq.next().0.checked_sub(self.first.0)?;
+        let skip = usize::try_from(skip).ok()?;
+        if self.epoch != Some(from.epoch) || skip >= self.frames.len() {
+            return None;
+        }
+        Some(within(self.frames.range(skip..), room))
+    }
+}
+
+/// As many frames from the front as there is room for, and at least one.
+fn within<'a>(frames: impl Iterator<Item = &'a Arc<Frame>>, room: Room) -> Vec<Arc<Frame>> {
+    let mut taken = Vec::new();
+    let mut bytes = 0;
+    for frame in frames.take(room.frames.max(1)) {
+        bytes += frame.text().len();
+        if bytes > room.bytes && !taken.is_empty() {
+            break;
+        }
+        taken.push(frame.clone());
+    }
+    taken
+}
+
+/// Reads what lies after a cursor, from a channel's window or from the log.
+pub struct Tail {
+    tails: Arc<Tails>,
+    log: Arc<dyn EventLog>,
+    cold_reads: Arc<Semaphore>,
+}
+
+impl Tail {
+    /// Reads `log`, whose follower must be `tails`.
+    #[must_use]
+    pub fn new(tails: Arc<Tails>, log: Arc<dyn EventLog>) -> Self {
+        Self { tails, log, cold_reads: Arc::new(Semaphore::new(COLD_READS_MAX)) }
+    }
+
+    /// A gateway's channel and what its log holds. Every append after these bounds wakes the channel.
+    pub(crate) async fn open(&self, gateway: GatewayId) -> Result<(Arc<Channel>, Bounds), LogError> {
+        // The channel first: an append that the bounds don't show yet then finds it.
+        let channel = self.tails.channel(gateway);
+        let bounds = self.log.bounds(gateway).await?;
+        channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
+        Ok((channel, bounds))
+    }
+
+    /// What the log of a channel holds now.
+    pub(crate) async fn bounds(&self, channel: &Channel) -> Result<Bounds, LogError> {
+        self.log.bounds(channel.gateway).await
+    }
+
+    /// Whose log has this epoch now.
+    pub(crate) async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        self.log.owner_of(epoch).await
+    }
+
+    /// The events after a cursor, if the window has the first of them.
+    pub(crate) fn hot(&self, channel: &Channel, from: Cursor, room: Room) -> Option<Vec<Arc<Frame>>> {
+        lock(&channel.window).after(from, room)
+    }
+
+    /// What lies after a cursor, from the log.
+    pub(crate) fn cold(
+        &self,
+        gateway: GatewayId,
+        from: Cursor,
+        room: Room,
+    ) -> impl Future<Output = Result<Tailed, LogError>> + Send + 'static {
+        let (log, cold_reads) = (self.log.clone(), self.cold_reads.clone());
+        async move {
+            // The semaphore is never closed; without a permit the read would only be less bounded.
+            let _permit = cold_reads.acquire_owned().await.ok();
+            let budget = Budget { events: room.frames, bytes: room.bytes };
+            Ok(match log.read(gateway, from, budget).await? {
+                Page::Entries(entries) => sealed(gateway, from.epoch, &entries),
+                Page::Truncated { oldest } => Tailed::Truncated { oldest },
+                Page::WrongEpoch { .. } | Page::Ahead { .. } => Tailed::Lost,
+            })
+        }
+    }
+}
+
+/// Entries as frames, up to the first that can't be read; if that is the very first, it counts as gone.
+fn sealed(gateway: GatewayId, epoch: Epoch, entries: &[Entry]) -> Tailed {
+    let mut frames = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match envelope::seal(epoch, entry) {
+            Some(frame) => frames.push(frame),
+            None if frames.is_empty() => {
+                error!(gateway.id = %gateway, event.seq = %entry.seq, "Stored event is not readable; it counts as lost.");
+                return Tailed::Truncated { oldest: entry.seq.next() };
+            }
+            None => break,
+        }
+    }
+    Tailed::Frames(frames)
+}
+
+/// No holder panics while it has changed half of what a lock guards, so a poisoned lock guards whole data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

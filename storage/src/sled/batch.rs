@@ -1,0 +1,230 @@
+use std::collections::HashMap;
+
+use super::committer::Shared;
+use super::job::{Job, Reply};
+use super::keys;
+use super::ring::Ring;
+use super::row::{Head, encode_entry};
+use super::sweeps::Sweep;
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
+use crate::log::{Draft, Entry, LogError};
+use crate::records::{Change, Durability, StoreError};
+
+/// A log is trimmed on disk once it has this many rows more than it may show, as a part of what it may show: deleting
+/// row by row writes five times as much (DESIGN.md § 6).
+const TRIM_SLACK_PART: u64 = 8;
+/// The slack is never more rows than this.
+const TRIM_SLACK_ROWS_MAX: u64 = 1_024;
+
+/// The writes under one sync. Until then they are in the tree, but in no ring that a reader sees.
+pub(super) struct Batch<'a> {
+    shared: &'a Shared,
+    /// What the logs of this batch will be; `None` is forgotten.
+    rings: HashMap<GatewayId, Option<Ring>>,
+    appended: Vec<(GatewayId, Epoch, Vec<Entry>)>,
+    /// Where a log's entries are in `appended`.
+    slots: HashMap<(GatewayId, Epoch), usize>,
+    replies: Vec<Reply>,
+    sweeps: Vec<Sweep>,
+    needs_sync: bool,
+}
+
+/// What there is to do once a batch is durable.
+pub(super) struct Done {
+    pub(super) rings: HashMap<GatewayId, Option<Ring>>,
+    /// Per log, in the order of positions.
+    pub(super) appended: Vec<(GatewayId, Epoch, Vec<Entry>)>,
+    pub(super) replies: Vec<Reply>,
+    pub(super) sweeps: Vec<Sweep>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            rings: HashMap::new(),
+            appended: Vec::new(),
+            slots: HashMap::new(),
+            replies: Vec::new(),
+            sweeps: Vec::new(),
+            needs_sync: false,
+        }
+    }
+
+    pub(super) fn needs_sync(&self) -> bool {
+        self.needs_sync
+    }
+
+    pub(super) fn finish(self) -> Done {
+        Done { rings: self.rings, appended: self.appended, replies: self.replies, sweeps: self.sweeps }
+    }
+
+    /// Writes what a job asks for. An error means that a write may be half done; a row that cannot be understood
+    /// is the answer to its job alone.
+    pub(super) fn write(&mut self, job: Job) -> Result<(), StoreError> {
+        match job {
+            Job::Append { to, draft, room, answer } => {
+                let result = self.append(to, draft);
+                drop(room);
+                let (result, fault) = part(result);
+                self.replies.push(Reply::Appended(answer, result));
+                fault
+            }
+            Job::Touch { of, answer } => self.reply(answer, |batch| batch.ring(of).map(drop)),
+            Job::Forget { gateway, answer } => self.reply(answer, |batch| batch.forget(gateway)),
+            Job::Commit { changes, durability, room, answer } => {
+                let result = self.reply(answer, |batch| batch.change(&changes, durability));
+                drop(room);
+                result
+            }
+            Job::Flush { answer } => {
+                self.needs_sync = true;
+                self.reply(answer, |_| Ok(()))
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        answer: super::job::Answer,
+        work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (result, fault) = part(work(self).map_err(LogError::Store));
+        // `part` leaves nothing but the store's errors in a result that had nothing else.
+        let result = result.map_err(|error| match error {
+            LogError::Store(error) => error,
+            LogError::Conflict { .. } => StoreError::Closed,
+        });
+        self.replies.push(Reply::Done(answer, result));
+        fault
+    }
+
+    fn append(&mut self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        let mut ring = self.ring(to)?;
+        let head = Cursor { epoch: ring.head.epoch, seq: ring.newest };
+        if draft.expect.is_some_and(|expected| expected != head) {
+            // The head may be of this very batch; the answer waits for its sync like all others.
+            return Err(LogError::Conflict { head });
+        }
+        let entry = Entry { seq: ring.newest.next(), at: draft.at_millis(), key: draft.key, body: draft.body };
+        ring.newest = entry.seq;
+        ring.end += entry.size();
+        let row = encode_entry(&entry, ring.end);
+        self.needs_sync = true;
+        self.shared.db.put(&keys::entry(to, ring.head.epoch, entry.seq), &row)?;
+        let cursor = Cursor { seq: entry.seq, ..head };
+        let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
+            self.appended.push((to, ring.head.epoch, Vec::new()));
+            self.appended.len() - 1
+        });
+        if let Some((_, _, entries)) = self.appended.get_mut(slot) {
+            entries.push(entry);
+        }
+        self.trim(to, &mut ring)?;
+        self.rings.insert(to, Some(ring));
+        Ok(cursor)
+    }
+
+    /// Raises the floor when the rows on disk are a chunk more than what readers see. The head is written before the
+    /// rows are deleted: a crash between leaves rows too many, which no one sees.
+    fn trim(&mut self, of: GatewayId, ring: &mut Ring) -> Result<(), StoreError> {
+        let Shared { db, retention, clock, .. } = self.shared;
+        let rows = ring.newest.next().0 - ring.head.floor.0;
+        let slack = (retention.max_events / TRIM_SLACK_PART).clamp(1, TRIM_SLACK_ROWS_MAX);
+        let bytes = ring.end - ring.head.floor_start;
+        let bytes_max = retention.max_bytes.saturating_add(retention.max_bytes / TRIM_SLACK_PART);
+        // One entry larger than the bound is kept, and is no reason to try again at every append.
+        let too_many_bytes = bytes > bytes_max && rows > 1;
+        if rows <= retention.max_events.saturating_add(slack) && !too_many_bytes {
+            return Ok(());
+        }
+        ring.settle(of, db, retention, clock.now())?;
+        if ring.oldest <= ring.head.floor {
+            return Ok(());
+        }
+        let span = (ring.head.floor, ring.oldest);
+        let floor_start = ring.front.map_or(ring.end, |front| front.start);
+        ring.head = Head { floor: ring.oldest, floor_start, ..ring.head };
+        db.put(&keys::head(of), &ring.head.encode())?;
+        self.sweeps.push(Sweep { gateway: of, epoch: ring.head.epoch, span, is_forgotten: false });
+        Ok(())
+    }
+
+    fn forget(&mut self, gateway: GatewayId) -> Result<(), StoreError> {
+        let known = match self.rings.get(&gateway) {
+            Some(ring) => ring.map(|ring| ring.head),
+            None => self.shared.db.head(gateway)?,
+        };
+        let Some(head) = known else { return Ok(()) };
+        let mut rows = ::sled::Batch::default();
+        rows.remove(&keys::head(gateway));
+        rows.insert(&keys::forgotten(gateway, head.epoch), &[]);
+        self.needs_sync = true;
+        self.shared.db.apply(rows)?;
+        self.rings.insert(gateway, None);
+        self.sweeps.push(Sweep::forgotten(gateway, head.epoch));
+        Ok(())
+    }
+
+    fn change(&mut self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        let mut rows = ::sled::Batch::default();
+        for Change { table, key, row } in changes {
+            let key = keys::record(*table, key);
+            match row {
+                Some(row) => rows.insert(key, &**row),
+                None => rows.remove(key),
+            }
+        }
+        self.needs_sync |= durability == Durability::Synced;
+        self.shared.db.apply(rows)
+    }
+
+    /// A log as this batch has left it, loaded at its first touch, created if there is none.
+    fn ring(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
+        match self.rings.get(&of) {
+            Some(Some(ring)) => return Ok(*ring),
+            Some(None) => {}
+            None => {
+                if let Some(ring) = self.shared.rings.get(of) {
+                    return Ok(ring);
+                }
+                if let Some(head) = self.shared.db.head(of)? {
+                    return self.load(of, head);
+                }
+            }
+        }
+        let ring = Ring::new(Epoch::random());
+        self.needs_sync = true;
+        self.shared.db.put(&keys::head(of), &ring.head.encode())?;
+        self.rings.insert(of, Some(ring));
+        Ok(ring)
+    }
+
+    /// Two look-ups, whatever the log holds. Rows from the floor on are dense: none of them was ever deleted, and
+    /// sled recovers a prefix of what was written. Should one be missing all the same, readers find out (see
+    /// [`Ring::settle`] and the read path).
+    fn load(&mut self, of: GatewayId, head: Head) -> Result<Ring, StoreError> {
+        let last = self.shared.db.last_entry(of, head)?;
+        let (newest, end) = last.unwrap_or((head.floor.prev(), head.floor_start));
+        let ring = Ring { head, newest, end, oldest: head.floor, front: None };
+        // Rows below the floor are what an interrupted sweep left.
+        let left = self.shared.db.fronts(of, head.epoch, Seq(0), head.floor.prev()).next();
+        if left.is_some() {
+            let span = (Seq(0), head.floor);
+            self.sweeps.push(Sweep { gateway: of, epoch: head.epoch, span, is_forgotten: false });
+        }
+        // Shown at once: it was durable before this process opened the store. And before anything is appended to it.
+        self.shared.rings.publish(of, Some(ring));
+        Ok(ring)
+    }
+}
+
+/// What the job is told, and whether the engine can go on.
+fn part<T>(result: Result<T, LogError>) -> (Result<T, LogError>, Result<(), StoreError>) {
+    match result {
+        Err(LogError::Store(error)) if !matches!(error, StoreError::Malformed(_)) => {
+            (Err(StoreError::Poisoned.into()), Err(error))
+        }
+        result => (result, Ok(())),
+    }
+}

@@ -1,0 +1,214 @@
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::keys;
+use super::lock::DataLock;
+use super::row::{Front, Head, decode_entry, entry_end};
+use crate::ids::{Epoch, GatewayId, Seq};
+use crate::log::{Budget, Entry};
+use crate::records::StoreError;
+
+/// One open database: the tree, and what it takes to make it durable.
+pub(super) struct Database {
+    tree: ::sled::Db,
+    /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
+    file: File,
+    blobs: Mutex<Blobs>,
+    /// Last, so that the directory stays locked until the tree is closed.
+    _lock: Arc<DataLock>,
+    #[cfg(test)]
+    pub(super) fail_sync: std::sync::atomic::AtomicBool,
+}
+
+impl Database {
+    pub(super) fn new(tree: ::sled::Db, path: &Path, lock: Arc<DataLock>) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path.join("db"))?;
+        let blobs = Mutex::new(Blobs::new(path.join("blobs"))?);
+        Ok(Self {
+            tree,
+            file,
+            blobs,
+            _lock: lock,
+            #[cfg(test)]
+            fail_sync: std::sync::atomic::AtomicBool::new(false),
+        })
+    }
+
+    /// Makes everything written so far survive kill -9 and power loss.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.fail_sync.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(failed(io::Error::other("told to fail")));
+        }
+        self.tree.flush().map_err(failed)?;
+        // Blobs after the flush (it may write some) and before the log that points at them.
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).sync().map_err(failed)?;
+        self.file.sync_data().map_err(failed)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<::sled::IVec>, StoreError> {
+        self.tree.get(key).map_err(failed)
+    }
+
+    pub(super) fn put(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+        self.tree.insert(key, row).map(drop).map_err(failed)
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.tree.remove(key).map(drop).map_err(failed)
+    }
+
+    /// All of the batch or nothing, also across kill -9.
+    pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
+        self.tree.apply_batch(batch).map_err(failed)
+    }
+
+    pub(super) fn prefix(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>> {
+        self.tree.scan_prefix(prefix).map(|row| row.map_err(failed))
+    }
+
+    pub(super) fn head(&self, gateway: GatewayId) -> Result<Option<Head>, StoreError> {
+        self.get(&keys::head(gateway))?.map(|row| Head::decode(&row)).transpose()
+    }
+
+    /// Position and end offset of the last row at or after the floor.
+    pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
+        let last = self.tree.range(span(of, head.epoch, head.floor, Seq(u64::MAX))).next_back();
+        let Some((key, row)) = last.transpose().map_err(failed)? else { return Ok(None) };
+        Ok(Some((seq_of(&key)?, entry_end(&row)?)))
+    }
+
+    pub(super) fn front(&self, of: GatewayId, epoch: Epoch, seq: Seq) -> Result<Option<Front>, StoreError> {
+        self.get(&keys::entry(of, epoch, seq))?.map(|row| Front::decode(seq, &row)).transpose()
+    }
+
+    pub(super) fn fronts(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        first: Seq,
+        last: Seq,
+    ) -> impl Iterator<Item = Result<Front, StoreError>> {
+        self.rows(of, epoch, first, last).map(|row| {
+            let (seq, row) = row?;
+            Front::decode(seq, &row)
+        })
+    }
+
+    /// The entries from `first` to `last` within `max`, as far as they are dense.
+    pub(super) fn entries(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        first: Seq,
+        last: Seq,
+        max: Budget,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut fault = None;
+        let mut expected = first;
+        let dense = self.rows(of, epoch, first, last).map_while(|row| {
+            let entry = row.and_then(|(seq, row)| decode_entry(seq, &row));
+            let entry = entry.map_err(|error| fault = Some(error)).ok()?;
+            let fits = entry.seq == expected;
+            expected = expected.next();
+            fits.then_some(entry)
+        });
+        let entries = max.fill(dense);
+        fault.map_or(Ok(entries), Err)
+    }
+
+    /// Deletes up to `max` of the rows from `first` on and before `end`, whichever are there; says whether all are.
+    pub(super) fn remove_entries(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        (first, end): (Seq, Seq),
+        max: usize,
+    ) -> Result<bool, StoreError> {
+        if first >= end {
+            return Ok(true);
+        }
+        let keys = self.tree.range(span(of, epoch, first, end.prev())).keys().take(max);
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        for key in &keys {
+            self.remove(key)?;
+        }
+        Ok(keys.len() < max)
+    }
+
+    fn rows(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        first: Seq,
+        last: Seq,
+    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+        // An inverted range would panic in the tree.
+        let rows = (first <= last).then(|| self.tree.range(span(of, epoch, first, last)));
+        rows.into_iter().flatten().map(|row| {
+            let (key, row) = row.map_err(failed)?;
+            Ok((seq_of(&key)?, row))
+        })
+    }
+}
+
+fn span(of: GatewayId, epoch: Epoch, first: Seq, last: Seq) -> RangeInclusive<[u8; 29]> {
+    keys::entry(of, epoch, first)..=keys::entry(of, epoch, last)
+}
+
+fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
+    keys::seq_of(key).ok_or_else(|| StoreError::Malformed("the key of an entry".to_owned()))
+}
+
+/// An I/O error, or one of sled's, as the store's.
+pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Io(Box::new(error))
+}
+
+/// Files beside the log. sled puts a message of more than a quarter of a segment (128 KiB) into a file of its own,
+/// and since a leaf holds up to 16 rows, entries of 8 KiB are enough for that. sled never syncs these files.
+struct Blobs {
+    path: PathBuf,
+    directory: File,
+    synced: HashSet<OsString>,
+}
+
+impl Blobs {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let directory = File::open(&path)?;
+        Ok(Self { path, directory, synced: HashSet::new() })
+    }
+
+    /// Syncs the files that were not there the last time. Blobs are never changed, and their names never reused
+    /// while the database is open.
+    fn sync(&mut self) -> io::Result<()> {
+        let mut present = HashSet::with_capacity(self.synced.len());
+        let mut is_new = false;
+        for file in fs::read_dir(&self.path)? {
+            let name = file?.file_name();
+            if !self.synced.contains(&name) {
+                is_new = true;
+                match File::open(self.path.join(&name)) {
+                    Ok(file) => file.sync_all()?,
+                    // Replaced meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            present.insert(name);
+        }
+        if is_new {
+            self.directory.sync_all()?;
+        }
+        self.synced = present;
+        Ok(())
+    }
+}

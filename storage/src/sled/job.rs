@@ -1,0 +1,71 @@
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::ids::{Cursor, GatewayId};
+use crate::log::{Draft, LogError};
+use crate::records::{Change, Durability, StoreError};
+
+/// What the committer is asked to do.
+pub(super) enum Job {
+    Append {
+        to: GatewayId,
+        draft: Draft,
+        /// Room in the queue by bytes, given back once the entry is written.
+        room: OwnedSemaphorePermit,
+        answer: oneshot::Sender<Result<Cursor, LogError>>,
+    },
+    /// Load the log of a gateway, or create it.
+    Touch {
+        of: GatewayId,
+        answer: Answer,
+    },
+    Forget {
+        gateway: GatewayId,
+        answer: Answer,
+    },
+    Commit {
+        changes: Vec<Change>,
+        durability: Durability,
+        room: OwnedSemaphorePermit,
+        answer: Answer,
+    },
+    Flush {
+        answer: Answer,
+    },
+}
+
+pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+/// What to say once the batch is durable. A caller that went away is not told; what it asked for is done.
+pub(super) enum Reply {
+    Appended(oneshot::Sender<Result<Cursor, LogError>>, Result<Cursor, LogError>),
+    Done(Answer, Result<(), StoreError>),
+}
+
+impl Reply {
+    pub(super) fn send(self) {
+        match self {
+            Self::Appended(to, result) => drop(to.send(result)),
+            Self::Done(to, result) => drop(to.send(result)),
+        }
+    }
+
+    /// The batch failed, so what it was going to say does not hold.
+    pub(super) fn refuse(self) {
+        match self {
+            Self::Appended(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
+            Self::Done(to, _) => drop(to.send(Err(StoreError::Poisoned))),
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn refuse(self) {
+        match self {
+            Self::Append { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
+            Self::Touch { answer, .. }
+            | Self::Forget { answer, .. }
+            | Self::Commit { answer, .. }
+            | Self::Flush { answer } => drop(answer.send(Err(StoreError::Poisoned))),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::committer::Shared;
+use super::engine::Engine;
+use super::job::Job;
+use super::ring::Ring;
+use crate::ids::{Cursor, GatewayId, Seq};
+use crate::log::{Bounds, Budget, Draft, EventLog, LogError, Page};
+use crate::records::StoreError;
+
+/// Reads that meet rows vanishing under them look again this often: once for a trim, once for a hole behind it.
+const READ_TRIES_MAX: usize = 4;
+
+/// Durable logs in a sled database.
+///
+/// Reads at the newest position, and bounds that no row need be read for, are answered on the spot; all else runs on
+/// a blocking thread.
+pub struct SledLog {
+    engine: Arc<Engine>,
+}
+
+impl SledLog {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// What is known of a log without touching the disk, after loading or creating it at its first touch.
+    async fn ring(&self, of: GatewayId) -> Result<Ring, StoreError> {
+        for _ in 0..READ_TRIES_MAX {
+            if let Some(ring) = self.engine.shared.rings.get(of) {
+                return Ok(ring);
+            }
+            self.engine.ask(|answer| Job::Touch { of, answer }).await?;
+        }
+        // Forgotten again and again between touch and look.
+        Err(StoreError::Overloaded)
+    }
+}
+
+#[async_trait]
+impl EventLog for SledLog {
+    async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        let bytes = draft.body.len() + draft.key.as_ref().map_or(0, bytes::Bytes::len);
+        let room = self.engine.room(bytes).await?;
+        let (answer, done) = oneshot::channel();
+        self.engine.send(Job::Append { to, draft, room, answer }).await?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
+        let ring = self.ring(of).await?;
+        if from.epoch == ring.head.epoch && from.seq == ring.newest {
+            return Ok(Page::Entries(Vec::new()));
+        }
+        Ok(self.engine.blocking(move |shared| shared.page(of, ring, from, max)).await?)
+    }
+
+    async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
+        let ring = self.ring(of).await?;
+        let shared = &self.engine.shared;
+        let oldest_kept = shared.retention.oldest_kept_at(shared.clock.now());
+        if ring.is_settled(&shared.retention, oldest_kept) {
+            return Ok(ring.bounds());
+        }
+        Ok(self.engine.blocking(move |shared| shared.settled(of, ring)).await?.bounds())
+    }
+
+    async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
+        Ok(self.engine.ask(|answer| Job::Forget { gateway, answer }).await?)
+    }
+
+    async fn flush(&self) -> Result<(), LogError> {
+        Ok(self.engine.ask(|answer| Job::Flush { answer }).await?)
+    }
+}
+
+impl Shared {
+    /// The ring within its bounds, which are remembered.
+    fn settled(&self, of: GatewayId, mut ring: Ring) -> Result<Ring, StoreError> {
+        ring.settle(of, &self.db, &self.retention, self.clock.now())?;
+        self.rings.remember(of, &ring);
+        Ok(ring)
+    }
+
+    /// Up to `ring.newest`, which is durable: rows after it may be in the tree already.
+    fn page(&self, of: GatewayId, mut ring: Ring, from: Cursor, max: Budget) -> Result<Page, StoreError> {
+        for _ in 0..READ_TRIES_MAX {
+            ring = self.settled(of, ring)?;
+            let bounds = ring.bounds();
+            if let Some(refusal) = bounds.refuses(from) {
+                return Ok(refusal);
+            }
+            let first = from.seq.next();
+            let entries = self.db.entries(of, bounds.epoch, first, bounds.newest, max)?;
+            if !entries.is_empty() || from.seq == bounds.newest {
+                return Ok(Page::Entries(entries));
+            }
+            // Either the log moved on meanwhile and its rows are swept, or a row is missing.
+            match self.rings.get(of) {
+                None => return Ok(Page::Truncated { oldest: bounds.newest.next() }),
+                Some(now) if now.head.epoch != bounds.epoch || now.head.floor > first => ring = now,
+                Some(now) => ring = self.skip_hole(of, now, first)?,
+            }
+        }
+        Err(StoreError::Malformed("the rows of a log keep vanishing".to_owned()))
+    }
+
+    /// A row that should be there is not: everything before the next one counts as gone.
+    fn skip_hole(&self, of: GatewayId, mut ring: Ring, missing: Seq) -> Result<Ring, StoreError> {
+        let next = self.db.fronts(of, ring.head.epoch, missing, ring.newest).next().transpose()?;
+        ring.oldest = next.map_or(ring.newest.next(), |front| front.seq);
+        ring.front = next;
+        tracing::error!(gateway.id = %of, missing = %missing, oldest = %ring.oldest, "The log has a hole; it starts after it.");
+        self.rings.remember(of, &ring);
+        Ok(ring)
+    }
+}

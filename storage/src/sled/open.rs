@@ -1,0 +1,130 @@
+use std::any::Any;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::database::{Database, failed};
+use super::keys;
+use super::lock::DataLock;
+use crate::clock::Clock;
+use crate::records::StoreError;
+
+/// The layout that this version writes.
+const FORMAT_VERSION: &[u8] = &[1];
+/// How often a database locked by a closing thread of our own process is tried again.
+const OPEN_TRIES_MAX: u32 = 100;
+/// Between two of these tries.
+const OPEN_RETRY: Duration = Duration::from_millis(20);
+/// Unsynced writes reach the file at least this often, in ms.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// Opens or creates the database in `path`.
+pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Database, StoreError> {
+    let config = ::sled::Config::new()
+        .path(path)
+        .mode(::sled::Mode::LowSpace)
+        .cache_capacity(cache_bytes)
+        .flush_every_ms(Some(FLUSH_EVERY_MS));
+    for _ in 0..OPEN_TRIES_MAX {
+        // sled 0.34 panics on much of what is wrong with a file.
+        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
+            let tree = config.open().map_err(|error| judge(path, error))?;
+            let db = Database::new(tree, path, Arc::clone(&lock)).map_err(failed)?;
+            check_format(&db).map_err(|error| rejudge(path, error))?;
+            // What a crash left readable but unsynced may be read, and so answered, from now on.
+            db.sync()?;
+            sync_directories(path).map_err(failed)?;
+            Ok(db)
+        }));
+        match opened {
+            Err(panic) => return Err(damaged(path, message(&*panic))),
+            // We hold the data directory, so this is a thread of an earlier database of our own that is closing.
+            Ok(Err(StoreError::InUse(_))) => pause(),
+            Ok(done) => return done,
+        }
+    }
+    Err(StoreError::InUse(path.display().to_string()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "sled tells nobody when its threads have let go of the file")]
+fn pause() {
+    thread::sleep(OPEN_RETRY);
+}
+
+/// Opens the database in `path`; one that is damaged is renamed and a fresh one started.
+pub(super) fn open_or_set_aside(
+    path: &Path,
+    cache_bytes: u64,
+    lock: &Arc<DataLock>,
+    clock: &dyn Clock,
+) -> Result<Database, StoreError> {
+    match open(path, cache_bytes, Arc::clone(lock)) {
+        Err(StoreError::Damaged { detail, .. }) => {
+            let mut aside = path.as_os_str().to_owned();
+            aside.push(clock.now().format(".damaged-%Y%m%dT%H%M%S%3fZ").to_string());
+            fs::rename(path, &aside).map_err(failed)?;
+            tracing::error!(
+                store.path = %path.display(),
+                store.aside = %Path::new(&aside).display(),
+                detail,
+                "The event store cannot be opened and was set aside; every log starts anew and every cursor is reset."
+            );
+            open(path, cache_bytes, Arc::clone(lock))
+        }
+        done => done,
+    }
+}
+
+fn check_format(db: &Database) -> Result<(), StoreError> {
+    match db.get(keys::FORMAT)? {
+        None => db.put(keys::FORMAT, FORMAT_VERSION),
+        Some(version) if version == FORMAT_VERSION => Ok(()),
+        Some(version) => Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
+    }
+}
+
+/// A file name survives power loss only when its directory is synced.
+fn sync_directories(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Tells damage, which setting aside helps against, from trouble, which it would only make worse.
+fn judge(path: &Path, error: ::sled::Error) -> StoreError {
+    match error {
+        ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            StoreError::InUse(path.display().to_string())
+        }
+        ::sled::Error::Io(error) => match error.kind() {
+            // A file shorter than its own log says, or a part of it missing.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
+                damaged(path, error.to_string())
+            }
+            _ => failed(error),
+        },
+        other => damaged(path, other.to_string()),
+    }
+}
+
+/// As [`judge`], for an error that came through [`Database`].
+fn rejudge(path: &Path, error: StoreError) -> StoreError {
+    let StoreError::Io(cause) = &error else { return error };
+    match cause.downcast_ref::<::sled::Error>() {
+        Some(cause) => judge(path, cause.clone()),
+        None => error,
+    }
+}
+
+fn damaged(path: &Path, detail: String) -> StoreError {
+    StoreError::Damaged { path: path.display().to_string(), detail }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("sled panicked").to_owned()
+}

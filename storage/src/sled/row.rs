@@ -1,0 +1,112 @@
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::ids::{Epoch, Seq};
+use crate::log::Entry;
+use crate::records::StoreError;
+
+/// Version byte of the rows below.
+const VERSION: u8 = 1;
+/// Version, time, end offset, key length: what comes before the key.
+const ENTRY_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
+/// The key length that says that there is no key.
+const NO_KEY: u32 = u32::MAX;
+
+/// An entry's row: version, `at` in ms, `end`, key length, key, body; numbers big-endian.
+/// `end` counts the bytes of all keys and bodies of the log from its first entry up to and with this one, so the size
+/// of any span is a subtraction.
+pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
+    let key = entry.key.as_deref();
+    let key_len = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));
+    let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len());
+    row.push(VERSION);
+    row.extend_from_slice(&entry.at.timestamp_millis().to_be_bytes());
+    row.extend_from_slice(&end.to_be_bytes());
+    row.extend_from_slice(&key_len.to_be_bytes());
+    row.extend_from_slice(key.unwrap_or_default());
+    row.extend_from_slice(&entry.body);
+    row
+}
+
+/// The entry of a row.
+pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<Entry, StoreError> {
+    let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
+    // One copy out of the store's cache; key and body share it.
+    let rest = Bytes::copy_from_slice(row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?);
+    let (key, body) = match usize::try_from(key_len).ok().filter(|_| key_len != NO_KEY) {
+        None => (None, rest),
+        Some(len) if len <= rest.len() => (Some(rest.slice(..len)), rest.slice(len..)),
+        Some(_) => return Err(malformed_entry()),
+    };
+    Ok(Entry { seq, at, key, body })
+}
+
+/// What the bounds of a log need to know of an entry, without its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Front {
+    pub(super) seq: Seq,
+    pub(super) at: DateTime<Utc>,
+    /// Bytes of all entries before this one.
+    pub(super) start: u64,
+}
+
+impl Front {
+    pub(super) fn decode(seq: Seq, row: &[u8]) -> Result<Self, StoreError> {
+        let (at, end, _) = entry_head(row).ok_or_else(malformed_entry)?;
+        let size = (row.len() - ENTRY_HEAD_BYTES) as u64;
+        Ok(Self { seq, at, start: end.saturating_sub(size) })
+    }
+}
+
+/// The end offset in an entry's row.
+pub(super) fn entry_end(row: &[u8]) -> Result<u64, StoreError> {
+    entry_head(row).map(|(_, end, _)| end).ok_or_else(malformed_entry)
+}
+
+fn entry_head(row: &[u8]) -> Option<(DateTime<Utc>, u64, u32)> {
+    let (&version, rest) = row.split_first()?;
+    let (at, rest) = rest.split_first_chunk::<8>()?;
+    let (end, rest) = rest.split_first_chunk::<8>()?;
+    let (key_len, _) = rest.split_first_chunk::<4>()?;
+    let at = DateTime::from_timestamp_millis(i64::from_be_bytes(*at))?;
+    (version == VERSION).then(|| (at, u64::from_be_bytes(*end), u32::from_be_bytes(*key_len)))
+}
+
+fn malformed_entry() -> StoreError {
+    StoreError::Malformed("an entry of a log".to_owned())
+}
+
+/// A log's own row: version, epoch, floor, offset of the floor; numbers big-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) epoch: Epoch,
+    /// Entries before it are gone whether or not their rows are still there.
+    pub(super) floor: Seq,
+    /// Bytes of all entries before the floor.
+    pub(super) floor_start: u64,
+}
+
+impl Head {
+    pub(super) fn encode(&self) -> [u8; 21] {
+        let mut row = [VERSION; 21];
+        row[1..5].copy_from_slice(&self.epoch.0.to_be_bytes());
+        row[5..13].copy_from_slice(&self.floor.0.to_be_bytes());
+        row[13..].copy_from_slice(&self.floor_start.to_be_bytes());
+        row
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let head = || {
+            let (&version, rest) = row.split_first()?;
+            let (epoch, rest) = rest.split_first_chunk::<4>()?;
+            let (floor, rest) = rest.split_first_chunk::<8>()?;
+            let (floor_start, _) = rest.split_first_chunk::<8>()?;
+            (version == VERSION).then(|| Self {
+                epoch: Epoch(u32::from_be_bytes(*epoch)),
+                floor: Seq(u64::from_be_bytes(*floor)),
+                floor_start: u64::from_be_bytes(*floor_start),
+            })
+        };
+        head().ok_or_else(|| StoreError::Malformed("the head of a log".to_owned()))
+    }
+}

@@ -1,0 +1,29 @@
+//! What an engine hands out when it is opened.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::log::{EventLog, Follower, Retention};
+use crate::memory::{MemoryLog, MemoryRecords};
+use crate::records::Records;
+
+/// The open stores of one server.
+#[derive(Clone)]
+pub struct Stores {
+    /// The gateways' logs.
+    pub log: Arc<dyn EventLog>,
+    /// Records that may be lost with the logs: failed deliveries.
+    pub events_records: Arc<dyn Records>,
+    /// Records that must not be lost: [`Directory`](crate::Directory).
+    pub directory_records: Arc<dyn Records>,
+}
+
+/// Stores in memory: nothing survives the process.
+#[must_use]
+pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Stores {
+    Stores {
+        log: Arc::new(MemoryLog::new(retention, clock, follower)),
+        events_records: Arc::new(MemoryRecords::new()),
+        directory_records: Arc::new(MemoryRecords::new()),
+    }
+}

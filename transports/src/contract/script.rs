@@ -1,0 +1,201 @@
+//! A gate whose sessions do what a test says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use crate::close::CloseReason;
+use crate::handshake::{Handshake, HandshakeError};
+use crate::transport::{Frame, Gate, Heard, Refusal, Room, Session, Step};
+
+/// A gate and all its sessions: one list of steps, from which whichever session is alive takes. As in the contract, a
+/// step that was not written is given again.
+#[derive(Debug, Clone)]
+pub struct Script(watch::Sender<State>);
+
+/// A step that can be given again.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum Act {
+    Deliver(Vec<Arc<Frame>>),
+    Ping(Bytes),
+    Close(CloseReason),
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub struct State {
+    /// What is still to be done.
+    pub acts: VecDeque<Act>,
+    /// What was heard, spelled: `life`, `pong …`, `text …`.
+    pub heard: Vec<String>,
+    /// Calls of `written`.
+    pub written: usize,
+    /// Why connections ended.
+    pub ended: Vec<CloseReason>,
+    /// Sessions admitted.
+    pub admitted: usize,
+    /// Sessions that are alive.
+    pub alive: usize,
+    /// Requests that were no handshakes.
+    pub rejected: Vec<HandshakeError>,
+    /// Resolves `cut`.
+    pub cut: Option<CloseReason>,
+    /// Refuse instead of admitting: status, header, body.
+    pub refuse: Option<(u16, (&'static str, &'static str), &'static str)>,
+    position: String,
+}
+
+impl Script {
+    /// A script of these steps.
+    #[must_use]
+    pub fn new(acts: impl IntoIterator<Item = Act>) -> Self {
+        let position = "e-0".to_owned();
+        Self(watch::Sender::new(State { acts: acts.into_iter().collect(), position, ..State::default() }))
+    }
+
+    /// Changes what is to be done.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        self.0.send_modify(change);
+    }
+
+    /// Adds steps.
+    pub fn play(&self, acts: impl IntoIterator<Item = Act>) {
+        self.change(|state| state.acts.extend(acts));
+    }
+
+    /// Looks at what happened.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.0.borrow())
+    }
+
+    /// Waits until something has happened; panics with `what` after [`PATIENCE`].
+    pub async fn until(&self, what: &str, happened: impl FnMut(&State) -> bool) {
+        let mut watch = self.0.subscribe();
+        let waited = timeout(PATIENCE, watch.wait_for(happened)).await.map(|found| found.is_ok());
+        assert!(waited.is_ok(), "in vain waited until {what}: {:?}", self.look(summary));
+    }
+}
+
+fn summary(state: &State) -> String {
+    let State { acts, written, ended, admitted, alive, heard, .. } = state;
+    format!(
+        "{} acts left, {written} written, ended {ended:?}, {admitted} admitted, {alive} alive, {} heard",
+        acts.len(),
+        heard.len()
+    )
+}
+
+/// A message with an id.
+#[must_use]
+pub fn frame(id: &str, name: &str, text: impl Into<String>) -> Arc<Frame> {
+    Arc::new(Frame::new(Some(id.to_owned()), name, text.into()))
+}
+
+/// The acknowledgement.
+#[must_use]
+pub fn ack() -> Act {
+    Act::Deliver(vec![frame("e-0", "connection.ack", ACK)])
+}
+
+/// The text of [`ack`].
+pub const ACK: &str = r#"{"type":"connection.ack","connectionId":"c-1"}"#;
+/// The id of every connection.
+pub const CONNECTION: &str = "c-1";
+
+#[async_trait]
+impl Gate for Script {
+    async fn admit(&self, _handshake: Handshake) -> Result<Box<dyn Session>, Refusal> {
+        if let Some((status, (name, value), body)) = self.look(|state| state.refuse) {
+            let answer = http::Response::builder().status(status).header(name, value);
+            return Err(Refusal(answer.body(Bytes::from_static(body.as_bytes())).unwrap()));
+        }
+        self.change(|state| {
+            state.admitted += 1;
+            state.alive += 1;
+        });
+        Ok(Box::new(Scene(self.clone())))
+    }
+
+    fn reject(&self, error: HandshakeError) -> Refusal {
+        let (status, name) = match &error {
+            HandshakeError::UpgradeRequired => (426, "UPGRADE"),
+            HandshakeError::UnsupportedVersion => (426, "VERSION"),
+            HandshakeError::InvalidParameter { name, .. } => (400, *name),
+        };
+        self.change(|state| state.rejected.push(error));
+        Refusal(http::Response::builder().status(status).body(Bytes::from_static(name.as_bytes())).unwrap())
+    }
+}
+
+#[derive(Debug)]
+struct Scene(Script);
+
+#[async_trait]
+impl Session for Scene {
+    fn connection_id(&self) -> &str {
+        CONNECTION
+    }
+
+    fn position(&self) -> String {
+        self.0.look(|state| state.position.clone())
+    }
+
+    async fn next(&mut self, room: Room) -> Step {
+        assert!(room.frames > 0, "no room for a single frame");
+        let mut watch = self.0.0.subscribe();
+        let state = watch.wait_for(|state| state.cut.is_some() || !state.acts.is_empty()).await.unwrap();
+        if let Some(reason) = state.cut {
+            return Step::Close(reason);
+        }
+        match state.acts.front().cloned().unwrap() {
+            Act::Deliver(frames) => Step::Deliver(frames),
+            Act::Ping(payload) => Step::Ping(payload),
+            Act::Close(reason) => Step::Close(reason),
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.0.look(|state| !state.acts.is_empty())
+    }
+
+    fn written(&mut self) {
+        self.0.change(|state| {
+            state.written += 1;
+            if let Some(Act::Deliver(frames)) = state.acts.pop_front()
+                && let Some(id) = frames.iter().rev().find_map(|frame| frame.id())
+            {
+                id.clone_into(&mut state.position);
+            }
+        });
+    }
+
+    fn heard(&mut self, heard: Heard<'_>) {
+        let spelled = match heard {
+            Heard::Life => "life".to_owned(),
+            Heard::Pong(payload) => format!("pong {}", String::from_utf8_lossy(payload)),
+            Heard::Text(text) => format!("text {text}"),
+        };
+        self.0.change(|state| state.heard.push(spelled));
+    }
+
+    async fn cut(&mut self) -> CloseReason {
+        let mut watch = self.0.0.subscribe();
+        watch.wait_for(|state| state.cut.is_some()).await.unwrap().cut.unwrap()
+    }
+
+    fn ended(&mut self, reason: CloseReason) {
+        self.0.change(|state| state.ended.push(reason));
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.0.change(|state| state.alive -= 1);
+    }
+}

@@ -1,0 +1,70 @@
+//! A loopback HTTP/1.1 server over a transport's routes.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::script::Script;
+use crate::handshake::ConnInfo;
+use crate::sever::Sever;
+use crate::transport::Transport;
+
+/// A server; it stops accepting when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves a transport whose gate is `script`.
+    pub async fn start(transport: &dyn Transport, script: &Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let routes = transport.routes(Arc::new(script.clone()));
+        let accepting = tokio::spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                drop(tokio::spawn(serve(socket, peer, routes.clone())));
+            }
+        });
+        Self { addr, accepting }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// What the accept loop of a real server does too: facts about the socket into the request, and an end to it when a
+/// transport says so.
+async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Response,)>) {
+    let (info, sever) = (Arc::new(ConnInfo { peer }), Sever::new());
+    let inserted = sever.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&info));
+        request.extensions_mut().insert(inserted.clone());
+        let answer = TowerToHyperService::new(warp::service(routes.clone())).call(request);
+        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    let connection = builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(TokioIo::new(socket), service);
+    tokio::select! {
+        biased;
+        () = sever.severed() => {}
+        _ = connection.with_upgrades() => {}
+    }
+}
+
+const HYPER_BUFFER_BYTES: usize = 16 * 1024;

@@ -1,0 +1,220 @@
+//! Long-poll: one request, one reply, for gateways behind firewalls that end whatever stays open.
+//!
+//! A reply is at most 1 MiB or one event, and 1000 events. The position is the client's: it sends back the
+//! `lastEventId` of the reply that it read, so a reply that nobody read has lost nothing.
+
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply as _, Response};
+
+use self::reply::Reply;
+
+use crate::close::CloseReason;
+use crate::handshake::HandshakeError;
+use crate::pipe::pipe;
+use crate::query::Query;
+use crate::request::{self, ConnectRequest};
+use crate::sever::Sever;
+use crate::timing::Timing;
+use crate::transport::{Frame, Gate, Liveness, Room, Session, Step, Transport};
+
+/// The long-poll transport: `GET /api/internal/v1/poll/gateways/connect`.
+#[derive(Debug, Clone)]
+pub struct LongPoll {
+    timing: Timing,
+    tasks: TaskTracker,
+}
+
+impl LongPoll {
+    /// A transport. A poll lives in its request; only the sending of a long reply is a task of `tasks`.
+    #[must_use]
+    pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
+        Self { timing, tasks }
+    }
+
+    async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
+        let wish = match Wish::read(&request.query) {
+            Ok(wish) => wish,
+            Err(error) => return request::reject(gate, error),
+        };
+        match request.admit(gate, self.name(), Liveness::Lease).await {
+            Ok(session) => self.poll(session, wish, request.sever.take()).await,
+            Err(answer) => answer,
+        }
+    }
+
+    async fn poll(&self, mut session: Box<dyn Session>, wish: Wish, sever: Option<Sever>) -> Response {
+        match gather(session.as_mut(), wish).await {
+            Ok(frames) => match reply::make(session.as_ref(), &frames) {
+                Reply::Whole(answer) => answer,
+                Reply::Long(head, body) => {
+                    let (inlet, outlet) = pipe();
+                    drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, sever)));
+                    head.map(|()| warp::reply::stream(outlet).into_response().into_body())
+                }
+            },
+            Err((reason, gathered)) => {
+                tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
+                let answer = reply::make(session.as_ref(), &last_frames(reason, gathered)).into_whole();
+                session.ended(reason);
+                answer
+            }
+        }
+    }
+}
+
+impl Transport for LongPoll {
+    fn name(&self) -> &'static str {
+        "long-poll"
+    }
+
+    fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
+        let transport = self.clone();
+        warp::path!("api" / "internal" / "v1" / "poll" / "gateways" / "connect")
+            .and(warp::get())
+            .and(request::parts())
+            .then(move |request| {
+                let (transport, gate) = (transport.clone(), Arc::clone(&gate));
+                async move { transport.connect(gate.as_ref(), request).await }
+            })
+            .boxed()
+    }
+}
+
+/// How long and how much the client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wish {
+    timeout: Duration,
+    events: usize,
+}
+
+impl Wish {
+    /// More than the maximum is the maximum: the client learns from the reply. Anything but a number is an error.
+    fn read(query: &Query) -> Result<Self, HandshakeError> {
+        let seconds = query.number("timeout", TIMEOUT_S, "whole seconds, 0 to 60")?;
+        let events = query.number("max", EVENTS, "a whole number, 1 to 1000")?;
+        Ok(Self { timeout: Duration::from_secs(seconds.into()), events: events as usize })
+    }
+}
+
+/// Gathers a reply.
+#[derive(Debug)]
+struct Gathering {
+    frames: Vec<Arc<Frame>>,
+    room: Room,
+}
+
+impl Gathering {
+    fn new(events: usize) -> Self {
+        Self { frames: Vec::new(), room: Room { frames: events, bytes: REPLY_BYTES_MAX } }
+    }
+
+    /// Adds a step, unless it makes the reply too large: a session gives one frame however large it is, and only the
+    /// first of a reply may be larger than the room.
+    fn take(&mut self, frames: Vec<Arc<Frame>>) -> bool {
+        let frames: Vec<_> = frames.into_iter().filter(|frame| !frame.is_position_only()).collect();
+        let bytes: usize = frames.iter().map(|frame| frame.text().len() + SEPARATOR_BYTES).sum();
+        if bytes > self.room.bytes && !self.frames.is_empty() {
+            return false;
+        }
+        self.room.frames = self.room.frames.saturating_sub(frames.len());
+        self.room.bytes = self.room.bytes.saturating_sub(bytes);
+        self.frames.extend(frames);
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.room.frames == 0 || self.room.bytes == 0
+    }
+}
+
+/// Gathers until there is something and no more of it at hand, or until the time is up. `Err` if the connection ends.
+async fn gather(session: &mut dyn Session, wish: Wish) -> Result<Vec<Arc<Frame>>, (CloseReason, Vec<Arc<Frame>>)> {
+    let mut deadline = Instant::now() + wish.timeout;
+    if session.ready() {
+        // With `timeout=0` what is there is still given, even if the log takes a moment to read.
+        deadline = deadline.max(Instant::now() + READING);
+    }
+    let mut gathering = Gathering::new(wish.events);
+    while let Ok(step) = timeout_at(deadline, session.next(gathering.room)).await {
+        match step {
+            Step::Deliver(frames) => {
+                if !gathering.take(frames) {
+                    break;
+                }
+                session.written();
+            }
+            // A lease has no signs of life but polls.
+            Step::Ping(_) => session.written(),
+            Step::Close(reason) => return Err((reason, gathering.frames)),
+        }
+        if gathering.is_full() || (!gathering.frames.is_empty() && !session.ready()) {
+            break;
+        }
+    }
+    Ok(gathering.frames)
+}
+
+/// What a poll that is under way answers to the end of its connection (CONTRACT.md § 7): the events so far and the
+/// goodbye, or 204. A revoked one is not given what was gathered; the 401 is the next poll's, from the same check as
+/// every other.
+fn last_frames(reason: CloseReason, gathered: Vec<Arc<Frame>>) -> Vec<Arc<Frame>> {
+    let ending = reason.ending();
+    match (ending.last, ending.spoken) {
+        (Some(last), true) => gathered.into_iter().chain([Arc::new(last)]).collect(),
+        _ => Vec::new(),
+    }
+}
+
+const TIMEOUT_S: (u32, u32, u32) = (0, 25, 60);
+const EVENTS: (u32, u32, u32) = (1, 256, 1000);
+const REPLY_BYTES_MAX: usize = 1024 * 1024;
+/// The comma between two events.
+const SEPARATOR_BYTES: usize = 1;
+/// For a session that has something at hand to give it.
+const READING: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(lens: &[usize]) -> Vec<Arc<Frame>> {
+        lens.iter().map(|len| Arc::new(Frame::new(None, "t", "x".repeat(*len)))).collect()
+    }
+
+    #[test]
+    fn a_reply_is_at_most_a_mebibyte_but_always_one_event() {
+        let mut gathering = Gathering::new(10);
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2])) && gathering.is_full());
+        let mut gathering = Gathering::new(10);
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2])) && !gathering.is_full());
+        assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2])));
+        assert_eq!(gathering.frames.len(), 1);
+    }
+
+    #[test]
+    fn wishes_are_clamped_or_refused() {
+        let read = |raw| Wish::read(&Query::parse(raw)).ok().map(|wish| (wish.timeout.as_secs(), wish.events));
+        assert_eq!(read(""), Some((25, 256)));
+        assert_eq!(read("timeout=0&max=1"), Some((0, 1)));
+        assert_eq!(read("timeout=3600&max=5000"), Some((60, 1000)));
+        assert_eq!(read("timeout=soon"), None);
+        assert_eq!(read("max=0"), None);
+    }
+
+    #[test]
+    fn only_the_goodbye_is_spoken_in_a_reply() {
+        let goodbye = last_frames(CloseReason::Shutdown { reconnect_after_ms: 1 }, frames(&[1]));
+        assert_eq!(goodbye.iter().map(|frame| frame.name()).collect::<Vec<_>>(), ["t", "server.goodbye"]);
+        for reason in [CloseReason::TokenRevoked, CloseReason::Superseded, CloseReason::NoLife] {
+            assert!(last_frames(reason, frames(&[1])).is_empty());
+        }
+    }
+}

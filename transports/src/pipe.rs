@@ -1,0 +1,198 @@
+//! Where a connection's task hands chunks to the response body: one place, not a queue.
+//!
+//! A channel would do but for one thing: what is in it can't be taken back, and a revocation has to. So a chunk lies
+//! in the open until the body takes it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::Notify;
+
+/// A pipe that holds at most one chunk.
+pub(crate) fn pipe() -> (Inlet, Outlet) {
+    let shared = Arc::new(Shared::default());
+    (Inlet(Arc::clone(&shared)), Outlet(shared))
+}
+
+/// The task's end. Dropped, it ends the body, after the chunk that may still lie there.
+#[derive(Debug)]
+pub(crate) struct Inlet(Arc<Shared>);
+
+/// The body's end. Dropped, it tells the task that the peer is gone.
+#[derive(Debug)]
+pub(crate) struct Outlet(Arc<Shared>);
+
+/// The body was dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The body took a chunk, or was dropped.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    chunk: Option<Bytes>,
+    body: Option<Waker>,
+    body_gone: bool,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Clean,
+    Broken,
+}
+
+impl Inlet {
+    /// Offers a chunk and waits until the body took it. Cancelled, the chunk still lies there: [`Inlet::retract`] it.
+    pub(crate) async fn put(&mut self, chunk: Bytes) -> Result<(), Gone> {
+        self.0.update(|state| state.chunk = Some(chunk));
+        loop {
+            // Enabled before looking, so that no move between the two is missed.
+            let mut moved = std::pin::pin!(self.0.moved.notified());
+            moved.as_mut().enable();
+            {
+                let state = self.0.lock();
+                if state.chunk.is_none() {
+                    return Ok(());
+                }
+                if state.body_gone {
+                    return Err(Gone);
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Takes back what the body has not taken.
+    pub(crate) fn retract(&mut self) {
+        self.0.lock().chunk = None;
+    }
+
+    /// Resolves when the body is dropped. Cancel safe.
+    pub(crate) async fn gone(&self) {
+        loop {
+            let mut moved = std::pin::pin!(self.0.moved.notified());
+            moved.as_mut().enable();
+            if self.0.lock().body_gone {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Fails the body: hyper then drops the socket (HTTP/1.1) or resets the stream (HTTP/2) instead of ending it well.
+    pub(crate) fn fail(self) {
+        self.0.update(|state| {
+            state.chunk = None;
+            state.end = Some(End::Broken);
+        });
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.0.update(|state| {
+            state.end.get_or_insert(End::Clean);
+        });
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, and a chunk more or less breaks no invariant.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes the body.
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let waker = {
+            let mut state = self.lock();
+            change(&mut state);
+            state.body.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Stream for Outlet {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.0.lock();
+        if let Some(chunk) = state.chunk.take() {
+            drop(state);
+            self.0.moved.notify_waiters();
+            return Poll::Ready(Some(Ok(chunk)));
+        }
+        match state.end {
+            Some(End::Clean) => Poll::Ready(None),
+            Some(End::Broken) => {
+                state.end = Some(End::Clean);
+                Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())))
+            }
+            None => {
+                state.body = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.0.lock().body_gone = true;
+        self.0.moved.notify_waiters();
+    }
+}
+
+/// The most to hand over at once, and with [`Timing::write_stall`](crate::Timing::write_stall) the least rate at which
+/// a peer reads that is not stalled.
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_chunk_counts_as_written_only_once_it_is_taken() {
+        let (mut inlet, mut outlet) = pipe();
+        let mut put = Box::pin(inlet.put(Bytes::from_static(b"a")));
+        assert_eq!(put.as_mut().now_or_never(), None);
+        assert_eq!(outlet.next().await.unwrap().unwrap(), "a");
+        assert_eq!(put.await, Ok(()));
+        drop(inlet);
+        assert!(outlet.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_retracted_chunk_is_never_seen() {
+        let (mut inlet, mut outlet) = pipe();
+        assert_eq!(inlet.put(Bytes::from_static(b"secret")).now_or_never(), None);
+        inlet.retract();
+        inlet.fail();
+        assert!(outlet.next().await.unwrap().is_err());
+        assert!(outlet.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_body_is_noticed_at_once() {
+        let (mut inlet, outlet) = pipe();
+        assert!(inlet.gone().now_or_never().is_none());
+        drop(outlet);
+        inlet.gone().await;
+        assert_eq!(inlet.put(Bytes::from_static(b"a")).await, Err(Gone));
+    }
+}

@@ -1,0 +1,94 @@
+//! One connection: from the session's steps to chunks of the response body.
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+
+use super::spell;
+use crate::close::CloseReason;
+use crate::pipe::{Inlet, PIECE_BYTES};
+use crate::sever::Sever;
+use crate::timing::Timing;
+use crate::transport::{Room, Session, Step};
+
+/// Serves a connection until it ends, says the last words, and drops the session.
+pub(super) async fn run(inlet: Inlet, session: Box<dyn Session>, timing: Timing, sever: Option<Sever>) {
+    let mut connection = Connection { inlet, session, timing, mid_chunk: false };
+    tracing::debug!(connection.id = connection.session.connection_id(), "SSE connection is up.");
+    let reason = connection.serve().await;
+    tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
+    let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
+    // What the body has not taken is not to be seen any more, or will never be.
+    inlet.retract();
+    session.ended(reason);
+    drop(session);
+    // A last event behind half an event would be garbage.
+    if reason == CloseReason::PeerClosed || (!mid_chunk && say(&mut inlet, reason, &timing).await) {
+        return;
+    }
+    inlet.fail();
+    if let Some(sever) = sever {
+        sever.sever();
+    }
+}
+
+struct Connection {
+    inlet: Inlet,
+    session: Box<dyn Session>,
+    timing: Timing,
+    /// The body has taken a part of a step, and not yet all.
+    mid_chunk: bool,
+}
+
+impl Connection {
+    async fn serve(&mut self) -> CloseReason {
+        let mut greeting = Some(spell::retry());
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = self.inlet.gone() => return CloseReason::PeerClosed,
+                step = self.session.next(ROOM) => step,
+            };
+            let chunk = match step {
+                Step::Deliver(frames) => spell::events(&frames),
+                Step::Ping(_) => spell::ping(),
+                Step::Close(reason) => return reason,
+            };
+            // One write for what comes first: the acknowledgement is there with the headers.
+            let chunk = match greeting.take() {
+                Some(retry) => Bytes::from([retry.as_bytes(), &chunk].concat()),
+                None => chunk,
+            };
+            if let Err(reason) = self.write(chunk).await {
+                return reason;
+            }
+            self.session.written();
+        }
+    }
+
+    /// Hands over a step in pieces: what hyper has taken can't be revoked any more, so it is given little at a time.
+    async fn write(&mut self, mut chunk: Bytes) -> Result<(), CloseReason> {
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
+            tokio::select! {
+                biased;
+                reason = self.session.cut() => return Err(reason),
+                put = self.inlet.put(piece) => put.map_err(|_| CloseReason::PeerClosed)?,
+                () = sleep(self.timing.write_stall) => return Err(CloseReason::WriteStalled),
+            }
+            self.mid_chunk = !chunk.is_empty();
+        }
+        Ok(())
+    }
+}
+
+/// Says the last event. `false` if the body does not take it: then its socket is to be dropped.
+async fn say(inlet: &mut Inlet, reason: CloseReason, timing: &Timing) -> bool {
+    if reason == CloseReason::WriteStalled {
+        return false;
+    }
+    let Some(last) = reason.ending().last else { return true };
+    matches!(timeout(timing.last_words, inlet.put(spell::event(&last))).await, Ok(Ok(())))
+}
+
+/// A step is mostly one piece.
+const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };

@@ -1,0 +1,18 @@
+//! Every transport against the one contract.
+
+use gatecast_transports::contract::{self, poll::PollClient, sse::SseClient, ws::WsClient};
+
+#[tokio::test]
+async fn websocket_keeps_the_contract() {
+    contract::all::<WsClient>().await;
+}
+
+#[tokio::test]
+async fn sse_keeps_the_contract() {
+    contract::all::<SseClient>().await;
+}
+
+#[tokio::test]
+async fn long_poll_keeps_the_contract() {
+    contract::all::<PollClient>().await;
+}

@@ -1,0 +1,71 @@
+//! What only the SSE transport promises.
+
+use gatecast_transports::contract::cases::stage;
+use gatecast_transports::contract::client::Client;
+use gatecast_transports::contract::raw::{Head, Raw};
+use gatecast_transports::contract::script::{ACK, Act, ack, frame};
+use gatecast_transports::contract::sse::SseClient;
+use gatecast_transports::{CloseReason, Timing};
+
+fn assert_headers(head: &Head) {
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    assert_eq!(head.header("cache-control"), Some("no-store, no-transform"));
+    assert_eq!(head.header("x-accel-buffering"), Some("no"));
+    assert_eq!(head.header("content-encoding"), None);
+}
+
+#[tokio::test]
+async fn retry_comes_first_and_every_event_is_spelled_out() {
+    let acts = [
+        ack(),
+        Act::Ping("e-0".into()),
+        Act::Deliver(vec![frame("e-1", "api.deployed", "{}"), frame("e-2", "api.deleted", "[]")]),
+        Act::Deliver(vec![std::sync::Arc::new(gatecast_transports::Frame::position_only("e-7"))]),
+        Act::Close(CloseReason::TokenExpired),
+    ];
+    let (_script, server) = stage::<SseClient>(acts, Timing::default()).await;
+    let mut client = SseClient::connect(server.addr).await.unwrap();
+    assert_headers(&client.head);
+    let retry = client.block().await.unwrap();
+    let ms: u32 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((1000..=5000).contains(&ms));
+    let expected = [
+        format!("id: e-0\nevent: connection.ack\ndata: {ACK}"),
+        ":".to_owned(),
+        "id: e-1\nevent: api.deployed\ndata: {}".to_owned(),
+        "id: e-2\nevent: api.deleted\ndata: []".to_owned(),
+        "id: e-7".to_owned(),
+        "event: error\ndata: {\"type\":\"error\",\"code\":\"TOKEN_EXPIRED\",\"payload\":{\"code\":\"TOKEN_EXPIRED\"}}"
+            .to_owned(),
+    ];
+    for block in expected {
+        assert_eq!(client.block().await, Some(block));
+    }
+    assert_eq!(client.block().await, None);
+}
+
+#[tokio::test]
+async fn head_answers_the_same_headers_and_opens_nothing() {
+    let (script, server) = stage::<SseClient>([ack()], Timing::default()).await;
+    let mut raw = Raw::connect(server.addr).await;
+    raw.request("HEAD", SseClient::PATH, SseClient::HEADERS).await;
+    assert_headers(&raw.head().await);
+    assert_eq!(raw.drain().await, 0, "a body follows");
+    assert_eq!(script.look(|state| state.admitted), 0);
+}
+
+#[tokio::test]
+async fn what_the_body_has_not_taken_is_taken_back_by_a_revocation() {
+    let (script, server) = stage::<SseClient>([ack()], Timing::default()).await;
+    let mut client = SseClient::connect(server.addr).await.unwrap();
+    client.block().await.unwrap();
+    client.block().await.unwrap();
+    script.change(|state| {
+        state.acts = [Act::Deliver(vec![frame("e-1", "secret", "{}")])].into();
+        state.cut = Some(CloseReason::TokenRevoked);
+    });
+    let last = client.block().await.unwrap();
+    assert!(last.starts_with("event: error\n") && last.contains("TOKEN_REVOKED"), "{last}");
+    assert_eq!(client.block().await, None);
+}
