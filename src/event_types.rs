@@ -1,42 +1,205 @@
 //! Event types are data (CONTRACT.md § 6): a name, a JSON Schema for the payload, and where the entity key is.
+//!
+//! - A schema has at most 64 KiB, and validation costs at most 10,000 subschemas a payload ([`schema`] has the bounds):
+//!   it refers to nothing outside itself, does not refer to itself, and its patterns run in linear time.
+//! - A schema is compiled once, when its type is registered. A check parses the payload once, or not at all if the
+//!   type neither constrains it nor looks for a key in it.
+//! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
+//!   compacted state. A type whose events must not displace those of others has keys of its own ([`KeyRule`]).
 
-use std::fmt;
-use std::str::FromStr;
+mod built_in;
+mod key;
+mod name;
+mod schema;
 
-/// The name of an event type: 1–128 of `a-z A-Z 0-9 . _ -`, starting with a letter, such as `api.deployed`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TypeName(String);
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// The longest name.
-const NAME_BYTES_MAX: usize = 128;
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use gatecast_storage::EventType;
+use jsonschema::Validator;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tracing::warn;
 
-impl TypeName {
-    /// The name.
+pub use self::key::KeyRule;
+pub use self::name::{InvalidTypeName, TypeName};
+pub use self::schema::SCHEMA_BYTES_MAX;
+
+use crate::publish::Fault;
+
+/// The most faults of one payload that are reported.
+const FAULTS_MAX: usize = 20;
+/// The longest message of one fault, in characters.
+const FAULT_CHARS_MAX: usize = 240;
+
+/// A type that can check payloads.
+pub struct CheckedType {
+    /// Its name.
+    pub name: TypeName,
+    /// For people.
+    pub description: Option<String>,
+    /// What payloads must be: JSON Schema 2020-12.
+    pub schema: Value,
+    /// Which entity an event is about.
+    pub key: KeyRule,
+    /// Part of the product: it cannot be replaced or deleted.
+    pub built_in: bool,
+    /// When it was first registered; `None` for a built-in.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When it was last registered; `None` for a built-in.
+    pub updated_at: Option<DateTime<Utc>>,
+    validator: Option<Validator>,
+}
+
+/// The event type is not registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the event type is not registered")]
+pub struct UnknownType;
+
+/// The registered event types. Reading takes no lock.
+pub struct EventTypes {
+    types: ArcSwap<BTreeMap<TypeName, Arc<CheckedType>>>,
+}
+
+impl CheckedType {
+    /// Compiles a type.
+    ///
+    /// # Errors
+    /// What is wrong with it, with pointers such as `/schema/properties/a/type` and `/keyPointer`.
+    pub fn compile(row: EventType) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let fault = |pointer: &str, message: String| Fault { pointer: pointer.to_owned(), message };
+        let name = row.name.parse::<TypeName>().map_err(|e| faults.push(fault("/type", e.to_string()))).ok();
+        let key = KeyRule::at(row.key_pointer.as_deref())
+            .map_err(|message| faults.push(fault("/keyPointer", message.to_owned())))
+            .ok();
+        let validator = schema::compile(&row.schema).map_err(|fault| faults.push(fault)).ok();
+        let (Some(name), Some(key), Some(validator)) = (name, key, validator) else { return Err(faults) };
+        Ok(Self {
+            name,
+            description: row.description,
+            schema: row.schema,
+            key,
+            built_in: false,
+            created_at: Some(row.created_at),
+            updated_at: Some(row.updated_at),
+            validator,
+        })
+    }
+
+    fn check(&self, payload: &RawValue, faults: &mut Vec<Fault>) -> Option<String> {
+        if self.validator.is_none() && !self.key.looks_into_payload() {
+            return self.key.find(&Value::Null);
+        }
+        let payload = match serde_json::from_str::<Value>(payload.get()) {
+            Ok(payload) => payload,
+            Err(error) => {
+                faults.push(fault_at("", &error));
+                return None;
+            }
+        };
+        if let Some(validator) = &self.validator {
+            // A valid payload is the rule, and finding out that much is cheaper than looking for errors.
+            if !validator.is_valid(&payload) {
+                let errors = validator.iter_errors(&payload).take(FAULTS_MAX);
+                faults.extend(errors.map(|error| fault_at(error.instance_path().as_str(), &error.masked())));
+            }
+        }
+        let key = self.key.find(&payload);
+        if key.as_ref().is_some_and(|key| key.len() > key::KEY_BYTES_MAX) {
+            faults.push(fault_at("", &format_args!("its entity key has more than {} bytes", key::KEY_BYTES_MAX)));
+        }
+        key
+    }
+}
+
+impl EventTypes {
+    /// The types that are part of the product.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn built_in() -> Self {
+        let types = built_in::all().into_iter().map(|kind| (kind.name.clone(), Arc::new(kind))).collect();
+        Self { types: ArcSwap::from_pointee(types) }
+    }
+
+    /// The built-in types and the stored ones. A stored type that this version cannot compile is left out, and
+    /// logged: its events are refused, the others are not.
+    #[must_use]
+    pub fn load(rows: impl IntoIterator<Item = Arc<EventType>>) -> Self {
+        let types = Self::built_in();
+        for row in rows {
+            match CheckedType::compile((*row).clone()) {
+                Ok(kind) if !types.is_built_in(&kind.name) => drop(types.install(kind)),
+                Ok(kind) => {
+                    warn!(event.kind = %kind.name, "A stored event type is now built in; the stored one is ignored.")
+                }
+                Err(faults) => {
+                    warn!(event.kind = %row.name, ?faults, "A stored event type cannot be compiled; its events are refused.")
+                }
+            }
+        }
+        types
+    }
+
+    /// Checks a payload against its type: adds what is wrong to `faults`, with pointers below `/payload`, and returns
+    /// the key of the entity that the event is about.
+    ///
+    /// # Errors
+    /// If there is no such type.
+    pub fn check(
+        &self,
+        kind: &TypeName,
+        payload: &RawValue,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Option<String>, UnknownType> {
+        let types = self.types.load();
+        Ok(types.get(kind).ok_or(UnknownType)?.check(payload, faults))
+    }
+
+    /// A type by name.
+    #[must_use]
+    pub fn get(&self, name: &TypeName) -> Option<Arc<CheckedType>> {
+        self.types.load().get(name).cloned()
+    }
+
+    /// All types, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<CheckedType>> {
+        self.types.load().values().cloned().collect()
+    }
+
+    /// Whether the name is that of a built-in type.
+    #[must_use]
+    pub fn is_built_in(&self, name: &TypeName) -> bool {
+        self.types.load().get(name).is_some_and(|kind| kind.built_in)
+    }
+
+    /// Registers a type, in effect at once; it replaces the one of its name.
+    pub fn install(&self, kind: CheckedType) -> Arc<CheckedType> {
+        let kind = Arc::new(kind);
+        self.types.rcu(|types| {
+            let mut types = BTreeMap::clone(types);
+            types.insert(kind.name.clone(), Arc::clone(&kind));
+            types
+        });
+        kind
+    }
+
+    /// Removes a type, in effect at once.
+    pub fn remove(&self, name: &TypeName) {
+        self.types.rcu(|types| {
+            let mut types = BTreeMap::clone(types);
+            types.remove(name);
+            types
+        });
     }
 }
 
-impl fmt::Display for TypeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+fn fault_at(pointer: &str, message: &dyn std::fmt::Display) -> Fault {
+    let message = message.to_string().chars().take(FAULT_CHARS_MAX).collect();
+    Fault { pointer: format!("/payload{pointer}"), message }
 }
 
-/// The text is no name of an event type.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an event type is 1 to 128 of a-z, A-Z, 0-9, '.', '_' and '-', starting with a letter")]
-pub struct InvalidTypeName;
-
-impl FromStr for TypeName {
-    type Err = InvalidTypeName;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let valid = text.len() <= NAME_BYTES_MAX
-            && text.bytes().all(allowed)
-            && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidTypeName) }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use gatecast_storage::{Budget, Cursor, Page};
+use http::header::IF_MATCH;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::append::{EventId, append};
+use super::error::{ApiError, Missing};
+use super::fields::{self, Fields};
+use super::reply::{self, Answer, Time};
+use super::{Platform, Request};
+use crate::envelope;
+use crate::event_types::TypeName;
+use crate::publish::NewEvent;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    #[serde(rename = "type")]
+    kind: String,
+    payload: Box<RawValue>,
+    correlation_id: Option<String>,
+    key: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Receipt<'a> {
+    event_id: EventId,
+    correlation_id: &'a str,
+    timestamp: Time,
+    connections: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    event: &'a RawValue,
+    stored_at: Time,
+}
+
+pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
+    let gateway = request.gateway(api)?.id;
+    request.expect_json()?;
+    let expect = if_match(request.headers)?;
+    let event = api.publisher.check(event(&request.body)?)?;
+    let published = append(api, gateway, &event, expect).await?;
+    let receipt = Receipt {
+        event_id: EventId(published.event_id),
+        correlation_id: &published.correlation_id,
+        timestamp: Time(published.timestamp),
+        connections: published.connections,
+    };
+    reply::created(&format!("/api/internal/v1/events/{gateway}/{}", published.event_id), &receipt)
+}
+
+pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
+    let gateway = request.gateway(api)?.id;
+    let [_, id] = request.params;
+    let missing = || ApiError::NotFound(Missing::Event);
+    let id: Cursor = id.parse().map_err(|_| missing())?;
+    let before = Cursor { epoch: id.epoch, seq: id.seq.prev() };
+    let Page::Entries(entries) = api.log.read(gateway, before, Budget { events: 1, bytes: 1 }).await? else {
+        return Err(missing());
+    };
+    let entry = entries.first().filter(|entry| entry.seq == id.seq).ok_or_else(missing)?;
+    let frame = envelope::seal(id.epoch, entry).ok_or_else(missing)?;
+    let event = serde_json::from_str(frame.text()).map_err(|error| ApiError::Unavailable(Box::new(error)))?;
+    reply::json(StatusCode::OK, &View { event, stored_at: Time(entry.at) })
+}
+
+/// The event that a body states. The payload is not looked into.
+pub(super) fn event(body: &[u8]) -> Result<NewEvent, ApiError> {
+    // What is wrong is found out only when something is: this is the call that is made most.
+    let Body { kind, payload, correlation_id, key } =
+        serde_json::from_slice(body).map_err(|error| faults(body, &error))?;
+    let kind = kind.parse::<TypeName>().map_err(|error| ApiError::field("/type", error.to_string()))?;
+    Ok(NewEvent { kind, payload, correlation_id, key })
+}
+
+/// Why a body is no event: not JSON, or members that are missing or of another type.
+fn faults(body: &[u8], error: &serde_json::Error) -> ApiError {
+    let members = |body: &serde_json::Value| {
+        let mut fields = Fields::of(body, "")?;
+        let _ = fields.parsed::<TypeName>("type", "the name of an event type");
+        fields.require("type");
+        // `null` is a payload.
+        if body.get("payload").is_none() {
+            fields.fault("payload", "is required");
+        }
+        for name in ["correlationId", "key"] {
+            let _ = fields.parsed::<String>(name, "a string");
+        }
+        Ok(fields.into_faults())
+    };
+    match fields::json(body).and_then(|body| members(&body)) {
+        Ok(faults) if faults.is_empty() => ApiError::InvalidJson(error.to_string()),
+        Ok(faults) => ApiError::InvalidBody(faults),
+        Err(error) => error,
+    }
+}
+
+/// `If-Match: <eventId>`, with or without quotes.
+fn if_match(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
+    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let expected = "one eventId, or <epoch>-0 for an empty log".to_owned();
+    text.parse().map(Some).map_err(|_| ApiError::InvalidParameter { name: "If-Match", expected })
+}

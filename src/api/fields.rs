@@ -1,0 +1,119 @@
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use super::error::{ApiError, FieldError};
+
+/// The members of a JSON object, taken one by one; all that is wrong is reported at once. `null` counts as absent;
+/// members that nobody asks for are ignored.
+pub(crate) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    /// Where the object is in the body: a JSON Pointer.
+    at: String,
+    faults: Vec<FieldError>,
+}
+
+/// Parses a body.
+pub(crate) fn json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::InvalidJson(error.to_string()))
+}
+
+impl<'a> Fields<'a> {
+    /// The members of `value`, which is at the JSON Pointer `at` of the body.
+    pub(crate) fn of(value: &'a Value, at: impl Into<String>) -> Result<Self, ApiError> {
+        let at = at.into();
+        match value.as_object() {
+            Some(object) => Ok(Self { object, at, faults: Vec::new() }),
+            None => Err(ApiError::field(at, "must be an object")),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn fault(&mut self, name: &str, message: impl Into<String>) {
+        self.faults.push(FieldError { field: format!("{}/{name}", self.at), message: message.into() });
+    }
+
+    /// A text whose length in characters is within bounds and that holds no control characters.
+    pub(crate) fn text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Option<String> {
+        let value = self.get(name)?;
+        let Some(text) = value.as_str() else {
+            self.fault(name, "must be a string");
+            return None;
+        };
+        if !chars.contains(&text.chars().count()) {
+            self.fault(name, format!("must have {} to {} characters", chars.start(), chars.end()));
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            self.fault(name, "must not contain control characters");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// A text that parses.
+    pub(crate) fn parsed<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        let parsed = self.get(name)?.as_str().and_then(|text| text.parse().ok());
+        if parsed.is_none() {
+            self.fault(name, format!("must be {expected}"));
+        }
+        parsed
+    }
+
+    pub(crate) fn bool(&mut self, name: &str) -> Option<bool> {
+        let value = self.get(name)?.as_bool();
+        if value.is_none() {
+            self.fault(name, "must be true or false");
+        }
+        value
+    }
+
+    pub(crate) fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let time = self.get(name)?.as_str().and_then(time);
+        if time.is_none() {
+            self.fault(name, format!("must be {TIME_EXPECTED}"));
+        }
+        time
+    }
+
+    /// Reports that a member is missing, unless it is there (and perhaps wrong, which is reported already).
+    pub(crate) fn require(&mut self, name: &str) {
+        if self.get(name).is_none() {
+            self.fault(name, "is required");
+        }
+    }
+
+    /// Refuses a member that says something else than what is: it can't be changed.
+    pub(crate) fn unchanged(&mut self, name: &str, now: &str) {
+        if self.get(name).is_some_and(|value| value.as_str() != Some(now)) {
+            self.fault(name, "cannot be changed");
+        }
+    }
+
+    pub(crate) fn into_faults(self) -> Vec<FieldError> {
+        self.faults
+    }
+
+    /// What was taken, if nothing is wrong. `None` must mean that a fault was reported.
+    pub(crate) fn finish<T>(self, taken: Option<T>) -> Result<T, ApiError> {
+        match taken {
+            Some(taken) if self.faults.is_empty() => Ok(taken),
+            _ => Err(ApiError::InvalidBody(self.faults)),
+        }
+    }
+}
+
+/// What [`time`] takes.
+pub(crate) const TIME_EXPECTED: &str = "a time as in 2026-11-20T17:00:00.000Z (RFC 3339)";
+
+/// A time. Years are those of RFC 3339, so that it can be written again.
+pub(crate) fn time(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+    let years = DateTime::from_timestamp(-62_167_219_200, 0)?..DateTime::from_timestamp(253_402_300_800, 0)?;
+    years.contains(&time).then_some(time)
+}

@@ -1,0 +1,166 @@
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use gatecast_storage::{CatchUp, Gateway, GatewayId, GatewayUpdate, OrganizationId};
+use http::StatusCode;
+use serde::Serialize;
+use tracing::info;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::fields::Fields;
+use super::page::PageRequest;
+use super::reply::{self, Answer, Time};
+use super::{Api, Platform, Request, to_the_end};
+
+/// Bytes of a name.
+const NAME_BYTES: RangeInclusive<usize> = 3..=64;
+/// Characters of a display name.
+const DISPLAY_NAME_CHARS: RangeInclusive<usize> = 1..=128;
+/// Characters of a description.
+const DESCRIPTION_CHARS: RangeInclusive<usize> = 0..=1024;
+/// Characters of a host name (RFC 1035 § 2.3.4).
+pub(super) const VHOST_CHARS: RangeInclusive<usize> = 1..=253;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    id: GatewayId,
+    name: &'a str,
+    display_name: &'a str,
+    organization_id: OrganizationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vhost: Option<&'a str>,
+    catch_up: CatchUp,
+    created_at: Time,
+    updated_at: Time,
+    connected: bool,
+    connections: usize,
+}
+
+pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
+    let body = request.json()?;
+    let mut fields = Fields::of(&body, "")?;
+    let organization = fields.parsed::<OrganizationId>("organizationId", "a UUID");
+    fields.require("organizationId");
+    let name = fields.text("name", NAME_BYTES);
+    fields.require("name");
+    if name.as_deref().is_some_and(|name| !is_name(name)) {
+        fields.fault("name", "must be of a-z, 0-9 and '-', and neither begin nor end with '-'");
+    }
+    let update = changeable(&mut fields);
+    let (organization, name, update) =
+        fields.finish(organization.zip(name).zip(update).map(|((o, n), u)| (o, n, u)))?;
+    let now = api.clock.now();
+    let GatewayUpdate { display_name, description, vhost, catch_up } = update;
+    let gateway = Gateway {
+        id: GatewayId(Uuid::new_v4()),
+        organization,
+        name,
+        display_name,
+        description,
+        vhost,
+        catch_up,
+        created_at: now,
+        updated_at: now,
+    };
+    let gateway = api.directory.create_gateway(gateway).await?;
+    info!(gateway.id = %gateway.id, gateway.name = gateway.name, "Gateway registered.");
+    reply::created(&format!("/api/v1/gateways/{}", gateway.id), &view(&gateway, 0))
+}
+
+pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
+    let page = PageRequest::of(&request.query)?;
+    let organization = request.query.parsed::<OrganizationId>("organizationId", "a UUID")?;
+    let connected = request.query.parsed::<bool>("connected", "true or false")?;
+    let mut gateways = api.directory.gateways(organization);
+    if let Some(wanted) = connected {
+        gateways.retain(|gateway| (api.registry.connections_of(gateway.id) > 0) == wanted);
+    }
+    let total = gateways.len();
+    let on_page: Vec<_> = gateways.iter().skip(page.offset).take(page.limit).collect();
+    let list = on_page.iter().map(|gateway| view(gateway, api.registry.connections_of(gateway.id))).collect();
+    reply::json(StatusCode::OK, &page.page(total, list))
+}
+
+pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
+    let gateway = request.gateway(api)?;
+    reply::json(StatusCode::OK, &view(&gateway, api.registry.connections_of(gateway.id)))
+}
+
+pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
+    let before = request.gateway(api)?;
+    let body = request.json()?;
+    let mut fields = Fields::of(&body, "")?;
+    fields.unchanged("id", &before.id.to_string());
+    fields.unchanged("name", &before.name);
+    fields.unchanged("organizationId", &before.organization.to_string());
+    let update = changeable(&mut fields);
+    let update = fields.finish(update)?;
+    let gateway = api.directory.update_gateway(before.id, update, api.clock.now()).await?;
+    info!(gateway.id = %gateway.id, "Gateway updated.");
+    reply::json(StatusCode::OK, &view(&gateway, api.registry.connections_of(gateway.id)))
+}
+
+/// First the directory, so that nobody is admitted any more; then who is connected; then what is kept.
+pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
+    let id = request.gateway(api)?.id;
+    let api = Arc::clone(api);
+    to_the_end(async move {
+        if !api.directory.delete_gateway(id).await? {
+            return Err(ApiError::no_gateway());
+        }
+        api.registry.close_gateway(id);
+        info!(gateway.id = %id, "Gateway deleted.");
+        api.deliveries.forget(id);
+        api.log.forget(id).await?;
+        Ok(())
+    })
+    .await?;
+    reply::no_content()
+}
+
+/// The members that may change; what is absent is set to its default.
+fn changeable(fields: &mut Fields<'_>) -> Option<GatewayUpdate> {
+    let display_name = fields.text("displayName", DISPLAY_NAME_CHARS);
+    fields.require("displayName");
+    if display_name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+        fields.fault("displayName", "must not be blank");
+    }
+    let description = fields.text("description", DESCRIPTION_CHARS);
+    let vhost = fields.text("vhost", VHOST_CHARS);
+    let catch_up = match fields.get("catchUp").map(|value| value.as_str()) {
+        None | Some(Some("live")) => CatchUp::Live,
+        Some(Some("stored")) => CatchUp::Stored,
+        Some(_) => {
+            fields.fault("catchUp", "must be live or stored");
+            return None;
+        }
+    };
+    Some(GatewayUpdate { display_name: display_name?, description, vhost, catch_up })
+}
+
+/// `^[a-z0-9]([a-z0-9-]{1,62}[a-z0-9])$`, its length aside.
+fn is_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = text.bytes().next().is_some_and(plain) && text.bytes().next_back().is_some_and(plain);
+    ends && text.bytes().all(|b| plain(b) || b == b'-')
+}
+
+fn view(gateway: &Gateway, connections: usize) -> View<'_> {
+    View {
+        id: gateway.id,
+        name: &gateway.name,
+        display_name: &gateway.display_name,
+        organization_id: gateway.organization,
+        description: gateway.description.as_deref(),
+        vhost: gateway.vhost.as_deref(),
+        catch_up: gateway.catch_up,
+        created_at: Time(gateway.created_at),
+        updated_at: Time(gateway.updated_at),
+        connected: connections > 0,
+        connections,
+    }
+}

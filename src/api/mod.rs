@@ -1,0 +1,296 @@
+//! The platform API (CONTRACT.md §§ 6 and 9): what publishers, operators and gateways call, but for connecting.
+//!
+//! # Layout
+//! - [`router`]: one table of methods, paths, who may call and how large a body may be. Start there.
+//! - One file per resource holds its calls; `reply`, `page`, `fields`, `query`, `body` are what they share.
+//! - [`error`]: the one map from errors to HTTP; `problem` is what it looks like on the wire.
+//!
+//! A call is routed, authenticated, and only then is its body read: at most as many bytes as its row says, within 30 s.
+
+mod apis;
+mod append;
+mod artifacts;
+mod body;
+mod deliveries;
+mod deployments;
+pub mod error;
+mod event_types;
+mod events;
+mod fields;
+mod gateways;
+mod health;
+mod page;
+mod problem;
+mod query;
+mod reply;
+mod router;
+mod stats;
+mod stream;
+mod targets;
+mod tokens;
+
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::{Buf, Bytes};
+use futures::Stream;
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use tokio::sync::Mutex;
+use tracing::info;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+
+use self::error::{ApiError, Missing, problem};
+use self::query::Query;
+use self::reply::Answer;
+use self::router::{Access, Action, BodyLimit, Call};
+use crate::auth::{AdminAuth, Authenticator, bearer, gateway_credential};
+use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
+use crate::publish::Publisher;
+use crate::registry::Registry;
+
+/// A body of a few members, in bytes.
+const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// A list of elements, in bytes.
+const LIST_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// What an event's body may have beyond the event: white space and member names, in bytes.
+const EVENT_BODY_ROOM_BYTES: usize = 64 * 1024;
+/// What a list of targets may have beyond that, in bytes.
+const TARGETS_BYTES_MAX: usize = 512 * 1024;
+/// An API's artifact, in bytes.
+const ARTIFACT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// All that the platform API works on.
+pub struct Api {
+    /// Gateways, tokens, APIs, deployments, stored event types.
+    pub directory: Arc<Directory>,
+    /// The write path.
+    pub publisher: Arc<Publisher>,
+    /// What events may be.
+    pub event_types: Arc<EventTypes>,
+    /// Who is connected.
+    pub registry: Arc<Registry>,
+    /// What could not be handed over.
+    pub deliveries: Arc<Deliveries>,
+    /// The gateways' logs.
+    pub log: Arc<dyn EventLog>,
+    /// Who may call.
+    pub admin: AdminAuth,
+    /// Which gateways may call.
+    pub authenticator: Arc<Authenticator>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// The largest envelope, in bytes.
+    pub max_event_bytes: usize,
+    /// The server is about to stop: it is not ready any more.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// The API as it runs.
+struct Platform {
+    parts: Arc<Api>,
+    /// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
+    event_types_turn: Mutex<()>,
+    deployments_turn: Mutex<()>,
+}
+
+impl Deref for Platform {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.parts
+    }
+}
+
+/// The routes of the platform API. They answer every request, so they come last.
+pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
+    let api = Arc::new(Platform::new(api));
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap, body| {
+            let api = Arc::clone(&api);
+            async move {
+                let head = Head { method, path: path.as_str(), query: &query, headers };
+                answer(&api, head, body).await.map(Into::into)
+            }
+        })
+        .boxed()
+}
+
+/// A request but for its body.
+struct Head<'a> {
+    method: Method,
+    path: &'a str,
+    query: &'a str,
+    headers: HeaderMap,
+}
+
+/// What a call is given.
+struct Request<'a> {
+    params: [&'a str; 2],
+    query: Query<'a>,
+    headers: &'a HeaderMap,
+    body: Bytes,
+}
+
+impl Request<'_> {
+    /// The gateway that the path names first, which must be there.
+    fn gateway(&self, api: &Api) -> Result<Arc<Gateway>, ApiError> {
+        let [id, _] = self.params;
+        id.parse().ok().and_then(|id: GatewayId| api.directory.gateway(id)).ok_or_else(ApiError::no_gateway)
+    }
+
+    /// The body as JSON, unless it says that it is something else.
+    fn json(&self) -> Result<serde_json::Value, ApiError> {
+        self.expect_json()?;
+        fields::json(&self.body)
+    }
+
+    fn expect_json(&self) -> Result<(), ApiError> {
+        let Some(kind) = self.headers.get(CONTENT_TYPE) else { return Ok(()) };
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+        if is_json { Ok(()) } else { Err(ApiError::UnsupportedMediaType { expected: "application/json" }) }
+    }
+}
+
+async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Response<Bytes>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
+    let is_head = head.method == Method::HEAD;
+    let mut response = call(api, head, body).await.unwrap_or_else(|error| problem(&error));
+    if is_head {
+        let length = HeaderValue::from(response.body().len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+        *response.body_mut() = Bytes::new();
+    }
+    response
+}
+
+async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Answer
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
+    let call = router::route(&head.method, head.path)?;
+    let caller = authenticate(api, &call, &head)?;
+    let body = match api.bytes_max(call.body) {
+        Some(max) => {
+            let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+            body::collect(body, declared, max).await?
+        }
+        None => Bytes::new(),
+    };
+    let request = Request { params: call.params, query: Query::new(head.query), headers: &head.headers, body };
+    match caller {
+        Some(gateway) => for_gateway(api, &gateway, call.action, &request).await,
+        None => for_admin(api, call.action, &request).await,
+    }
+}
+
+/// Checks the credential; the gateway if one calls.
+fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Arc<Gateway>>, ApiError> {
+    let refused = |error| {
+        info!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
+        ApiError::from(error)
+    };
+    match call.access {
+        Access::Public => Ok(None),
+        Access::Admin => api.admin.check(bearer(&head.headers)).map(|()| None).map_err(refused),
+        Access::Gateway => {
+            let caller = api.authenticator.gateway(gateway_credential(&head.headers), api.clock.now());
+            caller.map(|(_, gateway)| Some(gateway)).map_err(refused)
+        }
+    }
+}
+
+async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -> Answer {
+    match action {
+        Action::Publish => events::publish(api, request).await,
+        Action::PublishToMany => targets::publish(api, request).await,
+        Action::ReadEvent => events::read(api, request).await,
+        Action::CreateGateway => gateways::create(api, request).await,
+        Action::ListGateways => gateways::list(api, request),
+        Action::ReadGateway => gateways::read(api, request),
+        Action::UpdateGateway => gateways::update(api, request).await,
+        Action::DeleteGateway => gateways::delete(api, request).await,
+        Action::CreateToken => tokens::create(api, request).await,
+        Action::ListTokens => tokens::list(api, request),
+        Action::RevokeToken => tokens::revoke(api, request).await,
+        Action::ListEventTypes => event_types::list(api, request),
+        Action::ReadEventType => event_types::read(api, request),
+        Action::PutEventType => event_types::put(api, request).await,
+        Action::DeleteEventType => event_types::delete(api, request).await,
+        Action::PutApi => apis::put(api, request).await,
+        Action::ReadApi => apis::read(api, request).await,
+        Action::DeleteApi => apis::delete(api, request).await,
+        Action::Deploy => deployments::deploy(api, request).await,
+        Action::Undeploy => deployments::undeploy(api, request).await,
+        Action::ListDeployments => deployments::list(api, request),
+        Action::ReadStats => stats::read(api, request),
+        Action::ListFailures => deliveries::list(api, request),
+        Action::ReadStream => stream::read(api, request).await,
+        Action::Health => health::health(),
+        Action::Ready => health::ready(api),
+        Action::FetchApi
+        | Action::FetchArtifact
+        | Action::FetchDeployments
+        | Action::TakeManifest
+        | Action::Unsupported => Err(ApiError::NotFound(Missing::Path)),
+    }
+}
+
+async fn for_gateway(api: &Api, gateway: &Gateway, action: Action, request: &Request<'_>) -> Answer {
+    match action {
+        Action::FetchApi => artifacts::fetch_zip(api, gateway, request).await,
+        Action::FetchArtifact => artifacts::fetch(api, gateway, request).await,
+        Action::FetchDeployments => artifacts::deployments(api, gateway),
+        Action::TakeManifest => artifacts::take_manifest(gateway, request),
+        _ => Err(ApiError::NotFound(Missing::Unsupported)),
+    }
+}
+
+impl Platform {
+    fn new(parts: Arc<Api>) -> Self {
+        Self { parts, event_types_turn: Mutex::default(), deployments_turn: Mutex::default() }
+    }
+}
+
+impl Api {
+    /// How many bytes a body may have; `None` if it is not read.
+    fn bytes_max(&self, limit: BodyLimit) -> Option<usize> {
+        match limit {
+            BodyLimit::Unread => None,
+            BodyLimit::Small => Some(SMALL_BODY_BYTES_MAX),
+            BodyLimit::List => Some(LIST_BODY_BYTES_MAX),
+            BodyLimit::Event => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES),
+            BodyLimit::EventAndTargets => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX),
+            BodyLimit::Schema => Some(2 * SCHEMA_BYTES_MAX),
+            BodyLimit::Artifact => Some(ARTIFACT_BYTES_MAX),
+        }
+    }
+}
+
+/// Runs a write that consists of several steps in a task of its own: a caller that goes away between two steps, such
+/// as revoking a token and ending its connections, cannot leave the first without the second.
+async fn to_the_end<T, F>(work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    // The task fails only if it panicked or the runtime shuts down.
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(ApiError::Unavailable(Box::new(error))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use bytes::Bytes;
+use gatecast_storage::{Directory, DirectoryError, TokenHash};
+use subtle::ConstantTimeEq;
+
+use super::{AuthError, PlainToken, RandomSourceFailed, hash_of};
+
+/// The shortest admin token that may be configured, in bytes.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// Where the directory keeps the SHA-256 of the admin token that the first start created.
+const META_KEY: &str = "admin-token-sha256";
+
+/// Who may call the platform API.
+#[derive(Debug, Clone)]
+pub enum AdminAuth {
+    /// Everybody: for `--dev`, which binds loopback only.
+    Open,
+    /// Whoever knows the token of this hash.
+    Token(TokenHash),
+}
+
+/// The result of [`AdminAuth::from_config`].
+pub struct AdminSetup {
+    /// To check calls with.
+    pub auth: AdminAuth,
+    /// The token that was made just now: the caller prints it, once. It cannot be had again.
+    pub created: Option<PlainToken>,
+}
+
+/// Why there is no admin token to check calls with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminSetupError {
+    /// The configured one is too short.
+    #[error("the admin token has fewer than {ADMIN_TOKEN_BYTES_MIN} bytes")]
+    TooShort,
+    /// None could be made.
+    #[error(transparent)]
+    Random(#[from] RandomSourceFailed),
+    /// Its hash could not be kept.
+    #[error("the hash of the new admin token could not be stored")]
+    Directory(#[from] DirectoryError),
+}
+
+impl AdminAuth {
+    /// The configured token if there is one, else the one that an earlier start created, else a new one whose hash
+    /// is kept in `directory`.
+    ///
+    /// # Errors
+    /// [`AdminSetupError`].
+    pub async fn from_config(configured: Option<&str>, directory: &Directory) -> Result<AdminSetup, AdminSetupError> {
+        if let Some(token) = configured {
+            return Ok(AdminSetup { auth: Self::configured(token)?, created: None });
+        }
+        if let Some(hash) = directory.meta(META_KEY).and_then(|kept| <[u8; 32]>::try_from(&kept[..]).ok()) {
+            return Ok(AdminSetup { auth: Self::Token(TokenHash(hash)), created: None });
+        }
+        let token = PlainToken::random()?;
+        let hash = token.hash();
+        directory.put_meta(META_KEY, Bytes::copy_from_slice(&hash.0)).await?;
+        Ok(AdminSetup { auth: Self::Token(hash), created: Some(token) })
+    }
+
+    fn configured(token: &str) -> Result<Self, AdminSetupError> {
+        if token.len() < ADMIN_TOKEN_BYTES_MIN {
+            return Err(AdminSetupError::TooShort);
+        }
+        Ok(Self::Token(hash_of(token)))
+    }
+
+    /// Whether this credential is the admin token. Hashes are compared in constant time.
+    ///
+    /// # Errors
+    /// [`AuthError::Missing`] or [`AuthError::Unknown`].
+    pub fn check(&self, credential: Option<&str>) -> Result<(), AuthError> {
+        let Self::Token(expected) = self else { return Ok(()) };
+        let presented = hash_of(credential.ok_or(AuthError::Missing)?);
+        if bool::from(presented.0.ct_eq(&expected.0)) { Ok(()) } else { Err(AuthError::Unknown) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gatecast_storage::MemoryRecords;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_start_creates_a_token_and_later_ones_know_it_by_hash() {
+        let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
+        let first = AdminAuth::from_config(None, &directory).await.unwrap();
+        let token = first.created.unwrap();
+        assert!(first.auth.check(Some(token.expose())).is_ok());
+
+        let second = AdminAuth::from_config(None, &directory).await.unwrap();
+        assert!(second.created.is_none());
+        assert!(second.auth.check(Some(token.expose())).is_ok());
+        assert_eq!(second.auth.check(None), Err(AuthError::Missing));
+        assert_eq!(second.auth.check(Some("something else")), Err(AuthError::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_configured_token_wins_and_must_not_be_short() {
+        let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
+        let setup = AdminAuth::from_config(Some("0123456789abcdef"), &directory).await.unwrap();
+        assert!(setup.created.is_none() && setup.auth.check(Some("0123456789abcdef")).is_ok());
+        assert!(matches!(AdminAuth::from_config(Some("short"), &directory).await, Err(AdminSetupError::TooShort)));
+    }
+}

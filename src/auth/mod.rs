@@ -1,0 +1,32 @@
+//! Who may do what: the platform's own callers by the admin token, gateways by their tokens.
+//!
+//! Tokens are 32 random bytes, shown once; only their SHA-256 is kept. A missing, wrong, revoked or expired
+//! credential is one and the same refusal to the caller; [`AuthError`] tells them apart for the log alone.
+
+mod admin;
+mod credential;
+mod gateway;
+mod token;
+
+pub use self::admin::{ADMIN_TOKEN_BYTES_MIN, AdminAuth, AdminSetup, AdminSetupError};
+pub use self::credential::{bearer, gateway_credential};
+pub use self::gateway::Authenticator;
+pub use self::token::{PlainToken, RandomSourceFailed, hash_of};
+
+/// Why a credential was refused. For the log; callers learn only that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// None was presented.
+    #[error("no credential was presented")]
+    Missing,
+    /// It is not one that was ever given out, or its gateway is gone.
+    #[error("the credential is not known")]
+    Unknown,
+    /// It was revoked.
+    #[error("the token was revoked")]
+    Revoked,
+    /// Its time has passed.
+    #[error("the token has expired")]
+    Expired,
+}
