@@ -92,3 +92,45 @@ async fn say(inlet: &mut Inlet, reason: CloseReason, timing: &Timing) -> bool {
 
 /// A step is mostly one piece.
 const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
+
+#[cfg(all(test, feature = "contract"))]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::contract::script::{Act, Script, frame};
+    use crate::pipe::pipe;
+    use crate::transport::{Gate, Liveness};
+    use crate::{Handshake, Scripted};
+
+    fn handshake() -> Handshake {
+        Scripted::new("sse", Liveness::WriteOnly, Timing::default()).handshake()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_an_event_is_followed_by_nothing() {
+        let script = Script::new([Act::Deliver(vec![frame("e-1", "test", "x".repeat(PIECE_BYTES))])]);
+        let (inlet, mut outlet) = pipe();
+        let sever = Sever::new();
+        let session = script.admit(handshake()).await.ok().unwrap();
+        drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()))));
+        assert_eq!(outlet.next().await.unwrap().unwrap().len(), PIECE_BYTES);
+        script.change(|state| state.cut = Some(CloseReason::TokenRevoked));
+        sever.severed().await;
+        assert!(outlet.next().await.unwrap().is_err());
+        assert!(outlet.next().await.is_none());
+        assert_eq!(script.look(|state| (state.alive, state.written)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_asks_for_nothing_is_severed_after_the_last_words() {
+        let script = Script::new([Act::Close(CloseReason::TokenRevoked)]);
+        let (inlet, _outlet) = pipe();
+        let sever = Sever::new();
+        let session = script.admit(handshake()).await.ok().unwrap();
+        let before = tokio::time::Instant::now();
+        run(inlet, session, Timing::default(), Some(sever.clone())).await;
+        sever.severed().await;
+        assert_eq!(before.elapsed(), Timing::default().last_words);
+    }
+}
