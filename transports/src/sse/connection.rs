@@ -17,8 +17,6 @@ pub(super) async fn run(inlet: Inlet, session: Box<dyn Session>, timing: Timing,
     let reason = connection.serve().await;
     tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
     let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
-    // What the body has not taken is not to be seen any more, or will never be.
-    inlet.retract();
     session.ended(reason);
     drop(session);
     // A last event behind half an event would be garbage.
@@ -69,13 +67,18 @@ impl Connection {
     async fn write(&mut self, mut chunk: Bytes) -> Result<(), CloseReason> {
         while !chunk.is_empty() {
             let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
-            tokio::select! {
+            self.inlet.offer(piece);
+            let put = tokio::select! {
                 biased;
-                reason = self.session.cut() => return Err(reason),
-                put = self.inlet.put(piece) => put.map_err(|_| CloseReason::PeerClosed)?,
-                () = sleep(self.timing.write_stall) => return Err(CloseReason::WriteStalled),
+                reason = self.session.cut() => Err(reason),
+                taken = self.inlet.taken() => taken.map_err(|_| CloseReason::PeerClosed),
+                () = sleep(self.timing.write_stall) => Err(CloseReason::WriteStalled),
+            };
+            // Looked up, not concluded: the body may have taken it in the moment of the cut.
+            if !self.inlet.retract() {
+                self.mid_chunk = !chunk.is_empty();
             }
-            self.mid_chunk = !chunk.is_empty();
+            put?;
         }
         Ok(())
     }
@@ -116,8 +119,8 @@ mod tests {
         drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()))));
         assert_eq!(outlet.next().await.unwrap().unwrap().len(), PIECE_BYTES);
         script.change(|state| state.cut = Some(CloseReason::TokenRevoked));
-        sever.severed().await;
         assert!(outlet.next().await.unwrap().is_err());
+        sever.severed().await;
         assert!(outlet.next().await.is_none());
         assert_eq!(script.look(|state| (state.alive, state.written)), (0, 0));
     }
