@@ -95,7 +95,7 @@ impl Failure {
     /// What to do about it.
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Config(_) => "See them all with their meaning: gatecast config --help",
+            Self::Config(_) => "All settings with their meanings: gatecast config --dev",
             Self::Api(ApiError::Unreachable(text)) if text.contains("--insecure") => return None,
             Self::Api(ApiError::Unreachable(_)) => {
                 "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"

@@ -1,9 +1,9 @@
 //! `listen`: the quickstart's test client, on all three transports.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal;
 
 use super::failure::Failure;
 use super::json_view::JsonView;
@@ -42,7 +42,7 @@ pub(super) struct Listen {
     /// A file is read if it exists and rewritten after each event, so that the next run goes on where this one
     /// stopped. A value that is no existing file and reads as a cursor or one of the words is taken as that;
     /// write ./earliest for a file of that name.
-    #[arg(long, value_name = "CURSOR|FILE", verbatim_doc_comment)]
+    #[arg(long, value_name = "CURSOR|FILE")]
     resume: Option<String>,
 
     /// Names this replica of the gateway's cluster [default: the server's, `default`]
@@ -148,21 +148,23 @@ impl Session<'_> {
     }
 }
 
-/// Resolves at Ctrl+C or SIGTERM; never, where signals cannot be heard.
-pub(super) async fn interrupted() {
-    let ctrl_c = async {
-        if signal::ctrl_c().await.is_err() {
+/// Resolves at Ctrl+C or SIGTERM. Both are heard from the moment of the call.
+#[cfg(unix)]
+pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    })
+}
+
+/// Resolves at Ctrl+C.
+#[cfg(not(unix))]
+pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // Where it cannot be heard, the process ends by the system's default.
+        if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! { () = ctrl_c => {}, () = terminate => {} }
+    })
 }

@@ -167,6 +167,6 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
-        Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()).await,
+        Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
     }
 }

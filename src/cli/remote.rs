@@ -13,7 +13,7 @@ use crate::config::AdminToken;
 
 /// Options of every command that talks to a server.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Server options")]
+#[command(next_help_heading = "Reaching a server")]
 pub(super) struct Remote {
     /// The server's address; `wss://host/full/path` works too [env: GATECAST_URL] [default: https://localhost:8443]
     #[arg(long, global = true, value_name = "URL")]

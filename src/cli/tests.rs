@@ -205,3 +205,27 @@ async fn a_refused_key_ends_listen_with_77() {
     assert!(ran.exit.code() == 77 && ran.err.contains("token create"), "{}", ran.err);
     assert!(ran.out.contains("✗ Connection rejected: 401"), "{}", ran.out);
 }
+
+#[tokio::test]
+async fn an_interrupt_ends_listen_cleanly() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let args = ["gatecast", "--url", &url, "listen", "--api-key", "key", "--transport", "poll"];
+    let Command::Listen(listen) = Cli::try_parse_from(args).unwrap().command else { unreachable!() };
+    let remote = Cli::try_parse_from(args).unwrap().remote;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut out = Vec::new();
+    let mut output = Output { json: false, out: &mut out };
+    let env = Environment::default();
+    let stopped = async { drop(stopped.await) };
+    let ack = r#"{"events":[{"type":"connection.ack"}]}"#.to_owned();
+    let serve = async {
+        let (listener, asked) = (listener, vec![("200 OK", ack)]);
+        answers(listener, asked).await;
+        stop.send(()).unwrap();
+    };
+    let (ended, ()) = tokio::join!(listen.run(&remote, &env, &mut output, stopped), serve);
+    ended.unwrap();
+    let said = String::from_utf8(out).unwrap();
+    assert!(said.contains("Interrupt received, closing connection...\n"), "{said}");
+}

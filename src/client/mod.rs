@@ -12,6 +12,7 @@
 
 pub mod api;
 mod api_key;
+mod attempt;
 mod backoff;
 mod connection;
 mod endpoint;
@@ -36,16 +37,17 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderValue;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 pub use api_key::{ApiKey, InvalidApiKey};
+use attempt::{Opened, is_transient};
 pub use backoff::BackoffBounds;
 use backoff::{Backoff, TOLD_MAX};
 use connection::{Connection, Signal};
 pub use endpoint::{DEFAULT_URL, Endpoint, InvalidUrl};
 pub use incoming::{Closed, Incoming};
+use link::Link;
 pub use link::LinkError;
-use link::{ACK_TIMEOUT, Link};
 use message::Message;
 pub use message::{Ack, Reset};
 use picker::Picker;
@@ -123,13 +125,6 @@ enum State {
     Over(Incoming),
 }
 
-struct Opened {
-    connection: Box<dyn Connection>,
-    /// Signals that came before the acknowledgement.
-    retry: Option<Duration>,
-    ack: Ack,
-}
-
 struct Open {
     connection: Box<dyn Connection>,
     since: Instant,
@@ -192,7 +187,7 @@ impl Client {
             match &mut self.state {
                 State::Waiting { until } => {
                     sleep_until(*until).await;
-                    let attempt = open(self.link.clone(), self.picker.current(), self.resume.clone());
+                    let attempt = attempt::open(self.link.clone(), self.picker.current(), self.resume.clone());
                     self.state = State::Opening(attempt.boxed());
                 }
                 State::Opening(attempt) => {
@@ -351,49 +346,5 @@ impl Client {
         let fatal = Incoming::Fatal { status, code, detail };
         self.state = State::Over(fatal.clone());
         fatal
-    }
-}
-
-/// An `error` message with one of these codes before the end does not mean "for good".
-fn is_transient(code: &str) -> bool {
-    matches!(code, "DRAINING" | "UNAVAILABLE" | "CAPACITY_EXCEEDED" | "RATE_LIMITED" | "TIMEOUT" | "HEARTBEAT_TIMEOUT")
-}
-
-/// One attempt, up to and with the acknowledgement.
-async fn open(link: Arc<Link>, transport: Transport, resume: Option<String>) -> Result<Opened, Trouble> {
-    let resume = resume.as_deref();
-    let mut connection = match transport {
-        Transport::WebSocket => websocket::open(&link, resume).await?,
-        Transport::Sse => sse::open(&link, resume).await?,
-        Transport::LongPoll => long_poll::open(&link, resume),
-    };
-    // A poll's acknowledgement is behind a dial of its own; its request has deadlines itself.
-    let within = if transport == Transport::LongPoll { link::DIAL_TIMEOUT + ACK_TIMEOUT } else { ACK_TIMEOUT };
-    let unsuited = |reason: String| Trouble::Unsuited { reason, refusal: None };
-    match timeout(within, acknowledgement(connection.as_mut())).await {
-        Ok(Ok((ack, retry))) => Ok(Opened { connection, retry, ack }),
-        Ok(Err(trouble)) => Err(trouble),
-        Err(_) => Err(unsuited(format!("no acknowledgement within {} s", within.as_secs()))),
-    }
-}
-
-async fn acknowledgement(connection: &mut dyn Connection) -> Result<(Ack, Option<Duration>), Trouble> {
-    let mut retry = None;
-    loop {
-        match connection.next().await {
-            Signal::Retry(wait) => retry = Some(wait.min(TOLD_MAX)),
-            Signal::Position(_) | Signal::Ping | Signal::PongSent => {}
-            Signal::Ended(trouble) => return Err(trouble),
-            Signal::Message(raw) => match Message::parse(&raw) {
-                Ok(Message::Ack(ack)) => return Ok((ack, retry)),
-                Ok(Message::Error { code, detail }) if is_transient(&code) => {
-                    return Err(Trouble::Lost(format!("{detail} ({code})")));
-                }
-                Ok(Message::Error { code, detail }) => return Err(Trouble::Expelled { code, detail }),
-                // An event before the acknowledgement would be lost here, so this is no server of ours.
-                Ok(_) => return Err(Trouble::Lost("the first message is no acknowledgement".to_owned())),
-                Err(broken) => return Err(Trouble::Lost(broken.to_string())),
-            },
-        }
     }
 }
