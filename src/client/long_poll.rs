@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Signal};
 use super::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, LAST_EVENT_ID, Link};
+use super::message::Message;
 use super::picker::Transport;
 use super::sse::refusal;
 use super::sse_parser::EVENT_BYTES_MAX;
@@ -73,6 +74,7 @@ impl Connection for LongPoll {
 
 impl LongPoll {
     fn take(&mut self, reply: Reply) {
+        let says_goodbye = reply.events.last().is_some_and(|raw| is_goodbye(raw.get()));
         self.connection_id = reply.connection_id.or(self.connection_id.take());
         self.ready.extend(reply.events.into_iter().map(|raw| Signal::Message(Box::<str>::from(raw).into_string())));
         if let Some(cursor) = reply.last_event_id {
@@ -80,7 +82,15 @@ impl LongPoll {
             self.ready.push_back(Signal::Position(cursor.clone()));
             self.cursor = Some(cursor);
         }
+        if says_goodbye {
+            // The other transports are closed by the server; here not asking again is all there is to it.
+            self.ready.push_back(Signal::Ended(Trouble::Lost("the server said goodbye".to_owned())));
+        }
     }
+}
+
+fn is_goodbye(raw: &str) -> bool {
+    matches!(Message::parse(raw), Ok(Message::Goodbye { .. }))
 }
 
 /// What all polls of a connection have in common.

@@ -168,6 +168,24 @@ async fn a_goodbye_names_the_slot_for_coming_back() {
 }
 
 #[tokio::test]
+async fn a_goodbye_ends_long_poll_without_another_poll() {
+    let server = Server::start().await;
+    let mut client = server.client(TransportChoice::Poll, None);
+    let serve = async {
+        let goodbye = r#"{"type":"server.goodbye","reconnectAfterMs":40000}"#;
+        let body = format!(r#"{{"connectionId":"c","events":[{},{goodbye}]}}"#, ack("6f3a9c21-0"));
+        server.request().await.answer("200 OK", "content-type: application/json\r\n", &body).await;
+    };
+    let hear = async {
+        connected(&mut client).await;
+        assert!(matches!(client.next().await, Incoming::Goodbye { .. }));
+        let (_, retry_in) = disconnected(&mut client).await;
+        assert!((35.0..=40.0).contains(&retry_in.as_secs_f64()), "{retry_in:?}");
+    };
+    tokio::join!(serve, hear);
+}
+
+#[tokio::test]
 async fn a_wrong_key_ends_it_on_every_transport() {
     for transport in [TransportChoice::Ws, TransportChoice::Sse, TransportChoice::Poll, TransportChoice::Auto] {
         let server = Server::start().await;
