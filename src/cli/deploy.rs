@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, all_told};
 use super::output::Output;
 use super::printable::printable;
 use crate::client::api::{ApiClient, Deployed, Deployment};
@@ -26,6 +26,9 @@ pub(super) struct Deploy {
     /// The API's artifact (YAML), uploaded before the deployment
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Do not show it on the developer portal
+    #[arg(long)]
+    hide_on_devportal: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -46,26 +49,21 @@ struct What {
     /// A gateway's id; may be repeated
     #[arg(long, value_name = "ID", required = true)]
     gateway: Vec<Uuid>,
-    /// The host name that the API is served under [default: the gateway's own, else localhost]
+    /// The host name that the API is served under [deploy: the gateway's own, else localhost; undeploy: as deployed]
     #[arg(long, value_name = "HOST")]
     vhost: Option<String>,
-    /// Do not show it on the developer portal
-    #[arg(long)]
-    hide_on_devportal: bool,
 }
 
 impl What {
-    async fn deployments(&self, api: &ApiClient) -> Result<Vec<Deployment>, Failure> {
-        let mut all = Vec::with_capacity(self.gateway.len());
-        for &gateway_id in &self.gateway {
-            let vhost = match &self.vhost {
-                Some(vhost) => vhost.clone(),
-                None => api.gateway(gateway_id).await?.value.vhost.unwrap_or_else(|| VHOST_DEFAULT.to_owned()),
-            };
-            let (revision_id, display_on_devportal) = (self.revision.clone(), !self.hide_on_devportal);
-            all.push(Deployment { revision_id, gateway_id, vhost, display_on_devportal });
-        }
-        Ok(all)
+    /// As the command line says it, and no more.
+    fn deployments(&self) -> Vec<Deployment> {
+        let deployment = |&gateway_id| Deployment {
+            revision_id: self.revision.clone(),
+            gateway_id,
+            vhost: self.vhost.clone(),
+            display_on_devportal: None,
+        };
+        self.gateway.iter().map(deployment).collect()
     }
 }
 
@@ -78,26 +76,39 @@ impl Deploy {
             .as_ref()
             .map(|path| fs::read(path).map_err(|source| Failure::File { path: path.clone(), source }));
         let artifact = artifact.transpose()?;
-        let deployments = self.what.deployments(api).await?;
+        let mut deployments = self.what.deployments();
+        for deployment in &mut deployments {
+            deployment.display_on_devportal = Some(!self.hide_on_devportal);
+            if deployment.vhost.is_none() {
+                let own = api.gateway(deployment.gateway_id).await?.value.vhost;
+                deployment.vhost = own.or_else(|| Some(VHOST_DEFAULT.to_owned()));
+            }
+        }
         if let Some(yaml) = artifact {
             api.put_api(*id, revision, yaml).await?;
         }
         let answer = api.deploy(*id, revision, &deployments).await?;
-        Ok(output.answer(&answer, |all, out| write(all, "Deployed to", out))?)
+        output.answer(&answer, |all, out| write(all, "Deployed to", out))?;
+        all_told(answer.value.iter().map(|one| &one.code))
     }
 }
 
 impl Undeploy {
     pub(super) async fn run(self, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
-        let deployments = self.what.deployments(api).await?;
+        let deployments = self.what.deployments();
         let answer = api.undeploy(self.what.api, &self.what.revision, &deployments).await?;
-        Ok(output.answer(&answer, |all, out| write(all, "Undeployed from", out))?)
+        output.answer(&answer, |all, out| write(all, "Undeployed from", out))?;
+        all_told(answer.value.iter().map(|one| &one.code))
     }
 }
 
 fn write(all: &[Deployed], what: &str, out: &mut dyn io::Write) -> io::Result<()> {
     for one in all {
-        writeln!(out, "✓ {what} gateway {}", printable(&one.gateway_id))?;
+        let id = printable(&one.gateway_id);
+        match &one.code {
+            Some(code) => writeln!(out, "✗ Gateway {id} was not told: {}", printable(code))?,
+            None => writeln!(out, "✓ {what} gateway {id}")?,
+        }
         for (name, value) in [("Deployment", &one.deployment_id), ("Event", &one.event_id), ("Status", &one.status)] {
             if let Some(value) = value {
                 writeln!(out, "  {name}: {}", printable(value))?;

@@ -37,6 +37,8 @@ pub(super) enum Failure {
     File { path: PathBuf, source: io::Error },
     #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
     Rejected { status: Option<u16>, code: String, detail: String },
+    #[error("{failed} of {total} gateways were not told")]
+    Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
     #[error("the server failed: {0}")]
@@ -49,12 +51,18 @@ impl Failure {
             Self::Config(_) => Exit::Config,
             Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
             Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
+            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
             Self::NoApiKey => Exit::Unauthorized,
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
             // A reader that went away (`gatecast listen | head`) has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Api(_) | Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Serve(_) => Exit::Failure,
+            Self::Api(_)
+            | Self::Link(_)
+            | Self::Client(_)
+            | Self::Output(_)
+            | Self::Serve(_)
+            | Self::Partial { .. } => Exit::Failure,
         }
     }
 
@@ -108,6 +116,8 @@ impl Failure {
                 return Some(format!("Try again in {} s.", wait.as_secs()));
             }
             Self::Api(ApiError::Strange(_)) => "Does --url name a gatecast server, and not something in front of it?",
+            Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
+            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
             Self::Rejected { status: Some(401 | 403) | None, .. } => {
                 "The key is wrong, revoked or expired. Make one: gatecast token create --gateway ID"
             }
@@ -115,6 +125,12 @@ impl Failure {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Fails if some of several gateways were not told.
+pub(super) fn all_told<'c>(codes: impl Iterator<Item = &'c Option<String>> + Clone) -> Result<(), Failure> {
+    let (failed, total) = (codes.clone().flatten().count(), codes.count());
+    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total }) }
 }
 
 fn write_problem(problem: &Problem, err: &mut dyn Write) -> io::Result<()> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::output::{Output, table};
 use super::printable::printable;
-use crate::client::api::{ApiClient, GatewayFilter, NewGateway, Page};
+use crate::client::api::{ApiClient, Gateway, GatewayFilter, NewGateway, Page};
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum GatewayCommand {
@@ -103,7 +103,7 @@ async fn create(args: Create, api: &ApiClient, output: &mut Output<'_>) -> Resul
         catch_up: args.catch_up,
     };
     let answer = api.create_gateway(&new).await?;
-    let words = |gateway: &crate::client::api::Gateway, out: &mut dyn io::Write| {
+    let words = |gateway: &Gateway, out: &mut dyn io::Write| {
         let id = printable(&gateway.id);
         writeln!(out, "✓ Registered gateway {}\n  ID: {id}", printable(&gateway.name))?;
         writeln!(out, "Next: gatecast token create --gateway {id}")
@@ -115,12 +115,13 @@ async fn list(args: List, api: &ApiClient, output: &mut Output<'_>) -> Result<()
     let filter = GatewayFilter { organization_id: args.organization, connected: args.connected };
     let answer = api.list_gateways(&filter, args.page.into()).await?;
     Ok(output.answer(&answer, |page, out| {
-        let row = |g: &'_ crate::client::api::Gateway| {
-            [g.id.clone(), g.name.clone(), g.display_name.clone(), g.organization_id.clone()]
+        let row = |g: &Gateway| {
+            let connections = g.connections.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            [g.id.clone(), g.name.clone(), g.display_name.clone(), g.organization_id.clone(), connections]
         };
         let rows: Vec<_> = page.list.iter().map(row).collect();
         let rows: Vec<Vec<&str>> = rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
-        table(out, &["ID", "NAME", "DISPLAY NAME", "ORGANIZATION"], &rows)?;
+        table(out, &["ID", "NAME", "DISPLAY NAME", "ORGANIZATION", "CONNECTIONS"], &rows)?;
         writeln!(out, "{} of {}", page.list.len(), page.pagination.total)
     })?)
 }

@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, all_told};
 use super::output::Output;
 use super::printable::printable;
-use crate::client::api::{ApiClient, NewEvent, PublishConditions, Targets};
+use crate::client::api::{ApiClient, NewEvent, Outcome, PublishConditions, Targets};
 
 /// The largest payload that is read, in bytes: that of the largest event a server can be configured for.
 const PAYLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -72,8 +72,20 @@ impl Publish {
             None => Targets::GatewayIds(self.gateway),
         };
         let answer = api.publish_to(&targets, &event, &conditions).await?;
-        Ok(output.answer(&answer, |json, out| writeln!(out, "{}", super::pretty::pretty(&json.to_string())))?)
+        output.answer(&answer, |all, out| write(&all.results, out))?;
+        all_told(answer.value.results.iter().map(|one| &one.code))
     }
+}
+
+fn write(all: &[Outcome], out: &mut dyn io::Write) -> io::Result<()> {
+    for one in all {
+        let id = printable(&one.gateway_id);
+        match &one.code {
+            Some(code) => writeln!(out, "✗ Not stored for gateway {id}: {}", printable(code))?,
+            None => writeln!(out, "✓ Stored {} for gateway {id}", printable(one.event_id.as_deref().unwrap_or("it")))?,
+        }
+    }
+    writeln!(out, "{} gateways", all.len())
 }
 
 fn payload(text: &str) -> Result<Box<RawValue>, Failure> {

@@ -140,6 +140,14 @@ async fn deploy_uploads_the_artifact_before_the_deployment() {
 }
 
 #[tokio::test]
+async fn undeploy_leaves_to_the_server_what_is_not_said() {
+    let args = ["undeploy", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    let (ran, asked) = with_server(&args, vec![("200 OK", format!(r#"[{{"gatewayId":"{GATEWAY}"}}]"#))]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(asked[0].ends_with(&format!(r#"[{{"revisionId":"r","gatewayId":"{GATEWAY}"}}]"#)), "{}", asked[0]);
+}
+
+#[tokio::test]
 async fn publish_chooses_its_call_by_its_targets() {
     let payload = ["--type", "t.x", "--payload", r#"{"n":1.50}"#];
     let one = [&["publish", "--gateway", GATEWAY, "--if-match", "6f3a9c21-1"], &payload[..]].concat();
@@ -150,7 +158,9 @@ async fn publish_chooses_its_call_by_its_targets() {
     assert!(asked[0].to_lowercase().contains("if-match: 6f3a9c21-1"));
     assert!(asked[0].ends_with(r#"{"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
     let all = [&["publish", "--all"], &payload[..]].concat();
-    let (_, asked) = with_server(&all, vec![("200 OK", "[]".into())]).await;
+    let results = format!(r#"{{"count":1,"results":[{{"gatewayId":"{GATEWAY}","code":"UNAVAILABLE"}}]}}"#);
+    let (ran, asked) = with_server(&all, vec![("200 OK", results)]).await;
+    assert!(ran.exit == Exit::Failure && ran.out.contains("UNAVAILABLE") && ran.err.contains("1 of 1"), "{}", ran.err);
     assert!(asked[0].ends_with(r#"{"targets":{"all":true},"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
 }
 

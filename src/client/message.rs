@@ -99,7 +99,13 @@ impl Message {
                 let millis = member("reconnectAfterMs").and_then(Value::as_u64);
                 Self::Goodbye { reconnect_after: millis.map(Duration::from_millis) }
             }
-            "error" => Self::Error { code: word("code"), detail: word("detail") },
+            "error" => {
+                let (code, detail) = (word("code"), word("detail"));
+                // The server may leave the words to the code.
+                let words = || code.to_ascii_lowercase().replace('_', " ");
+                let detail = if detail.is_empty() { words() } else { detail };
+                Self::Error { code, detail }
+            }
             _ => Self::Unknown,
         })
     }
@@ -123,6 +129,13 @@ mod tests {
         assert!(matches!(unsure, Ok(Message::Reset(Reset { lost: None, .. }))));
         assert!(matches!(Message::parse(r#"{"type":"new.thing"}"#), Ok(Message::Unknown)));
         assert!(Message::parse("[]").is_err() && Message::parse(r#"{"type":7}"#).is_err());
+    }
+
+    #[test]
+    fn an_error_without_words_is_told_by_its_code() {
+        let message = Message::parse(r#"{"type":"error","code":"TOKEN_REVOKED","payload":{"code":"TOKEN_REVOKED"}}"#);
+        let expected = Message::Error { code: "TOKEN_REVOKED".to_owned(), detail: "token revoked".to_owned() };
+        assert_eq!(message.unwrap(), expected);
     }
 
     #[test]

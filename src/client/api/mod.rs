@@ -19,8 +19,8 @@ use super::trouble::causes;
 use crate::config::AdminToken;
 pub use error::ApiError;
 pub use shapes::{
-    Answer, Deployed, Deployment, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewGateway, Page,
-    PublishConditions, Published, Stats, Targets, Token,
+    Answer, Deployed, Deployment, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewGateway, Outcome, Outcomes,
+    Page, PublishConditions, Published, Stats, Targets, Token,
 };
 
 /// One call, from the dial to the end of the answer.
@@ -164,7 +164,7 @@ impl ApiClient {
         targets: &Targets,
         event: &NewEvent,
         conditions: &PublishConditions,
-    ) -> Result<Answer<Value>, ApiError> {
+    ) -> Result<Answer<Outcomes>, ApiError> {
         #[derive(Serialize)]
         struct Body<'a> {
             targets: &'a Targets,

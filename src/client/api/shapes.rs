@@ -53,6 +53,8 @@ pub struct Gateway {
     pub vhost: Option<String>,
     /// When it was registered.
     pub created_at: Option<String>,
+    /// Connections that it holds now.
+    pub connections: Option<u64>,
 }
 
 /// Which gateways to list.
@@ -142,9 +144,11 @@ pub struct Deployment {
     /// The gateway.
     pub gateway_id: Uuid,
     /// The host name that the API is served under.
-    pub vhost: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<String>,
     /// Whether the developer portal shows it.
-    pub display_on_devportal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_on_devportal: Option<bool>,
 }
 
 /// What became of one [`Deployment`].
@@ -159,6 +163,8 @@ pub struct Deployed {
     pub event_id: Option<String>,
     /// How it stands.
     pub status: Option<String>,
+    /// Why the gateway could not be told.
+    pub code: Option<String>,
 }
 
 /// An event to be.
@@ -209,6 +215,28 @@ pub struct Published {
     pub correlation_id: Option<String>,
     /// Connections that it goes to now.
     pub connections: u64,
+}
+
+/// What became of an event that was published to several gateways.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Outcomes {
+    /// For each gateway.
+    pub results: Vec<Outcome>,
+}
+
+/// What became of it for one gateway: an event, or the code of an error.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Outcome {
+    /// The gateway.
+    pub gateway_id: String,
+    /// The stored event.
+    pub event_id: Option<String>,
+    /// Connections that it goes to now.
+    pub connections: Option<u64>,
+    /// Why it was not stored.
+    pub code: Option<String>,
 }
 
 /// Connections and deliveries.
