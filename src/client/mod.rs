@@ -1,9 +1,9 @@
 //! A client of gatecast for all three transports: it reconnects, resumes and falls back by itself.
 //!
 //! # Layout
-//! Start here: [`Client::next`] is a small state machine over a `Connection`, which `websocket`, `sse`
-//! and `long_poll` implement, and `attempt` opens. `backoff` and `picker` decide, purely, when and how to try again; `trouble` says what a
-//! failure means. [`api`] is the admin side, for the command line.
+//! Start here: [`Client::next`] is a small state machine over a `Connection`, which `websocket`, `sse` and `long_poll`
+//! implement and `attempt` opens. `backoff` and `picker` decide, purely, when and how to try again; `trouble` says what
+//! a failure means. [`api`] is the admin side, for the command line.
 //!
 //! # What holds
 //! - The cursor moves to an event when [`Client::next`] hands it out, never before; a reconnect resumes from there.
