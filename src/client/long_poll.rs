@@ -132,7 +132,7 @@ impl Template {
 }
 
 async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
-    let response = request.send().await.map_err(|e| Trouble::Lost(causes(&e)))?;
+    let response = request.send().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))?;
     match response.status() {
         StatusCode::OK => Reply::parse(&body(response).await?),
         StatusCode::NO_CONTENT => {
@@ -145,7 +145,7 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
 
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))? {
         if body.len() + chunk.len() > EVENT_BYTES_MAX {
             return Err(Trouble::Lost(format!("the reply has more than {EVENT_BYTES_MAX} bytes")));
         }
