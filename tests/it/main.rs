@@ -1,12 +1,15 @@
 //! Black box: a real server on real sockets and, unless a test says otherwise, a real disk.
 //!
-//! New tests go to the module of their theme; what they share stands in `app.rs` (a server in this process) and
-//! `wire.rs` (clients that read bytes as they come).
+//! New tests go to the module of their theme; what they share stands in `app.rs` (a server in this process),
+//! `process.rs` (the binary), `platform.rs` (calls to its API) and `wire.rs` (clients that read bytes as they come).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod app;
 mod architecture;
+mod crash;
 mod order;
+mod platform;
+mod process;
 mod quickstart;
 mod streams;
 mod tls;
