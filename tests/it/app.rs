@@ -43,7 +43,8 @@ impl App {
         env.push(("GATECAST_LISTEN".into(), "127.0.0.1:0".into()));
         env.push(("GATECAST_DATA_DIR".into(), data.path().into()));
         let admin = settings.iter().find(|(name, _)| *name == "GATECAST_ADMIN_TOKEN").map(|(_, token)| (*token).to_owned());
-        let sources = Sources { dev: admin.is_none(), env, ..Sources::default() };
+        let dev = !settings.iter().any(|(name, _)| *name == "GATECAST_TLS_CERT");
+        let sources = Sources { dev, env, ..Sources::default() };
         let config = config::load(sources, &|path| Err(format!("{path}: no files here"))).unwrap().config;
         let server = loop {
             match Server::start(&config).await {

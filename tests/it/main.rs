@@ -6,11 +6,14 @@
 
 mod app;
 mod architecture;
+mod cli;
 mod crash;
+mod listen;
 mod order;
 mod platform;
 mod process;
 mod quickstart;
+mod serve;
 mod streams;
 mod tls;
 mod wire;

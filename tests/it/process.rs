@@ -46,7 +46,7 @@ impl Lines {
                 return found;
             }
         }
-        panic!("not among {:#?}", self.all())
+        panic!("not among all there is: {:#?}", self.all())
     }
 
     /// Waits for a line that contains `part`, and returns it.
@@ -144,4 +144,19 @@ impl Served {
             .await;
         Self { process, platform: Platform::new(address) }
     }
+}
+
+/// What a command that ends by itself said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) exit: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(args: &[&str], settings: &[(&str, &str)]) -> Said {
+    let output = timeout(PATIENCE, gatecast(args, settings).kill_on_drop(true).output()).await.expect("it ends").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { exit: output.status.code().expect("no signal"), out: text(output.stdout), err: text(output.stderr) }
 }
