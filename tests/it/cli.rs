@@ -224,3 +224,17 @@ async fn events_are_published_to_one_several_and_all_and_stats_count_them() {
     let words = words_of(&app, &["stats", "--gateway", &other]).await;
     assert!(words.contains("Connections: 0") && words.contains("Failed deliveries: 3"), "{words}");
 }
+
+#[tokio::test]
+async fn a_token_or_payload_that_begins_with_a_hyphen_is_a_value() {
+    let app = App::with(&[("GATECAST_ADMIN_TOKEN", "-an-admin-token-for-tests")]).await;
+    let gateway = app.register("one").await;
+    // One in 64 tokens begins so.
+    let refused = at(&app, &["listen", "--api-key", "-DgqzePBJTMD8iElVH-q4_hc3IWZE87PgBqfzS_qPAx"]).await;
+    assert_eq!(refused.exit, 77, "{refused:?}");
+    assert_eq!(at(&app, &["--admin-token", "-an-admin-token-for-tests", "stats"]).await.exit, 0);
+    let id = gateway.id.to_string();
+    let event = ["publish", "--gateway", &id, "--type", "no.such.type", "--payload", "-1", "--correlation-id", "-c", "--key", "-k", "--idempotency-key", "-i"];
+    let published = at(&app, &[&["--admin-token", "-an-admin-token-for-tests"], &event[..]].concat()).await;
+    assert!(published.exit == 65 && published.err.contains("UNKNOWN_EVENT_TYPE"), "{published:?}");
+}
