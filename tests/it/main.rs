@@ -6,6 +6,7 @@
 
 mod app;
 mod architecture;
+mod bad_input;
 mod cli;
 mod crash;
 mod listen;
@@ -13,7 +14,9 @@ mod order;
 mod platform;
 mod process;
 mod quickstart;
+mod refusals;
 mod serve;
+mod stats;
 mod streams;
 mod tls;
 mod wire;
