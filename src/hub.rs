@@ -80,8 +80,8 @@ impl Hub {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let directory = Arc::new(Directory::open(stores.directory).await?);
-        let deliveries = Deliveries::open(stores.events, clock.clone(), DeliveryLimits::default()).await?;
+        let directory = Arc::new(Directory::open(stores.directory_records).await?);
+        let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let registry = Registry::new(limits.capacity);
         let timing = Timing::new(limits.life_limit);

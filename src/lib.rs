@@ -17,6 +17,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod config;
 mod control;
 pub mod envelope;
 pub mod event_types;
@@ -29,5 +30,6 @@ pub mod pacing;
 pub mod proxies;
 pub mod publish;
 pub mod registry;
+pub mod server;
 pub mod session;
 pub mod tail;

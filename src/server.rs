@@ -193,9 +193,7 @@ async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>
     match config.store {
         StoreKind::Memory => Ok(gatecast_storage::open_memory(retention, clock, follower)),
         StoreKind::Sled => {
-            let data_dir = config.data_dir.clone();
-            let open = move || gatecast_storage::open_sled(&data_dir, retention, clock, follower);
-            tokio::task::spawn_blocking(open).await.unwrap_or(Err(StoreError::Closed))
+            gatecast_storage::open_sled(&config.data_dir, retention, clock, follower).await
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every wait on a peer has a deadline: the TLS handshake, a request's head (and the pause before it), an HTTP/2
 //! connection without a stream, unacknowledged bytes (`TCP_USER_TIMEOUT`). A connection may hold 64 KiB in each
-//! direction in user space.
+//! direction in user space. A transport whose peer does not read what it has to end severs the socket ([`Sever`]).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use gatecast_transports::ConnInfo;
+use gatecast_transports::{ConnInfo, Sever};
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
@@ -84,7 +84,8 @@ pub(super) async fn serve(
     drain: CancellationToken,
     socket: Option<OwnedSemaphorePermit>,
 ) {
-    let requests = Requests { routes, info: Arc::new(ConnInfo { peer }), in_flight: Arc::default() };
+    let requests =
+        Requests { routes, info: Arc::new(ConnInfo { peer }), sever: Sever::new(), in_flight: Arc::default() };
     let Some(tls) = tls else {
         return Box::pin(serve_http1(stream, requests, drain, socket)).await;
     };
@@ -105,6 +106,7 @@ async fn serve_http1<I>(stream: I, requests: Requests, drain: CancellationToken,
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let sever = requests.sever.clone();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -115,9 +117,10 @@ where
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
+        () = sever.severed() => Ok(()),
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! { biased; ended = connection => ended, () = sever.severed() => Ok(()) }
         }
     };
     if let Err(error) = ended {
@@ -129,7 +132,7 @@ async fn serve_http2<I>(stream: I, requests: Requests, drain: CancellationToken,
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let in_flight = requests.in_flight.clone();
+    let (sever, in_flight) = (requests.sever.clone(), requests.in_flight.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_EVERY)
@@ -142,9 +145,10 @@ where
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
+        () = sever.severed() => Ok(()),
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! { biased; ended = connection => ended, () = sever.severed() => Ok(()) }
         }
         () = in_flight.idle_for(IDLE_TIMEOUT) => {
             connection.as_mut().graceful_shutdown();
@@ -160,6 +164,7 @@ where
 struct Requests {
     routes: BoxedFilter<(warp::reply::Response,)>,
     info: Arc<ConnInfo>,
+    sever: Sever,
     in_flight: Arc<InFlight>,
 }
 
@@ -170,6 +175,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.info.clone());
+        request.extensions_mut().insert(self.sever.clone());
         let counted = InFlight::enter(&self.in_flight);
         let response = warp::service(self.routes.clone()).call(request);
         Box::pin(async move { Ok(response.await?.map(|body| Counted { body, _counted: counted })) })

@@ -62,6 +62,17 @@ impl Epoch {
         let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
         Self(u32::from_be_bytes([a, b, c, d]))
     }
+
+    /// A random epoch that is not in use: among 100,000 logs two would otherwise share one as likely as not.
+    #[must_use]
+    pub fn unused(is_used: impl Fn(Self) -> bool) -> Self {
+        loop {
+            let epoch = Self::random();
+            if !is_used(epoch) {
+                return epoch;
+            }
+        }
+    }
 }
 
 impl fmt::Display for Epoch {

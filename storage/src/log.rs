@@ -225,6 +225,13 @@ pub trait EventLog: Send + Sync {
     /// [`LogError::Store`] if the store cannot be read or written now.
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError>;
 
+    /// The gateway whose log has this epoch now; `None` for an epoch that is over or never was. Two logs of one store
+    /// never have the same epoch.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be read now.
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError>;
+
     /// Drops the log of a gateway: its entries and its epoch. A later log of the same gateway has a new epoch.
     ///
     /// # Errors

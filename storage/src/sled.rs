@@ -5,7 +5,7 @@
 //! - `<data>/events`: logs and failed deliveries. One that does not open is renamed to `events.damaged-<time>` and a
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`], since nothing else holds what it holds.
-//! - One tree a database. Keys by first byte: `V` format, `H` heads of logs, `R` entries (gateway 16 bytes, epoch 4,
+//! - One tree a database. Keys by first byte: `V` format, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
 //!   position 8), `F` forgotten logs whose rows are being deleted, and the lower-case tags of [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.

@@ -8,6 +8,8 @@
 //! Per idle connection: one task, a 1 KiB read buffer, no write buffer (DESIGN.md § 8).
 
 mod connection;
+#[cfg(all(test, feature = "contract"))]
+mod hostile;
 mod inbound;
 mod outbox;
 mod upgrade;

@@ -1,4 +1,5 @@
 //! What only the WebSocket transport promises: RFC 6455, and what hostile peers get.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 use gatecast_transports::contract::cases::stage;
 use gatecast_transports::contract::client::{Client, Got};

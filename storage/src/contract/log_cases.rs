@@ -134,6 +134,22 @@ pub async fn a_forgotten_log_starts_anew(host: &dyn LogHost) {
     assert_eq!(rig.held(neighbour).await, [(1, "kept".to_owned())]);
 }
 
+/// Also over a reopen; an epoch that never was has none.
+pub async fn an_epoch_has_its_owner_until_it_is_over(host: &dyn LogHost) {
+    let (mut rig, logs) = (Rig::open(host, ROOMY).await, [gateway(), gateway()]);
+    let first = rig.append(logs[0], "x").await.epoch;
+    let second = rig.log().bounds(logs[1]).await.unwrap().epoch;
+    rig.reopen().await;
+    assert_eq!(rig.log().owner_of(first).await.unwrap(), Some(logs[0]));
+    assert_eq!(rig.log().owner_of(second).await.unwrap(), Some(logs[1]));
+    let never = Epoch::unused(|epoch| epoch == first || epoch == second);
+    assert_eq!(rig.log().owner_of(never).await.unwrap(), None);
+    rig.log().forget(logs[0]).await.unwrap();
+    let third = rig.append(logs[0], "x").await.epoch;
+    assert_eq!(rig.log().owner_of(first).await.unwrap(), None);
+    assert_eq!(rig.log().owner_of(third).await.unwrap(), Some(logs[0]));
+}
+
 /// With epoch, bounds, times and keys; positions go on.
 pub async fn answered_entries_survive_a_reopen(host: &dyn LogHost) {
     let (mut rig, logs) = (Rig::open(host, ROOMY).await, [gateway(), gateway()]);

@@ -29,7 +29,7 @@ async fn check(rig: &Rig<'_>, of: GatewayId, oldest: u64, newest: u64, bytes: u6
 /// Far beyond the point where an engine deletes rows.
 pub async fn the_count_is_bounded_exactly(host: &dyn LogHost) {
     let (rig, of) = (Rig::open(host, Retention { max_events: 5, ..ROOMY }).await, gateway());
-    for seq in 1..=40 {
+    for seq in 1..=40_u64 {
         rig.append(of, "xxx").await;
         check(&rig, of, seq.saturating_sub(4).max(1), seq, 3 * seq.min(5)).await;
     }

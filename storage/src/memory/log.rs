@@ -13,27 +13,38 @@ pub struct MemoryLog {
     retention: Retention,
     clock: Arc<dyn Clock>,
     follower: Arc<dyn Follower>,
-    rings: Mutex<HashMap<GatewayId, Ring>>,
+    logs: Mutex<Logs>,
+}
+
+#[derive(Default)]
+struct Logs {
+    rings: HashMap<GatewayId, Ring>,
+    owners: HashMap<Epoch, GatewayId>,
 }
 
 impl MemoryLog {
     /// Empty logs.
     #[must_use]
     pub fn new(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Self {
-        Self { retention, clock, follower, rings: Mutex::default() }
+        Self { retention, clock, follower, logs: Mutex::default() }
     }
 
     /// Runs `work` on a gateway's ring, creating it if there is none, after letting go of what is too old.
     fn with_ring<T>(&self, gateway: GatewayId, work: impl FnOnce(&mut Ring) -> T) -> T {
-        let mut rings = self.rings();
-        let ring = rings.entry(gateway).or_insert_with(Ring::new);
+        let mut logs = self.logs();
+        let Logs { rings, owners } = &mut *logs;
+        let ring = rings.entry(gateway).or_insert_with(|| {
+            let epoch = Epoch::unused(|epoch| owners.contains_key(&epoch));
+            owners.insert(epoch, gateway);
+            Ring::new(epoch)
+        });
         ring.trim(&self.retention, self.clock.now());
         work(ring)
     }
 
     /// A poisoned lock is used on: only the follower can panic under it, and it is told last.
-    fn rings(&self) -> MutexGuard<'_, HashMap<GatewayId, Ring>> {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn logs(&self) -> MutexGuard<'_, Logs> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,8 +73,15 @@ impl EventLog for MemoryLog {
         Ok(self.with_ring(of, |ring| ring.bounds()))
     }
 
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        Ok(self.logs().owners.get(&epoch).copied())
+    }
+
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
-        self.rings().remove(&gateway);
+        let mut logs = self.logs();
+        if let Some(ring) = logs.rings.remove(&gateway) {
+            logs.owners.remove(&ring.epoch);
+        }
         Ok(())
     }
 
@@ -80,8 +98,8 @@ struct Ring {
 }
 
 impl Ring {
-    fn new() -> Self {
-        Self { epoch: Epoch::random(), newest: Seq(0), bytes: 0, entries: VecDeque::new() }
+    fn new(epoch: Epoch) -> Self {
+        Self { epoch, newest: Seq(0), bytes: 0, entries: VecDeque::new() }
     }
 
     fn bounds(&self) -> Bounds {

@@ -158,6 +158,7 @@ impl<'a> Batch<'a> {
         let Some(head) = known else { return Ok(()) };
         let mut rows = ::sled::Batch::default();
         rows.remove(&keys::head(gateway));
+        rows.remove(&keys::owner(head.epoch));
         rows.insert(&keys::forgotten(gateway, head.epoch), &[]);
         self.needs_sync = true;
         self.shared.db.apply(rows)?;
@@ -193,9 +194,23 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        let ring = Ring::new(Epoch::random());
+        self.create(of)
+    }
+
+    /// Head and owner in one commit, with an epoch that no log has and whose leftovers are not still being deleted.
+    fn create(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
+        let db = &self.shared.db;
+        // A failed look-up counts as "not in use": the write below then fails as well.
+        let is_used = |epoch| {
+            let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some());
+            taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
+        };
+        let ring = Ring::new(Epoch::unused(is_used));
+        let mut rows = ::sled::Batch::default();
+        rows.insert(&keys::head(of), &ring.head.encode());
+        rows.insert(&keys::owner(ring.head.epoch), of.0.as_bytes());
         self.needs_sync = true;
-        self.shared.db.put(&keys::head(of), &ring.head.encode())?;
+        db.apply(rows)?;
         self.rings.insert(of, Some(ring));
         Ok(ring)
     }

@@ -79,6 +79,13 @@ impl Database {
         self.get(&keys::head(gateway))?.map(|row| Head::decode(&row)).transpose()
     }
 
+    /// The gateway whose log has the epoch.
+    pub(super) fn owner(&self, epoch: Epoch) -> Result<Option<GatewayId>, StoreError> {
+        let Some(row) = self.get(&keys::owner(epoch))? else { return Ok(None) };
+        let owner = uuid::Uuid::from_slice(&row).map_err(|e| StoreError::Malformed(format!("an owner: {e}")))?;
+        Ok(Some(GatewayId(owner)))
+    }
+
     /// Position and end offset of the last row at or after the floor.
     pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
         let last = self.tree.range(span(of, head.epoch, head.floor, Seq(u64::MAX))).next_back();

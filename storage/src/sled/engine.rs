@@ -19,7 +19,7 @@ const QUEUE_JOBS_MAX: usize = 4_096;
 /// Bytes of entries and rows that wait for the committer; one larger than all of it takes all of it.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a job waits for room in a full queue before it is refused with [`StoreError::Overloaded`].
-const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(super) const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Reads on blocking threads at once; more would only wait for the same disk, each with a thread of its own.
 const READS_AT_ONCE_MAX: usize = 16;
 

@@ -10,6 +10,16 @@ const HEAD: u8 = b'H';
 /// Entries: this byte, the gateway, the epoch, the position.
 const ENTRY: u8 = b'R';
 
+/// Owners of epochs: this byte, the epoch; the row is the gateway's 16 bytes.
+const OWNER: u8 = b'O';
+
+/// Where the owner of an epoch is: 5 bytes.
+pub(super) fn owner(epoch: Epoch) -> [u8; 5] {
+    let mut key = [OWNER; 5];
+    key[1..].copy_from_slice(&epoch.0.to_be_bytes());
+    key
+}
+
 /// Where a log's [`Head`](super::row::Head) is: 17 bytes.
 pub(super) fn head(gateway: GatewayId) -> [u8; 17] {
     let mut key = [HEAD; 17];

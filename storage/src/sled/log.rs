@@ -7,7 +7,7 @@ use super::committer::Shared;
 use super::engine::Engine;
 use super::job::Job;
 use super::ring::Ring;
-use crate::ids::{Cursor, GatewayId, Seq};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Budget, Draft, EventLog, LogError, Page};
 use crate::records::StoreError;
 
@@ -66,6 +66,10 @@ impl EventLog for SledLog {
             return Ok(ring.bounds());
         }
         Ok(self.engine.blocking(move |shared| shared.settled(of, ring)).await?.bounds())
+    }
+
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        Ok(self.engine.blocking(move |shared| shared.db.owner(epoch)).await?)
     }
 
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {

@@ -15,6 +15,8 @@ use crate::records::StoreError;
 
 /// The layout that this version writes.
 const FORMAT_VERSION: &[u8] = &[1];
+/// The file in a database's directory that says that its format row was written.
+const MARKER: &str = "created";
 /// How often a database locked by a closing thread of our own process is tried again.
 const OPEN_TRIES_MAX: u32 = 100;
 /// Between two of these tries.
@@ -34,7 +36,7 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
             let tree = config.open().map_err(|error| judge(path, error))?;
             let db = Database::new(tree, path, Arc::clone(&lock)).map_err(failed)?;
-            check_format(&db).map_err(|error| rejudge(path, error))?;
+            check_format(&db, path).map_err(|error| rejudge(path, error))?;
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;
@@ -79,12 +81,21 @@ pub(super) fn open_or_set_aside(
     }
 }
 
-fn check_format(db: &Database) -> Result<(), StoreError> {
+/// sled opens a file of which it understands nothing as an empty database. So a file beside it says that there was one,
+/// and a database without its format row is then a damaged one.
+fn check_format(db: &Database, path: &Path) -> Result<(), StoreError> {
+    let marker = path.join(MARKER);
     match db.get(keys::FORMAT)? {
-        None => db.put(keys::FORMAT, FORMAT_VERSION),
-        Some(version) if version == FORMAT_VERSION => Ok(()),
-        Some(version) => Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
+        Some(version) if version == FORMAT_VERSION => {}
+        Some(version) => return Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
+        None if marker.exists() => return Err(damaged(path, "its rows are lost".to_owned())),
+        None => {
+            db.put(keys::FORMAT, FORMAT_VERSION)?;
+            db.sync()?;
+        }
     }
+    // Durable with the directory, which is synced next.
+    if marker.exists() { Ok(()) } else { File::create(marker).map(drop).map_err(failed) }
 }
 
 /// A file name survives power loss only when its directory is synced.

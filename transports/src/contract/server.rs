@@ -1,12 +1,13 @@
-//! A loopback HTTP/1.1 server over a transport's routes.
+//! A loopback server over a transport's routes: HTTP/1.1, or HTTP/2 with prior knowledge.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -27,14 +28,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a transport whose gate is `script`.
+    /// Serves a transport whose gate is `script`, over HTTP/1.1.
     pub async fn start(transport: &dyn Transport, script: &Script) -> Self {
+        Self::start_version(transport, script, http::Version::HTTP_11).await
+    }
+
+    /// The same over HTTP/2 (`version` is `HTTP_2`).
+    pub async fn start_version(transport: &dyn Transport, script: &Script, version: http::Version) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let routes = transport.routes(Arc::new(script.clone()));
         let accepting = tokio::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
-                drop(tokio::spawn(serve(socket, peer, routes.clone())));
+                drop(tokio::spawn(serve(socket, peer, routes.clone(), version)));
             }
         });
         Self { addr, accepting }
@@ -49,7 +55,7 @@ impl Drop for Server {
 
 /// What the accept loop of a real server does too: facts about the socket into the request, and an end to it when a
 /// transport says so.
-async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Response,)>) {
+async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Response,)>, version: http::Version) {
     let (info, sever) = (Arc::new(ConnInfo { peer }), Sever::new());
     let inserted = sever.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -58,12 +64,18 @@ async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Respons
         let answer = TowerToHyperService::new(warp::service(routes.clone())).call(request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    let connection = builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(TokioIo::new(socket), service);
+    let io = TokioIo::new(socket);
+    let connection: BoxFuture<'_, hyper::Result<()>> = if version == http::Version::HTTP_2 {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        Box::pin(builder.serve_connection(io, service))
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        Box::pin(builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(io, service).with_upgrades())
+    };
     tokio::select! {
         biased;
         () = sever.severed() => {}
-        _ = connection.with_upgrades() => {}
+        _ = connection => {}
     }
 }
 

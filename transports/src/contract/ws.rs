@@ -48,9 +48,8 @@ impl WsClient {
     /// Reads up to the close frame and gives its code; `None` if the stream ends without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {
-            match self.frame().await? {
-                WsFrame { first: 0x88, payload } => return code(&payload),
-                _ => {}
+            if let WsFrame { first: 0x88, payload } = self.frame().await? {
+                return code(&payload);
             }
         }
     }

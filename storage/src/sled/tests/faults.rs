@@ -1,1 +1,295 @@
+//! What the engine does when the disk, or what is on it, is not as it should be.
 
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
+
+use tempfile::TempDir;
+
+use crate::clock::{Clock, ManualClock};
+use crate::contract::{ALL, Ear, ROOMY, gateway, texts};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
+use crate::log::{Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+use crate::records::{Change, Durability, Records, StoreError, Table};
+use crate::sled::engine::Engine;
+use crate::sled::lock::DataLock;
+use crate::sled::{SledLog, SledRecords, keys, open, open_sled};
+use crate::stores::Stores;
+
+const SMALL: Retention = Retention { max_events: 100, ..ROOMY };
+
+fn engine(data: &Path, retention: Retention, follower: Arc<dyn Follower>) -> Arc<Engine> {
+    let lock = Arc::new(DataLock::take(data).unwrap());
+    let db = open::open(&data.join("events"), 1 << 20, lock).unwrap();
+    Arc::new(Engine::start("test", db, retention, Arc::new(ManualClock::default()), follower).unwrap())
+}
+
+async fn stores(data: &Path) -> Result<Stores, StoreError> {
+    open_sled(data, SMALL, Arc::new(ManualClock::default()), Arc::new(NoFollower)).await
+}
+
+fn draft(body: &str) -> Draft {
+    Draft { at: ManualClock::default().now(), key: None, body: body.to_owned().into(), expect: None }
+}
+
+fn rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {
+    engine.shared.db.fronts(of, epoch, Seq(0), Seq(u64::MAX)).count()
+}
+
+/// Sweeps run between batches, so enough batches see them done.
+async fn rows_come_down_to(engine: &Arc<Engine>, of: GatewayId, epoch: Epoch, max: usize) {
+    let log = SledLog::new(Arc::clone(engine));
+    for _ in 0..1_000 {
+        if rows(engine, of, epoch) <= max {
+            return;
+        }
+        log.flush().await.unwrap();
+    }
+    panic!("{} rows are left", rows(engine, of, epoch));
+}
+
+#[tokio::test]
+async fn a_failed_sync_poisons_the_engine_and_shows_nothing() {
+    let (data, ear, of) = (TempDir::new().unwrap(), Arc::new(Ear::default()), gateway());
+    let engine = engine(data.path(), ROOMY, Arc::clone(&ear) as Arc<dyn Follower>);
+    let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
+    let first = log.append(of, draft("first")).await.unwrap();
+
+    engine.shared.db.fail_sync.store(true, Ordering::SeqCst);
+    let refused = |result| matches!(result, Err(LogError::Store(StoreError::Poisoned)));
+    assert!(refused(log.append(of, draft("lost")).await));
+    engine.shared.db.fail_sync.store(false, Ordering::SeqCst);
+    assert!(refused(log.append(of, draft("refused")).await), "it does not guess what is on disk");
+    assert!(matches!(log.flush().await, Err(LogError::Store(StoreError::Poisoned))));
+    assert!(matches!(log.forget(of).await, Err(LogError::Store(StoreError::Poisoned))));
+    let change = Change { table: Table::Meta, key: "k".into(), row: None };
+    assert!(matches!(records.commit(vec![change], Durability::Lazy).await, Err(StoreError::Poisoned)));
+
+    let start = Cursor { seq: Seq(0), ..first };
+    assert_eq!(texts(log.read(of, start, ALL).await.unwrap()), [(1, "first".to_owned())]);
+    assert_eq!(log.bounds(of).await.unwrap().head(), first);
+    assert_eq!(ear.heard(of).len(), 1);
+}
+
+#[tokio::test]
+async fn rows_on_disk_are_bounded_by_the_retention_and_its_slack() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut epoch = Epoch(0);
+    for _ in 0..1_000 {
+        epoch = log.append(of, draft("x")).await.unwrap().epoch;
+    }
+    rows_come_down_to(&engine, of, epoch, 100 + 100 / 8).await;
+    assert_eq!(log.bounds(of).await.unwrap().events(), 100);
+}
+
+#[tokio::test]
+async fn rows_on_disk_are_bounded_by_bytes() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), Retention { max_bytes: 10_000, ..ROOMY }, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut epoch = Epoch(0);
+    for _ in 0..300 {
+        epoch = log.append(of, draft(&"x".repeat(1_000))).await.unwrap().epoch;
+    }
+    rows_come_down_to(&engine, of, epoch, 12).await;
+    assert_eq!(log.bounds(of).await.unwrap().bytes, 10_000);
+}
+
+#[tokio::test]
+async fn a_forgotten_log_frees_its_rows_also_when_the_process_ends_before() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let mut epochs = Vec::new();
+    {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        for body in ["a", "b"] {
+            let mut last = None;
+            for _ in 0..700 {
+                last = Some(log.append(of, draft(body)).await.unwrap());
+            }
+            epochs.push(last.unwrap().epoch);
+            log.forget(of).await.unwrap();
+        }
+        rows_come_down_to(&engine, of, epochs[0], 0).await;
+    }
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    rows_come_down_to(&engine, of, epochs[1], 0).await;
+    SledLog::new(Arc::clone(&engine)).flush().await.unwrap();
+    assert_eq!(engine.shared.db.prefix(&keys::ALL_FORGOTTEN).count(), 0);
+}
+
+#[tokio::test]
+async fn rows_below_the_floor_are_neither_seen_nor_kept() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let (epoch, bounds);
+    {
+        let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        for _ in 0..150 {
+            log.append(of, draft("x")).await.unwrap();
+        }
+        bounds = log.bounds(of).await.unwrap();
+        epoch = bounds.epoch;
+        rows_come_down_to(&engine, of, epoch, 112).await;
+        // What a crash amid a sweep may leave.
+        let stray = Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, body: "stray".into() };
+        let row = crate::sled::row::encode_entry(&stray, 3);
+        engine.shared.db.put(&keys::entry(of, epoch, stray.seq), &row).unwrap();
+    }
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    assert_eq!(log.bounds(of).await.unwrap(), bounds);
+    let page = log.read(of, Cursor { epoch, seq: Seq(2) }, ALL).await.unwrap();
+    assert_eq!(page, Page::Truncated { oldest: bounds.oldest });
+    log.flush().await.unwrap();
+    log.flush().await.unwrap();
+    assert_eq!(engine.shared.db.front(of, epoch, Seq(3)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_hole_is_told_as_truncation_and_never_skipped() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut head = None;
+    for number in 1..=9 {
+        head = Some(log.append(of, draft(&number.to_string())).await.unwrap());
+    }
+    let epoch = head.unwrap().epoch;
+    for hole in [4, 5] {
+        engine.shared.db.remove(&keys::entry(of, epoch, Seq(hole))).unwrap();
+    }
+    let after = async |seq| log.read(of, Cursor { epoch, seq: Seq(seq) }, ALL).await.unwrap();
+    assert_eq!(texts(after(0).await).len(), 3, "up to the hole");
+    assert_eq!(after(3).await, Page::Truncated { oldest: Seq(6) });
+    assert_eq!(log.bounds(of).await.unwrap().oldest, Seq(6));
+    assert_eq!(after(0).await, Page::Truncated { oldest: Seq(6) });
+    assert_eq!(texts(after(5).await).len(), 4);
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_not_taken_for_damage() {
+    let data = TempDir::new().unwrap();
+    let open = stores(data.path()).await.unwrap();
+    let second = stores(data.path()).await.err().unwrap();
+    assert!(matches!(second, StoreError::InUse(_)), "{second:?}");
+    assert_eq!(set_aside(data.path()), 0);
+    drop(open);
+    stores(data.path()).await.unwrap();
+}
+
+fn set_aside(data: &Path) -> usize {
+    let names = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("events.damaged-")).count()
+}
+
+/// Opens the stores once, writes something to both, and closes them.
+async fn fill(data: &Path, of: GatewayId) -> Cursor {
+    let stores = stores(data).await.unwrap();
+    let row = Some("row".into());
+    let change = Change { table: Table::Gateways, key: "g".into(), row };
+    stores.directory_records.commit(vec![change], Durability::Synced).await.unwrap();
+    let mut head = stores.log.append(of, draft("x")).await.unwrap();
+    for _ in 0..200 {
+        head = stores.log.append(of, draft(&"x".repeat(500))).await.unwrap();
+    }
+    head
+}
+
+/// Flips bits in every byte.
+fn garble(file: &Path) {
+    let bytes: Vec<u8> = fs::read(file).unwrap().into_iter().map(|byte| byte ^ 0x5a).collect();
+    fs::write(file, bytes).unwrap();
+}
+
+fn garble_all(database: &Path) {
+    for entry in fs::read_dir(database).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.file_name().unwrap() != "conf" && path.file_name().unwrap() != "created" {
+            garble(&path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn damaged_events_are_set_aside_and_every_log_starts_anew() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let before = fill(data.path(), of).await;
+    let log = data.path().join("events/db");
+    let short = fs::metadata(&log).unwrap().len() - 4_096;
+    fs::File::options().write(true).open(&log).unwrap().set_len(short).unwrap();
+
+    let stores = stores(data.path()).await.unwrap();
+    assert_eq!(set_aside(data.path()), 1);
+    let page = stores.log.read(of, before, ALL).await.unwrap();
+    assert!(matches!(page, Page::WrongEpoch { now } if now != before.epoch));
+    assert_eq!(stores.log.append(of, draft("x")).await.unwrap().seq, Seq(1));
+    assert_eq!(stores.directory_records.get(Table::Gateways, b"g").await.unwrap().unwrap(), "row");
+}
+
+#[tokio::test]
+async fn events_of_which_nothing_is_readable_are_set_aside() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let before = fill(data.path(), of).await;
+    garble_all(&data.path().join("events"));
+    let stores = stores(data.path()).await.unwrap();
+    assert_eq!(set_aside(data.path()), 1);
+    assert_ne!(stores.log.bounds(of).await.unwrap().epoch, before.epoch);
+}
+
+#[tokio::test]
+async fn a_damaged_directory_refuses_to_start_and_leaves_the_events_alone() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    fill(data.path(), of).await;
+    garble_all(&data.path().join("directory"));
+    let error = stores(data.path()).await.err().unwrap();
+    assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with("directory")), "{error:?}");
+    assert_eq!(set_aside(data.path()), 0);
+}
+
+#[tokio::test]
+async fn a_store_of_a_later_format_is_neither_read_nor_set_aside() {
+    let data = TempDir::new().unwrap();
+    engine(data.path(), ROOMY, Arc::new(NoFollower)).shared.db.put(keys::FORMAT, &[2]).unwrap();
+    let error = stores(data.path()).await.err().unwrap();
+    assert!(matches!(error, StoreError::Malformed(_)), "{error:?}");
+    assert_eq!(set_aside(data.path()), 0);
+}
+
+/// Holds up the committer until it is let go.
+struct Gate(Mutex<mpsc::Receiver<()>>);
+
+impl Follower for Gate {
+    fn appended(&self, _: GatewayId, _: Epoch, _: &[Entry]) {
+        // The sender is gone once all may pass.
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_to_a_stuck_store_are_refused_after_a_deadline() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let (open_gate, gate) = mpsc::channel();
+    let log = Arc::new(SledLog::new(engine(data.path(), ROOMY, Arc::new(Gate(Mutex::new(gate))))));
+    let appends = (0..8_000).map(|_| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move { log.append(of, draft("x")).await })
+    });
+    let (mut stored, mut refused) = (Vec::new(), 0);
+    let appends: Vec<_> = appends.collect();
+    // Time is paused: it jumps to the deadline once all appends wait.
+    tokio::time::sleep(crate::sled::engine::QUEUE_WAIT_MAX * 2).await;
+    drop(open_gate);
+    for append in appends {
+        match append.await.unwrap() {
+            Ok(cursor) => stored.push(cursor.seq.0),
+            Err(LogError::Store(StoreError::Overloaded)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0 && stored.len() >= 4_096, "{} stored, {refused} refused", stored.len());
+    assert_eq!(log.bounds(of).await.unwrap().events(), stored.len() as u64);
+}

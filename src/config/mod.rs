@@ -1,0 +1,141 @@
+//! Configuration in two steps: [`RawConfig`] is what was written, [`Config`] is what holds.
+//!
+//! Flags win over the environment, the environment over a file, a file over defaults. Every value is bounded, 0 never
+//! means unlimited, and all faults are reported at once (exit code [`EXIT_CONFIG`]). Nothing here reads the process
+//! environment or the disk: `main` hands both in.
+//!
+//! # Layout
+//! [`setting`] lists every setting; `raw` joins the sources; `check` types and bounds them; [`report`] shows them.
+
+mod admin_token;
+mod byte_size;
+mod check;
+mod fault;
+mod file;
+mod log_filter;
+mod nearest;
+mod raw;
+pub mod report;
+pub mod setting;
+mod source;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use admin_token::AdminToken;
+pub use byte_size::ByteSize;
+pub use fault::{ConfigFault, EXIT_CONFIG};
+use ipnet::IpNet;
+pub use log_filter::LogFilter;
+pub use raw::{RawConfig, Sources};
+pub use report::ReportLine;
+pub use source::Source;
+pub use value::ValueError;
+
+/// What holds: every value typed and within its bounds.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the server listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether this is a throw-away server on a loopback address that needs no admin token.
+    pub dev: bool,
+    /// Where everything durable is kept.
+    pub data_dir: PathBuf,
+    /// How connections are secured.
+    pub tls: TlsMode,
+    /// The admin token, if one is configured.
+    pub admin_token: Option<AdminToken>,
+    /// The storage engine.
+    pub store: StoreKind,
+    /// How much is kept per gateway.
+    pub retention: Retention,
+    /// The largest event in bytes, envelope included.
+    pub max_event_bytes: usize,
+    /// Connections held at once on all transports (`WS_MAX_CONNECTIONS`).
+    pub max_connections: u32,
+    /// How long a peer without a sign of life is kept (`WS_CONNECTION_TIMEOUT`).
+    pub connection_timeout: Duration,
+    /// Connection attempts per address and minute (`WS_RATE_LIMIT_PER_MINUTE`).
+    pub rate_limit_per_minute: u32,
+    /// Connections of one gateway held at once.
+    pub max_connections_per_gateway: u32,
+    /// Proxies whose word about a client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a drain may take.
+    pub shutdown_grace: Duration,
+    /// What is logged.
+    pub log: LogFilter,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// How connections are secured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsMode {
+    /// By a certificate and its key in PEM files, not opened yet.
+    Files {
+        /// The certificate chain.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// By a certificate made at start; only with `--dev`.
+    SelfSigned,
+    /// Not here: a proxy in front speaks TLS.
+    Off,
+}
+
+/// The storage engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// On disk.
+    Sled,
+    /// In memory: gone when the server stops.
+    Memory,
+}
+
+/// How much is kept per gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events at most.
+    pub max_events: u64,
+    /// Bytes at most.
+    pub max_bytes: ByteSize,
+    /// Age at most.
+    pub max_age: Duration,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A checked configuration, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    /// What holds.
+    pub config: Config,
+    /// Every setting with its value, default and source.
+    pub report: Vec<ReportLine>,
+}
+
+/// Joins and checks the sources. `read` reads the file of an admin token: its text, or what is wrong.
+///
+/// # Errors
+/// Every fault there is, not only the first.
+pub fn load(sources: Sources, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Effective, Vec<ConfigFault>> {
+    let mut faults = Vec::new();
+    let raw = RawConfig::join(sources, read, &mut faults);
+    match check::check(&raw, &mut faults) {
+        Some(config) if faults.is_empty() => Ok(Effective { report: report::report(&raw, &config), config }),
+        _ => Err(faults),
+    }
+}

@@ -1,0 +1,122 @@
+//! Measures durable appends of the sled engine, and how long it takes to open a large store:
+//! `cargo run --release -p gatecast-storage --example append_rate [data directory]`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatecast_storage::{
+    Budget, Clock, Cursor, Draft, EventLog, GatewayId, NoFollower, Retention, Seq, Stores, SystemClock, open_sled,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const RETENTION: Retention =
+    Retention { max_events: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(7 * 86_400) };
+const MEASURE: Duration = Duration::from_secs(4);
+const BODY_BYTES: usize = 300;
+const MANY_GATEWAYS: u128 = 100_000;
+const EVENTS_OF_EACH: u128 = 10;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Failure> {
+    let given = std::env::args().nth(1).map(std::path::PathBuf::from);
+    let scratch = tempfile::TempDir::new()?;
+    let data = given.unwrap_or_else(|| scratch.path().to_owned());
+    for writers in [1, 64, 512] {
+        let stores = open(&data.join(format!("rate-{writers}"))).await?;
+        let done = append(&stores.log, writers, MEASURE).await?;
+        println!("{writers:>4} writers: {:>8.0} durable appends/s", done as f64 / MEASURE.as_secs_f64());
+    }
+    let data = data.join("many");
+    fill(&open(&data).await?.log).await?;
+    let start = Instant::now();
+    let stores = open(&data).await?;
+    println!("opening {MANY_GATEWAYS} logs of {EVENTS_OF_EACH} events: {:?}", start.elapsed());
+    let start = Instant::now();
+    touch(&stores.log).await?;
+    println!("first bounds and read of each, 256 at a time: {:?}", start.elapsed());
+    println!("{}", resident());
+    Ok(())
+}
+
+async fn open(data: &std::path::Path) -> Result<Stores, Failure> {
+    Ok(open_sled(data, RETENTION, Arc::new(SystemClock), Arc::new(NoFollower)).await?)
+}
+
+fn draft() -> Draft {
+    Draft { at: SystemClock.now(), key: None, body: Bytes::from_static(&[b'x'; BODY_BYTES]), expect: None }
+}
+
+/// Appends to 1,000 gateways for a while; says how many were answered.
+async fn append(log: &Arc<dyn EventLog>, writers: u128, how_long: Duration) -> Result<u64, Failure> {
+    let (end, done) = (Instant::now() + how_long, Arc::new(AtomicU64::new(0)));
+    let tasks = (0..writers).map(|writer| {
+        let (log, done) = (Arc::clone(log), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut number = writer;
+            while Instant::now() < end {
+                log.append(GatewayId(Uuid::from_u128(number * 7 % 1_000)), draft()).await?;
+                done.fetch_add(1, Ordering::Relaxed);
+                number += 1;
+            }
+            Ok::<_, Failure>(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(done.load(Ordering::Relaxed))
+}
+
+async fn fill(log: &Arc<dyn EventLog>) -> Result<(), Failure> {
+    let tasks = (0..512).map(|writer| {
+        let log = Arc::clone(log);
+        tokio::spawn(async move {
+            for round in 0..EVENTS_OF_EACH {
+                for gateway in (writer..MANY_GATEWAYS).step_by(512) {
+                    let _ = round;
+                    log.append(GatewayId(spread(gateway)), draft()).await?;
+                }
+            }
+            Ok::<_, Failure>(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(log.flush().await?)
+}
+
+async fn touch(log: &Arc<dyn EventLog>) -> Result<(), Failure> {
+    let tasks = (0..256).map(|reader| {
+        let log = Arc::clone(log);
+        tokio::spawn(async move {
+            for gateway in (reader..MANY_GATEWAYS).step_by(256) {
+                let of = GatewayId(spread(gateway));
+                let bounds = log.bounds(of).await?;
+                let from = Cursor { epoch: bounds.epoch, seq: Seq(0) };
+                log.read(of, from, Budget { events: 256, bytes: 1 << 20 }).await?;
+            }
+            Ok::<_, Failure>(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(())
+}
+
+/// Ids as random ones are: all over the key space.
+fn spread(number: u128) -> Uuid {
+    Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+}
+
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    line.unwrap_or("VmRSS: unknown").to_owned()
+}

@@ -1,0 +1,121 @@
+//! A peer that shows no life is gone 30.0 s after its last sign, on every transport; one that does stays.
+
+use std::time::Duration;
+
+use gatecast_transports::CloseReason;
+use gatecast_transports::scripted::Seen;
+use tokio::time::Instant;
+
+use crate::world::{ALL, Via, World, handshake};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn is_gone(world: &World) {
+    while !world.hub.registry.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_websocket_is_closed_30_s_after_its_last_sign_exactly() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut client = world.connect(Via::WebSocket, &member, None).await.unwrap();
+    client.pongs = false;
+    client.message().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    client.peer.say_life();
+    tokio::task::yield_now().await;
+    let last = Instant::now();
+    assert_eq!(client.message().await, Err(CloseReason::NoLife));
+    assert_eq!(last.elapsed(), LIMIT);
+    is_gone(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_sse_peer_is_gone_within_30_s() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut client = world.connect(Via::Sse, &member, None).await.unwrap();
+    client.message().await.unwrap();
+    client.peer.read(false);
+    let last = Instant::now();
+    // The comment at 15 s is not taken for 10 s.
+    assert_eq!(client.message().await, Err(CloseReason::WriteStalled));
+    assert!(last.elapsed() <= LIMIT, "{:?}", last.elapsed());
+    is_gone(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_connection_ends_30_s_after_its_last_poll_exactly() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let transport = Via::LongPoll.transport();
+    let mut poll = world.hub.gate.admit(handshake(&transport, &member, None)).await.unwrap();
+    poll.next(gatecast_transports::Room { frames: 1, bytes: 1 }).await;
+    poll.written();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(world.hub.registry.len(), 1, "a poll under way keeps its connection");
+    drop(poll);
+    let ended = Instant::now();
+    tokio::time::sleep(LIMIT - Duration::from_millis(1)).await;
+    assert_eq!(world.hub.registry.len(), 1);
+    is_gone(&world).await;
+    assert!(ended.elapsed() <= LIMIT + Duration::from_millis(1), "{:?}", ended.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_peer_that_answers_stays_for_an_hour_and_is_pinged_every_20_s() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut client = world.connect(Via::WebSocket, &member, None).await.unwrap();
+    let start = Instant::now();
+    let mut pings = Vec::new();
+    while start.elapsed() < Duration::from_secs(3_600) {
+        match client.peer.next().await {
+            Some(Seen::Ping(payload)) => {
+                pings.push(start.elapsed());
+                client.peer.say_pong(payload);
+            }
+            Some(Seen::Frame(_)) => {}
+            other => panic!("{other:?} after {:?}", start.elapsed()),
+        }
+    }
+    let gaps: Vec<_> = pings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap == Duration::from_secs(20)), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_go_out_every_20_s_however_busy_the_stream_is() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut client = world.connect(Via::WebSocket, &member, None).await.unwrap();
+    let (hub, id) = (world, member.id);
+    let publisher = tokio::spawn(async move {
+        for n in 0..1_000 {
+            hub.publish(id, n).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut last = Instant::now();
+    while !publisher.is_finished() {
+        if let Some(Seen::Ping(payload)) = client.peer.next().await {
+            assert!(last.elapsed() <= Duration::from_secs(20));
+            last = Instant::now();
+            client.peer.say_pong(payload);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_is_gone_at_once() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    for via in ALL.into_iter().filter(|via| *via != Via::LongPoll) {
+        let mut client = world.connect(via, &member, None).await.unwrap();
+        client.message().await.unwrap();
+        client.peer.hang_up();
+        assert_eq!(client.message().await, Err(CloseReason::PeerClosed));
+        assert!(world.hub.registry.is_empty());
+    }
+}

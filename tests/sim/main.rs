@@ -1,0 +1,14 @@
+//! Simulation: a whole hub over the memory engine, peers without sockets, paused time. One file per invariant.
+//!
+//! New tests go where their invariant is; what they share stands in `world.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod ack_first;
+mod heartbeat;
+mod limits;
+mod pacing;
+mod reset;
+mod resume;
+mod revocation;
+mod slow_reader;
+mod world;

@@ -1,0 +1,145 @@
+//! Any sequence of disconnects, resumes and transport switches yields exactly the events of one that never left; where
+//! the ring was too short, the resets account for every event that is missing.
+
+use std::time::Duration;
+
+use gatecast_storage::{Cursor, Retention};
+use gatecast_transports::Room;
+use proptest::prelude::*;
+use tokio::time::timeout;
+
+use crate::world::{ALL, Settings, Via, World, handshake, json, number};
+
+/// One stretch of a gateway's life.
+#[derive(Debug, Clone)]
+struct Stretch {
+    /// Published while it is away.
+    away: u64,
+    via: usize,
+    /// Published while it is connected.
+    live: u64,
+    /// How many messages it reads before it is cut off.
+    reads: usize,
+}
+
+fn stretches(most: u64) -> impl Strategy<Value = Vec<Stretch>> {
+    let stretch = (0..most, 0..3_usize, 0..most, 0..40_usize)
+        .prop_map(|(away, via, live, reads)| Stretch { away, via, live, reads });
+    proptest::collection::vec(stretch, 1..12)
+}
+
+/// What a gateway has seen of one log: events, and how many it was told are lost, in order.
+#[derive(Debug, Default)]
+struct Life {
+    cursor: Option<String>,
+    /// The number that the next event must have.
+    expected: u64,
+    lost: u64,
+}
+
+impl Life {
+    /// Handles a message as a gateway does: its cursor is the id of what it handled last.
+    fn handle(&mut self, frame: &gatecast_transports::Frame) {
+        let message = json(frame);
+        match message["type"].as_str().unwrap() {
+            "connection.ack" => {}
+            "stream.reset" => {
+                let lost = message["payload"]["lost"].as_u64().expect("the log was not lost");
+                self.lost += lost;
+                self.expected += lost;
+                let oldest: Cursor = message["payload"]["oldest"].as_str().unwrap().parse().unwrap();
+                assert_eq!(oldest.seq.0, self.expected + 1, "lost is exact: {message}");
+                // A client that is cut off here and comes back with its old cursor is told again.
+                self.cursor = Some(Cursor { seq: oldest.seq.prev(), ..oldest }.to_string());
+                return;
+            }
+            _ => {
+                assert_eq!(number(frame), Some(self.expected), "dense, in order, once");
+                self.expected += 1;
+            }
+        }
+        if let Some(id) = frame.id() {
+            self.cursor = Some(id.to_owned());
+        }
+    }
+
+    /// Reads until nothing comes any more, or until it is cut off.
+    async fn stretch(&mut self, world: &World, member: &crate::world::Member, stretch: &Stretch, published: &mut u64) {
+        let via = ALL[stretch.via];
+        if via == Via::LongPoll {
+            return self.polls(world, member, stretch, published).await;
+        }
+        let mut client = world.connect(via, member, self.cursor.as_deref()).await.unwrap();
+        for _ in 0..stretch.live {
+            world.publish(member.id, *published).await;
+            *published += 1;
+        }
+        for _ in 0..stretch.reads {
+            match timeout(Duration::from_secs(1), client.message()).await {
+                Ok(message) => self.handle(&message.unwrap()),
+                Err(_) => break,
+            }
+        }
+        client.peer.hang_up();
+    }
+
+    async fn polls(&mut self, world: &World, member: &crate::world::Member, stretch: &Stretch, published: &mut u64) {
+        for _ in 0..stretch.live {
+            world.publish(member.id, *published).await;
+            *published += 1;
+        }
+        for _ in 0..stretch.reads / 8 {
+            let handshake = handshake(&Via::LongPoll.transport(), member, self.cursor.as_deref());
+            let mut poll = world.hub.gate.admit(handshake).await.unwrap();
+            while poll.ready() {
+                let step = poll.next(Room { frames: 8, bytes: 4_096 }).await;
+                let gatecast_transports::Step::Deliver(frames) = step else { panic!("{step:?}") };
+                poll.written();
+                frames.iter().for_each(|frame| self.handle(frame));
+            }
+        }
+    }
+}
+
+async fn live_through(stretches: Vec<Stretch>, retention: Retention) -> Life {
+    let world = World::with(Settings { retention, ..Settings::default() }).await;
+    let member = world.gateway().await;
+    let mut published = 0;
+    let mut life = Life { cursor: Some("earliest".into()), ..Life::default() };
+    // The first connection begins at the beginning, before anything is published.
+    let mut first = world.connect(Via::WebSocket, &member, Some("earliest")).await.unwrap();
+    life.handle(&first.message().await.unwrap());
+    drop(first);
+    for stretch in stretches {
+        for _ in 0..stretch.away {
+            world.publish(member.id, published).await;
+            published += 1;
+        }
+        life.stretch(&world, &member, &stretch, &mut published).await;
+    }
+    let rest = Stretch { away: 0, via: 0, live: 0, reads: usize::MAX };
+    life.stretch(&world, &member, &rest, &mut published).await;
+    assert_eq!(life.expected, published, "seen or accounted for, to the last event");
+    life
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_disconnects_and_transport_switches_yield_what_one_saw_that_never_left(stretches in stretches(300)) {
+        let retention = Settings::default().retention;
+        let life = paused().block_on(live_through(stretches, retention));
+        prop_assert_eq!(life.lost, 0);
+    }
+
+    #[test]
+    fn a_ring_that_is_too_short_costs_resets_that_account_for_every_event(stretches in stretches(300), events in 1_u64..40) {
+        let retention = Retention { max_events: events, ..Settings::default().retention };
+        paused().block_on(live_through(stretches, retention));
+    }
+}

@@ -1,0 +1,196 @@
+//! A hub over the memory engine, its publishers and its peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatecast::auth::PlainToken;
+use gatecast::hub::{Hub, Limits};
+use gatecast::publish::{NewEvent, Published};
+use gatecast::registry::Capacity;
+use gatecast::tail::Tails;
+use gatecast_storage::{
+    CatchUp, Clock, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId, open_memory,
+};
+use gatecast_transports::scripted::{Peer, Seen};
+use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+/// A transport as the gateway sees it: its name and how it shows life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    WebSocket,
+    Sse,
+    LongPoll,
+}
+
+pub const ALL: [Via; 3] = [Via::WebSocket, Via::Sse, Via::LongPoll];
+
+pub struct World {
+    pub hub: Arc<Hub>,
+    pub clock: Arc<ManualClock>,
+}
+
+/// A gateway and a token of it.
+#[derive(Clone)]
+pub struct Member {
+    pub id: GatewayId,
+    pub token: TokenId,
+    pub key: String,
+}
+
+pub struct Settings {
+    pub retention: Retention,
+    pub connections: usize,
+    pub attempts_per_minute: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let retention =
+            Retention { max_events: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(7 * 24 * 3600) };
+        Self { retention, connections: 100_000, attempts_per_minute: u32::MAX }
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let tails = Tails::new();
+        let stores = open_memory(settings.retention, clock.clone(), tails.clone());
+        let limits = Limits {
+            capacity: Capacity { total: settings.connections, per_gateway: settings.connections },
+            life_limit: Duration::from_secs(30),
+            attempts_per_minute: settings.attempts_per_minute,
+            event_bytes_max: 1 << 20,
+            trusted_proxies: Vec::new(),
+        };
+        let hub = Arc::new(Hub::open(stores, tails, clock.clone(), limits).await.unwrap());
+        let time = hub.clone();
+        tokio::spawn(async move { time.keep_time().await });
+        Self { hub, clock }
+    }
+
+    pub async fn gateway(&self) -> Member {
+        let id = GatewayId(Uuid::new_v4());
+        let now = self.clock.now();
+        let gateway = Gateway {
+            id,
+            organization: OrganizationId(Uuid::nil()),
+            name: id.to_string(),
+            display_name: "simulated".into(),
+            description: None,
+            vhost: None,
+            catch_up: CatchUp::Live,
+            created_at: now,
+            updated_at: now,
+        };
+        self.hub.directory.create_gateway(gateway).await.unwrap();
+        self.token(id).await
+    }
+
+    pub async fn token(&self, gateway: GatewayId) -> Member {
+        let (plain, now) = (PlainToken::random().unwrap(), self.clock.now());
+        let token = Token {
+            id: TokenId(Uuid::new_v4()),
+            gateway,
+            hash: plain.hash(),
+            created_at: now,
+            expires_at: None,
+            revoked_at: None,
+        };
+        let id = token.id;
+        self.hub.directory.create_token(token, 2, now).await.unwrap();
+        Member { id: gateway, token: id, key: plain.expose().to_owned() }
+    }
+
+    pub async fn revoke(&self, member: &Member) {
+        self.hub.directory.revoke_token(member.id, member.token, self.clock.now()).await.unwrap();
+        self.hub.registry.close_token(member.token);
+    }
+
+    pub async fn publish(&self, to: GatewayId, n: u64) -> Published {
+        let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
+        let event =
+            NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+        let event = self.hub.publisher.check(event).unwrap();
+        self.hub.publisher.publish(to, &event, None).await.unwrap()
+    }
+
+    pub async fn connect(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Client, Refusal> {
+        Ok(Client { peer: self.peer(via, member, cursor).await?, pongs: true, cursor: cursor.map(Into::into) })
+    }
+
+    pub async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {
+        let transport = via.transport();
+        transport.connect(self.hub.gate.as_ref(), handshake(&transport, member, cursor)).await
+    }
+}
+
+impl Via {
+    pub fn transport(self) -> Scripted {
+        let (name, liveness) = match self {
+            Self::WebSocket => ("websocket", Liveness::PingPong),
+            Self::Sse => ("sse", Liveness::WriteOnly),
+            Self::LongPoll => ("long-poll", Liveness::Lease),
+        };
+        Scripted::new(name, liveness, Timing::default())
+    }
+}
+
+pub fn handshake(transport: &Scripted, member: &Member, cursor: Option<&str>) -> Handshake {
+    Handshake {
+        credential: Some(Secret::new(member.key.clone())),
+        cursor: cursor.map(Into::into),
+        ..transport.handshake()
+    }
+}
+
+/// A peer that answers pings and keeps its cursor.
+pub struct Client {
+    pub peer: Peer,
+    pub pongs: bool,
+    pub cursor: Option<String>,
+}
+
+impl Client {
+    /// The next message; `Err` with the reason once the connection has ended.
+    pub async fn message(&mut self) -> Result<Arc<Frame>, CloseReason> {
+        loop {
+            match self.peer.next().await.expect("an end is seen before nothing is") {
+                Seen::Frame(frame) => {
+                    if let Some(id) = frame.id() {
+                        self.cursor = Some(id.to_owned());
+                    }
+                    return Ok(frame);
+                }
+                Seen::Ping(payload) if self.pongs => self.peer.say_pong(payload),
+                Seen::Ping(_) => {}
+                Seen::End(reason) => return Err(reason),
+            }
+        }
+    }
+
+    /// The numbers of the next `count` events, in order of arrival.
+    pub async fn numbers(&mut self, count: usize) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            let frame = self.message().await.expect("the connection lives");
+            numbers.extend(number(&frame));
+        }
+        numbers
+    }
+}
+
+pub fn json(frame: &Frame) -> serde_json::Value {
+    serde_json::from_str(frame.text()).unwrap()
+}
+
+/// The number of a published event; `None` for a control message.
+pub fn number(frame: &Frame) -> Option<u64> {
+    json(frame)["payload"]["n"].as_u64()
+}
