@@ -37,7 +37,9 @@ fn built_in_types_compile() {
 #[test]
 fn an_api_is_found_by_its_old_and_its_new_name() {
     let types = EventTypes::built_in();
-    for payload in [json!({ "apiId": "a" }), json!({ "apiUuid": "a", "x": [1] }), json!({ "apiId": "a", "apiUuid": "b" })] {
+    for payload in
+        [json!({ "apiId": "a" }), json!({ "apiUuid": "a", "x": [1] }), json!({ "apiId": "a", "apiUuid": "b" })]
+    {
         assert_eq!(check(&types, "api.deployed", &payload), (Some("a".to_owned()), vec![]));
     }
     assert_eq!(check(&types, "api.deployed", &json!({})), (None, vec!["/payload".to_owned()]));
@@ -132,7 +134,8 @@ fn a_schema_costs_no_more_than_its_bounds() {
     defs.insert("d30".to_owned(), json!({}));
     assert!(refusal(json!({ "$defs": defs })).message.contains("subschemas"));
     // A chain of references that is deeper than any stack should be.
-    let mut defs: serde_json::Map<_, _> = (0..500).map(|n| (format!("d{n}"), json!({ "$ref": format!("#/$defs/d{}", n + 1) }))).collect();
+    let mut defs: serde_json::Map<_, _> =
+        (0..500).map(|n| (format!("d{n}"), json!({ "$ref": format!("#/$defs/d{}", n + 1) }))).collect();
     defs.insert("d500".to_owned(), json!({}));
     assert!(refusal(json!({ "$defs": defs })).message.contains("nested"));
     let mut deep = json!({});
@@ -154,7 +157,10 @@ fn members_that_only_look_like_keywords_are_data() {
 
 #[test]
 fn a_stored_type_that_cannot_be_compiled_is_left_out() {
-    let types = EventTypes::load([Arc::new(row(json!({ "$ref": "#" }), None)), Arc::new(EventType { name: "api.deployed".to_owned(), ..row(json!(false), None) })]);
+    let types = EventTypes::load([
+        Arc::new(row(json!({ "$ref": "#" }), None)),
+        Arc::new(EventType { name: "api.deployed".to_owned(), ..row(json!(false), None) }),
+    ]);
     assert!(types.get(&"a.type".parse().unwrap()).is_none());
     assert!(check(&types, "api.deployed", &json!({ "apiId": "a" })).1.is_empty());
 }

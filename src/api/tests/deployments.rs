@@ -21,7 +21,10 @@ async fn the_quickstarts_deployment_reaches_the_gateway() {
     let [element] = &answer.as_array().unwrap()[..] else { panic!("{answer}") };
     assert_eq!((&element["gatewayId"], &element["revisionId"]), (&json!(gateway), &json!(REVISION)));
     assert_eq!((&element["status"], &element["vhost"]), (&json!("DEPLOYING"), &json!("mg.wso2.com")));
-    assert_eq!((&element["displayOnDevportal"], &element["deployedTime"]), (&json!(true), &json!("2026-11-20T17:00:00.000Z")));
+    assert_eq!(
+        (&element["displayOnDevportal"], &element["deployedTime"]),
+        (&json!(true), &json!("2026-11-20T17:00:00.000Z"))
+    );
 
     let [event] = &world.events(gateway).await[..] else { panic!() };
     assert_eq!((&event["type"], &event["eventId"]), (&json!("api.deployed"), &element["eventId"]));
@@ -66,19 +69,23 @@ async fn all_elements_are_checked_before_any_is_sent() {
         let world = &world;
         async move { world.admin("POST", &path("deploy-revision"), body).await }
     };
-    let fields = deploy(json!([{ "gatewayId": gateway }, { "gatewayId": unknown() }])).await.problem(404, "GATEWAY_NOT_FOUND");
+    let fields =
+        deploy(json!([{ "gatewayId": gateway }, { "gatewayId": unknown() }])).await.problem(404, "GATEWAY_NOT_FOUND");
     assert_eq!(fields, ["/1/gatewayId"]);
     let body = json!([{ "gatewayId": gateway }, { "gatewayId": gateway }, {}, 5, { "gatewayId": "x", "vhost": 1 },
         { "gatewayId": gateway, "vhost": "", "revisionId": 3, "displayOnDevportal": 1 }]);
     let fields = deploy(body).await.problem(400, "VALIDATION_FAILED");
-    for field in ["/1/gatewayId", "/2/gatewayId", "/3", "/4/gatewayId", "/5/vhost", "/5/revisionId", "/5/displayOnDevportal"] {
+    for field in
+        ["/1/gatewayId", "/2/gatewayId", "/3", "/4/gatewayId", "/5/vhost", "/5/revisionId", "/5/displayOnDevportal"]
+    {
         assert!(fields.iter().any(|found| found == field), "{field}: {fields:?}");
     }
     for body in [json!([]), json!({}), json!([1].repeat(1001))] {
         deploy(body).await.problem(400, "VALIDATION_FAILED");
     }
     let no_revision = format!("/api/v1/apis/{API}/deploy-revision");
-    let fields = world.admin("POST", &no_revision, json!([{ "gatewayId": gateway }])).await.problem(400, "VALIDATION_FAILED");
+    let fields =
+        world.admin("POST", &no_revision, json!([{ "gatewayId": gateway }])).await.problem(400, "VALIDATION_FAILED");
     assert_eq!(fields, ["/0/revisionId"]);
     world.admin("POST", "/api/v1/apis/a%20b/deploy-revision", json!([])).await.problem(400, "INVALID_PARAMETER");
     assert_eq!(world.head(gateway).await, 0);
@@ -101,7 +108,8 @@ async fn deployments_at_once_leave_the_row_of_the_last_event() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
     let body = json!([{ "gatewayId": gateway }]);
-    futures::future::join_all((0..5).map(|_| world.admin("POST", &path("deploy-revision"), body.clone()))).await;
+    let path = path("deploy-revision");
+    futures::future::join_all((0..5).map(|_| world.admin("POST", &path, body.clone()))).await;
     let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
     assert_eq!(row.event.unwrap().seq.0, world.head(gateway).await);
 }

@@ -26,7 +26,10 @@ async fn a_registered_type_works_at_once_and_after_a_restart() {
 
     let reply = world.admin("PUT", PATH, order()).await;
     let made = reply.expect(201);
-    assert_eq!((&made["type"], &made["keyPointer"], &made["builtIn"]), (&json!("order.created"), &json!("/id"), &json!(false)));
+    assert_eq!(
+        (&made["type"], &made["keyPointer"], &made["builtIn"]),
+        (&json!("order.created"), &json!("/id"), &json!(false))
+    );
     assert_eq!(reply.headers["location"], PATH);
     world.admin("POST", &events, event.clone()).await.expect(201);
     let wrong = json!({ "type": "order.created", "payload": { "id": "x" } });

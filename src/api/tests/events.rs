@@ -11,7 +11,9 @@ async fn a_published_event_is_answered_with_what_is_stored() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
     let path = format!("/api/internal/v1/gateways/{gateway}/events");
-    let reply = world.admin("POST", &path, json!({ "type": "api.deployed", "payload": { "apiId": "a" }, "correlationId": "c-1" })).await;
+    let reply = world
+        .admin("POST", &path, json!({ "type": "api.deployed", "payload": { "apiId": "a" }, "correlationId": "c-1" }))
+        .await;
     let made = reply.expect(201);
     assert_eq!((&made["correlationId"], &made["connections"]), (&json!("c-1"), &json!(0)));
     assert_eq!(made["timestamp"], "2026-11-20T17:00:00.000Z");
@@ -23,7 +25,10 @@ async fn a_published_event_is_answered_with_what_is_stored() {
     assert_eq!(read["storedAt"], made["timestamp"]);
 
     let failed = world.get("/api/internal/v1/deliveries/failed").await.expect(200);
-    assert_eq!((&failed["list"][0]["eventId"], &failed["list"][0]["reason"]), (&made["eventId"], &json!("not-connected")));
+    assert_eq!(
+        (&failed["list"][0]["eventId"], &failed["list"][0]["reason"]),
+        (&made["eventId"], &json!("not-connected"))
+    );
 
     let (token, _) = world.token(gateway).await;
     let _replica = world.connect(gateway, token).await;
@@ -36,7 +41,8 @@ async fn events_that_are_refused_are_not_stored() {
     let gateway = world.gateway("gw-1").await;
     let path = format!("/api/internal/v1/gateways/{gateway}/events");
     let bearer = format!("Bearer {ADMIN}");
-    let raw = |body: &'static str| world.send("POST", &path, &[("authorization", &bearer)], body);
+    let authorization = [("authorization", bearer.as_str())];
+    let raw = |body: &'static str| world.send("POST", &path, &authorization, body);
 
     let reply = raw("{\"type\": \"api.deployed\",\n  payload").await;
     reply.problem(400, "INVALID_JSON");
@@ -51,7 +57,8 @@ async fn events_that_are_refused_are_not_stored() {
     assert_eq!(raw(r#"{"type":"a b","payload":{}}"#).await.problem(400, "VALIDATION_FAILED"), ["/type"]);
     assert_eq!(raw(r#"{"type":"no.such","payload":{}}"#).await.problem(400, "UNKNOWN_EVENT_TYPE"), ["/type"]);
     assert_eq!(raw(r#"{"type":"api.deployed","payload":{}}"#).await.problem(400, "VALIDATION_FAILED"), ["/payload"]);
-    let fields = raw(r#"{"type":"api.deployed","payload":{"apiId":""},"key":""}"#).await.problem(400, "VALIDATION_FAILED");
+    let fields =
+        raw(r#"{"type":"api.deployed","payload":{"apiId":""},"key":""}"#).await.problem(400, "VALIDATION_FAILED");
     assert_eq!(fields, ["/key", "/payload/apiId"]);
 
     let deep = format!(r#"{{"type":"api.deployed","payload":{}{}}}"#, "[".repeat(1500), "]".repeat(1500));
@@ -59,7 +66,10 @@ async fn events_that_are_refused_are_not_stored() {
     for size in [EVENT_BYTES_MAX, EVENT_BYTES_MAX + (1 << 20)] {
         world.admin("POST", &path, deployed(&"a".repeat(size))).await.problem(413, "PAYLOAD_TOO_LARGE");
     }
-    world.send("POST", &path, &[("authorization", &bearer), ("content-type", "text/plain")], "{}").await.problem(415, "UNSUPPORTED_MEDIA_TYPE");
+    world
+        .send("POST", &path, &[("authorization", &bearer), ("content-type", "text/plain")], "{}")
+        .await
+        .problem(415, "UNSUPPORTED_MEDIA_TYPE");
     let elsewhere = format!("/api/internal/v1/gateways/{}/events", unknown());
     world.admin("POST", &elsewhere, deployed("a")).await.problem(404, "GATEWAY_NOT_FOUND");
     world.admin("POST", "/api/internal/v1/gateways/x/events", deployed("a")).await.problem(404, "GATEWAY_NOT_FOUND");
@@ -99,7 +109,9 @@ async fn an_event_that_is_not_held_is_404() {
     }
     let epoch = world.parts.log.bounds(gateway).await.unwrap().epoch;
     // The ring of these tests holds five.
-    for id in [format!("{epoch}-1"), format!("{epoch}-7"), format!("{epoch}-0"), "00000000-2".to_owned(), "x".to_owned()] {
+    for id in
+        [format!("{epoch}-1"), format!("{epoch}-7"), format!("{epoch}-0"), "00000000-2".to_owned(), "x".to_owned()]
+    {
         world.get(&format!("/api/internal/v1/events/{gateway}/{id}")).await.problem(404, "EVENT_NOT_FOUND");
     }
     world.get(&format!("/api/internal/v1/events/{gateway}/{epoch}-2")).await.expect(200);

@@ -101,7 +101,14 @@ async fn deleting_ends_connections_and_lets_go_of_everything() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
     let (token, plain) = world.token(gateway).await;
-    world.admin("POST", &format!("/api/internal/v1/gateways/{gateway}/events"), json!({ "type": "api.deleted", "payload": { "apiId": "a" } })).await.expect(201);
+    world
+        .admin(
+            "POST",
+            &format!("/api/internal/v1/gateways/{gateway}/events"),
+            json!({ "type": "api.deleted", "payload": { "apiId": "a" } }),
+        )
+        .await
+        .expect(201);
     let epoch = world.parts.log.bounds(gateway).await.unwrap().epoch;
     let replica = world.connect(gateway, token).await;
     assert_eq!(world.admin("DELETE", &format!("/api/v1/gateways/{gateway}"), Value::Null).await.status, 204);
@@ -119,7 +126,11 @@ async fn a_log_that_is_down_is_503_and_never_404() {
     let gateway = world.gateway("gw-1").await;
     world.log.is_down.store(true, Ordering::SeqCst);
     for (method, path, body) in [
-        ("POST", format!("/api/internal/v1/gateways/{gateway}/events"), json!({ "type": "api.deleted", "payload": { "apiId": "a" } })),
+        (
+            "POST",
+            format!("/api/internal/v1/gateways/{gateway}/events"),
+            json!({ "type": "api.deleted", "payload": { "apiId": "a" } }),
+        ),
         ("GET", format!("/api/internal/v1/gateways/{gateway}/stream"), Value::Null),
         ("GET", format!("/api/internal/v1/events/{gateway}/00000000-1"), Value::Null),
         ("POST", "/api/v1/apis/a/deploy-revision?revisionId=1".to_owned(), json!([{ "gatewayId": gateway }])),

@@ -9,7 +9,8 @@ async fn stats_have_the_shape_of_the_plan() {
     let world = World::new().await;
     let stats = world.get("/api/internal/v1/stats").await.expect(200);
     assert_eq!(stats["gatewayConnections"], json!({ "totalActive": 0, "connections": [] }));
-    let none = json!({ "totalEventsSent": 0, "failedDeliveries": 0, "lastFailureTime": null, "lastFailureReason": null });
+    let none =
+        json!({ "totalEventsSent": 0, "failedDeliveries": 0, "lastFailureTime": null, "lastFailureReason": null });
     assert_eq!(stats["eventDelivery"], none);
 
     let (gateway, quiet) = (world.gateway("gw-1").await, world.gateway("gw-2").await);
@@ -26,7 +27,10 @@ async fn stats_have_the_shape_of_the_plan() {
     assert_eq!(stats["eventDelivery"]["lastFailureReason"], "not-connected");
 
     let stats = world.get(&format!("/api/internal/v1/stats?gatewayId={quiet}")).await.expect(200);
-    assert_eq!((&stats["gatewayConnections"]["totalActive"], &stats["eventDelivery"]["failedDeliveries"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&stats["gatewayConnections"]["totalActive"], &stats["eventDelivery"]["failedDeliveries"]),
+        (&json!(0), &json!(0))
+    );
     world.get("/api/internal/v1/stats?gatewayId=x").await.problem(400, "INVALID_PARAMETER");
     world.get(&format!("/api/internal/v1/stats?gatewayId={}", unknown())).await.problem(404, "GATEWAY_NOT_FOUND");
 }
@@ -40,7 +44,8 @@ async fn failed_deliveries_are_filtered_and_newest_first() {
         world.admin("POST", &format!("/api/internal/v1/gateways/{gateway}/events"), event).await.expect(201);
         world.clock.advance(Duration::from_secs(1));
     }
-    let list = async |query: String| world.get(&format!("/api/internal/v1/deliveries/failed?{query}")).await.expect(200);
+    let list =
+        async |query: String| world.get(&format!("/api/internal/v1/deliveries/failed?{query}")).await.expect(200);
     let all = list(String::new()).await;
     assert_eq!(all["pagination"]["total"], 3);
     assert_eq!(all["list"][0]["failedAt"], "2026-11-20T17:00:02.000Z");
@@ -73,6 +78,9 @@ async fn a_stream_shows_its_bounds_and_how_far_each_replica_is() {
     assert_eq!((&stream["oldest"], &stream["newest"]), (&json!(format!("{epoch}-3")), &json!(format!("{epoch}-7"))));
     assert_eq!(stream["events"], 5);
     assert!(stream["bytes"].as_u64().unwrap() > 0);
-    assert_eq!((&stream["connections"][0]["lag"], &stream["connections"][0]["instance"]), (&json!(7), &json!("default")));
+    assert_eq!(
+        (&stream["connections"][0]["lag"], &stream["connections"][0]["instance"]),
+        (&json!(7), &json!("default"))
+    );
     world.get(&format!("/api/internal/v1/gateways/{}/stream", unknown())).await.problem(404, "GATEWAY_NOT_FOUND");
 }

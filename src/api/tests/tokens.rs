@@ -53,7 +53,10 @@ async fn two_may_be_active_also_when_many_are_asked_for_at_once() {
     let replies = futures::future::join_all((0..8).map(|_| world.admin("POST", &path, Value::Null))).await;
     assert_eq!(replies.iter().filter(|reply| reply.status == 201).count(), 2);
     replies.iter().filter(|reply| reply.status != 201).for_each(|reply| drop(reply.problem(409, "TOO_MANY_TOKENS")));
-    world.admin("POST", &format!("/api/v1/gateways/{}/tokens", unknown()), Value::Null).await.problem(404, "GATEWAY_NOT_FOUND");
+    world
+        .admin("POST", &format!("/api/v1/gateways/{}/tokens", unknown()), Value::Null)
+        .await
+        .problem(404, "GATEWAY_NOT_FOUND");
 }
 
 #[tokio::test]
@@ -78,5 +81,8 @@ async fn revocation_is_immediate_and_idempotent() {
         world.admin("DELETE", &path, Value::Null).await.problem(404, "TOKEN_NOT_FOUND");
     }
     let elsewhere = world.gateway("gw-2").await;
-    world.admin("DELETE", &format!("/api/v1/gateways/{elsewhere}/tokens/{other_id}"), Value::Null).await.problem(404, "TOKEN_NOT_FOUND");
+    world
+        .admin("DELETE", &format!("/api/v1/gateways/{elsewhere}/tokens/{other_id}"), Value::Null)
+        .await
+        .problem(404, "TOKEN_NOT_FOUND");
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
-    Bounds, Budget, Clock, Cursor, Deliveries, DeliveryLimits, Directory, Draft, EventLog, GatewayId, LogError,
+    Bounds, Budget, Clock, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch, EventLog, GatewayId, LogError,
     ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
 };
 use http::{HeaderMap, StatusCode};
@@ -82,7 +82,13 @@ impl World {
         Reply::from(warp::test::request().method(method).path(path).reply(&self.filter).await)
     }
 
-    pub(super) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
         let mut request = warp::test::request().method(method).path(path).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -109,7 +115,8 @@ impl World {
 
     /// A new gateway.
     pub(super) async fn gateway(&self, name: &str) -> GatewayId {
-        let body = json!({ "organizationId": ORGANIZATION, "name": name, "displayName": "Test", "vhost": "default.example" });
+        let body =
+            json!({ "organizationId": ORGANIZATION, "name": name, "displayName": "Test", "vhost": "default.example" });
         let made = self.admin("POST", "/api/v1/gateways", body).await.expect(201);
         made["id"].as_str().unwrap().parse().unwrap()
     }
@@ -206,6 +213,10 @@ impl EventLog for FragileLog {
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
         self.up()?;
         self.inner.bounds(of).await
+    }
+
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        self.inner.owner_of(epoch).await
     }
 
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
