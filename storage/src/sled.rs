@@ -5,12 +5,14 @@
 //! - `<data>/events`: logs and failed deliveries. One that does not open is renamed to `events.damaged-<time>` and a
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`], since nothing else holds what it holds.
-//! - One tree a database. Keys by first byte: `V` format, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
+//! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
 //!   position 8), `F` forgotten logs whose rows are being deleted, and the lower-case tags of [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
 //! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
+//! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
+//!   a shortened file without complaint. To go on with what is left of a damaged directory, delete its mark.
 //!
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs, writes, syncs once, shows the entries to readers, tells the
@@ -28,6 +30,7 @@ mod job;
 mod keys;
 mod lock;
 mod log;
+mod mark;
 mod open;
 mod records;
 mod ring;

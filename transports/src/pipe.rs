@@ -52,9 +52,19 @@ enum End {
 }
 
 impl Inlet {
-    /// Offers a chunk and waits until the body took it. Cancelled, the chunk still lies there: [`Inlet::retract`] it.
+    /// Offers a chunk and waits until the body took it. Cancelled, the chunk may still lie there: [`Inlet::retract`] it.
     pub(crate) async fn put(&mut self, chunk: Bytes) -> Result<(), Gone> {
+        self.offer(chunk);
+        self.taken().await
+    }
+
+    /// Lays a chunk down, in place of one that may still lie there.
+    pub(crate) fn offer(&mut self, chunk: Bytes) {
         self.0.update(|state| state.chunk = Some(chunk));
+    }
+
+    /// Resolves when nothing lies there. Cancel safe.
+    pub(crate) async fn taken(&self) -> Result<(), Gone> {
         loop {
             // Enabled before looking, so that no move between the two is missed.
             let mut moved = std::pin::pin!(self.0.moved.notified());
@@ -72,9 +82,9 @@ impl Inlet {
         }
     }
 
-    /// Takes back what the body has not taken.
-    pub(crate) fn retract(&mut self) {
-        self.0.lock().chunk = None;
+    /// Takes back what the body has not taken; `false` if nothing lay there.
+    pub(crate) fn retract(&mut self) -> bool {
+        self.0.lock().chunk.take().is_some()
     }
 
     /// Resolves when the body is dropped. Cancel safe.
@@ -181,7 +191,7 @@ mod tests {
     async fn a_retracted_chunk_is_never_seen() {
         let (mut inlet, mut outlet) = pipe();
         assert_eq!(inlet.put(Bytes::from_static(b"secret")).now_or_never(), None);
-        inlet.retract();
+        assert!(inlet.retract());
         inlet.fail();
         assert!(outlet.next().await.unwrap().is_err());
         assert!(outlet.next().await.is_none());

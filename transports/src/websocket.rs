@@ -92,3 +92,23 @@ async fn serve(socket: OnUpgrade, mut session: Box<dyn Session>, timing: Timing,
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::upgrade::Upgraded;
+
+    use super::*;
+
+    fn future_bytes<S, F>(_run: fn(S, Box<dyn Session>, Timing) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        // What lives as long as the connection does, but for the read buffer and the session.
+        let bytes = future_bytes(connection::run::<TokioIo<Upgraded>>);
+        assert!(bytes <= TASK_BYTES_MAX, "{bytes}");
+    }
+
+    const TASK_BYTES_MAX: usize = 1024;
+}

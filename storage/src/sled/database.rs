@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::keys;
 use super::lock::DataLock;
+use super::mark::Mark;
 use super::row::{Front, Head, decode_entry, entry_end};
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
@@ -18,21 +19,28 @@ pub(super) struct Database {
     tree: ::sled::Db,
     /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
     file: File,
-    blobs: Mutex<Blobs>,
+    /// What only a sync needs; syncs go one after the other.
+    syncing: Mutex<Syncing>,
     /// Last, so that the directory stays locked until the tree is closed.
     _lock: Arc<DataLock>,
     #[cfg(test)]
     pub(super) fail_sync: std::sync::atomic::AtomicBool,
 }
 
+struct Syncing {
+    blobs: Blobs,
+    mark: Mark,
+}
+
 impl Database {
-    pub(super) fn new(tree: ::sled::Db, path: &Path, lock: Arc<DataLock>) -> io::Result<Self> {
+    /// `syncs` is what the mark goes on from.
+    pub(super) fn new(tree: ::sled::Db, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        let blobs = Mutex::new(Blobs::new(path.join("blobs"))?);
+        let syncing = Syncing { blobs: Blobs::new(path.join("blobs"))?, mark: Mark::open(path, syncs)? };
         Ok(Self {
             tree,
             file,
-            blobs,
+            syncing: Mutex::new(syncing),
             _lock: lock,
             #[cfg(test)]
             fail_sync: std::sync::atomic::AtomicBool::new(false),
@@ -45,10 +53,13 @@ impl Database {
         if self.fail_sync.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(failed(io::Error::other("told to fail")));
         }
+        let mut syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(keys::SYNCS, &syncing.mark.next().to_be_bytes())?;
         self.tree.flush().map_err(failed)?;
         // Blobs after the flush (it may write some) and before the log that points at them.
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).sync().map_err(failed)?;
-        self.file.sync_data().map_err(failed)
+        syncing.blobs.sync().map_err(failed)?;
+        self.file.sync_data().map_err(failed)?;
+        syncing.mark.done().map_err(failed)
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<::sled::IVec>, StoreError> {

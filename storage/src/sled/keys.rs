@@ -3,6 +3,8 @@ use crate::records::Table;
 
 /// The row that says which version of this layout the database has.
 pub(super) const FORMAT: &[u8] = b"V";
+/// The number of the last sync, kept a second time in the [`Mark`](super::mark::Mark).
+pub(super) const SYNCS: &[u8] = b"N";
 /// Rows of logs that were forgotten and are not all deleted yet: this byte, the gateway, the epoch.
 const FORGOTTEN: u8 = b'F';
 /// Heads, one per log: this byte, the gateway.

@@ -10,13 +10,12 @@ use std::time::Duration;
 use super::database::{Database, failed};
 use super::keys;
 use super::lock::DataLock;
+use super::mark::Mark;
 use crate::clock::Clock;
 use crate::records::StoreError;
 
 /// The layout that this version writes.
 const FORMAT_VERSION: &[u8] = &[1];
-/// The file in a database's directory that says that its format row was written.
-const MARKER: &str = "created";
 /// How often a database locked by a closing thread of our own process is tried again.
 const OPEN_TRIES_MAX: u32 = 100;
 /// Between two of these tries.
@@ -35,8 +34,8 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
             let tree = config.open().map_err(|error| judge(path, error))?;
-            let db = Database::new(tree, path, Arc::clone(&lock)).map_err(failed)?;
-            check_format(&db, path).map_err(|error| rejudge(path, error))?;
+            let syncs = check(&tree, path)?;
+            let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;
@@ -81,21 +80,23 @@ pub(super) fn open_or_set_aside(
     }
 }
 
-/// sled opens a file of which it understands nothing as an empty database. So a file beside it says that there was one,
-/// and a database without its format row is then a damaged one.
-fn check_format(db: &Database, path: &Path) -> Result<(), StoreError> {
-    let marker = path.join(MARKER);
-    match db.get(keys::FORMAT)? {
+/// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had.
+fn check(tree: &::sled::Db, path: &Path) -> Result<u64, StoreError> {
+    let get = |key| tree.get(key).map_err(|error| judge(path, error));
+    let mark = Mark::read(path).map_err(failed)?;
+    match get(keys::FORMAT)? {
         Some(version) if version == FORMAT_VERSION => {}
         Some(version) => return Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
-        None if marker.exists() => return Err(damaged(path, "its rows are lost".to_owned())),
+        None if mark.is_some_and(|syncs| syncs > 0) => return Err(damaged(path, "its rows are lost".to_owned())),
         None => {
-            db.put(keys::FORMAT, FORMAT_VERSION)?;
-            db.sync()?;
+            tree.insert(keys::FORMAT, FORMAT_VERSION).map_err(failed)?;
         }
     }
-    // Durable with the directory, which is synced next.
-    if marker.exists() { Ok(()) } else { File::create(marker).map(drop).map_err(failed) }
+    let syncs = get(keys::SYNCS)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok()).map_or(0, u64::from_be_bytes);
+    match mark {
+        Some(mark) if syncs < mark => Err(damaged(path, format!("it lost writes: sync {syncs} of {mark}"))),
+        _ => Ok(syncs),
+    }
 }
 
 /// A file name survives power loss only when its directory is synced.
@@ -118,15 +119,6 @@ fn judge(path: &Path, error: ::sled::Error) -> StoreError {
             _ => failed(error),
         },
         other => damaged(path, other.to_string()),
-    }
-}
-
-/// As [`judge`], for an error that came through [`Database`].
-fn rejudge(path: &Path, error: StoreError) -> StoreError {
-    let StoreError::Io(cause) = &error else { return error };
-    match cause.downcast_ref::<::sled::Error>() {
-        Some(cause) => judge(path, cause.clone()),
-        None => error,
     }
 }
 

@@ -123,6 +123,18 @@ impl Raw {
         total
     }
 
+    /// Reads to the end of the stream; `false` if that is a reset.
+    pub async fn ends_cleanly(&mut self) -> bool {
+        loop {
+            self.buffer.clear();
+            match timeout(PATIENCE, self.socket.read_buf(&mut self.buffer)).await.expect("the server ends") {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Reads something; `false` at the end of the stream.
     pub async fn more(&mut self) -> bool {
         self.buffer.reserve(64 * 1024);

@@ -36,6 +36,8 @@ pub struct State {
     pub heard: Vec<String>,
     /// Calls of `written`.
     pub written: usize,
+    /// How much was heard before the first call of `written`.
+    pub heard_before_written: Option<usize>,
     /// Why connections ended.
     pub ended: Vec<CloseReason>,
     /// Sessions admitted.
@@ -167,6 +169,7 @@ impl Session for Scene {
     fn written(&mut self) {
         self.0.change(|state| {
             state.written += 1;
+            state.heard_before_written.get_or_insert(state.heard.len());
             if let Some(Act::Deliver(frames)) = state.acts.pop_front()
                 && let Some(id) = frames.iter().rev().find_map(|frame| frame.id())
             {

@@ -17,8 +17,6 @@ pub(super) async fn run(inlet: Inlet, session: Box<dyn Session>, timing: Timing,
     let reason = connection.serve().await;
     tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
     let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
-    // What the body has not taken is not to be seen any more, or will never be.
-    inlet.retract();
     session.ended(reason);
     drop(session);
     // A last event behind half an event would be garbage.
@@ -69,13 +67,18 @@ impl Connection {
     async fn write(&mut self, mut chunk: Bytes) -> Result<(), CloseReason> {
         while !chunk.is_empty() {
             let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
-            tokio::select! {
+            self.inlet.offer(piece);
+            let put = tokio::select! {
                 biased;
-                reason = self.session.cut() => return Err(reason),
-                put = self.inlet.put(piece) => put.map_err(|_| CloseReason::PeerClosed)?,
-                () = sleep(self.timing.write_stall) => return Err(CloseReason::WriteStalled),
+                reason = self.session.cut() => Err(reason),
+                taken = self.inlet.taken() => taken.map_err(|_| CloseReason::PeerClosed),
+                () = sleep(self.timing.write_stall) => Err(CloseReason::WriteStalled),
+            };
+            // Looked up, not concluded: the body may have taken it in the moment of the cut.
+            if !self.inlet.retract() {
+                self.mid_chunk = !chunk.is_empty();
             }
-            self.mid_chunk = !chunk.is_empty();
+            put?;
         }
         Ok(())
     }
@@ -92,3 +95,45 @@ async fn say(inlet: &mut Inlet, reason: CloseReason, timing: &Timing) -> bool {
 
 /// A step is mostly one piece.
 const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
+
+#[cfg(all(test, feature = "contract"))]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::contract::script::{Act, Script, frame};
+    use crate::pipe::pipe;
+    use crate::transport::{Gate, Liveness};
+    use crate::{Handshake, Scripted};
+
+    fn handshake() -> Handshake {
+        Scripted::new("sse", Liveness::WriteOnly, Timing::default()).handshake()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_an_event_is_followed_by_nothing() {
+        let script = Script::new([Act::Deliver(vec![frame("e-1", "test", "x".repeat(PIECE_BYTES))])]);
+        let (inlet, mut outlet) = pipe();
+        let sever = Sever::new();
+        let session = script.admit(handshake()).await.ok().unwrap();
+        drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()))));
+        assert_eq!(outlet.next().await.unwrap().unwrap().len(), PIECE_BYTES);
+        script.change(|state| state.cut = Some(CloseReason::TokenRevoked));
+        assert!(outlet.next().await.unwrap().is_err());
+        sever.severed().await;
+        assert!(outlet.next().await.is_none());
+        assert_eq!(script.look(|state| (state.alive, state.written)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_asks_for_nothing_is_severed_after_the_last_words() {
+        let script = Script::new([Act::Close(CloseReason::TokenRevoked)]);
+        let (inlet, _outlet) = pipe();
+        let sever = Sever::new();
+        let session = script.admit(handshake()).await.ok().unwrap();
+        let before = tokio::time::Instant::now();
+        run(inlet, session, Timing::default(), Some(sever.clone())).await;
+        sever.severed().await;
+        assert_eq!(before.elapsed(), Timing::default().last_words);
+    }
+}

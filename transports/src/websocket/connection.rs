@@ -21,7 +21,8 @@ pub(super) async fn run<S>(socket: S, session: Box<dyn Session>, timing: Timing)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let socket = WebSocketStream::from_raw_socket(Outbox::new(socket), Role::Server, Some(config())).await;
+    // Boxed like the farewell: its copies of the stream would count for as long as the connection lives.
+    let socket = Box::pin(WebSocketStream::from_raw_socket(Outbox::new(socket), Role::Server, Some(config()))).await;
     let mut connection = Connection { socket, session, timing };
     tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
     let end = connection.serve().await;
@@ -118,13 +119,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Writes what waits. Listens meanwhile: a peer that answers every event before it reads the next fills its own
-    /// socket's buffers, and would never read again if nobody took its answers.
+    /// Writes what waits.
     async fn write(&mut self) -> Result<(), End> {
-        // Mostly the socket takes all at once: no timer then, and nothing to watch.
-        if let Some(flushed) = self.socket.flush().now_or_never() {
-            return flushed.map_err(|_| End::BROKEN);
+        match self.socket.flush().now_or_never() {
+            // Mostly the socket takes all at once: no timer then, and nothing to watch.
+            Some(flushed) => flushed.map_err(|_| End::BROKEN),
+            // Boxed: what it takes to wait is not to be held by every idle connection.
+            None => Box::pin(self.write_slowly()).await,
         }
+    }
+
+    /// Listens while it writes: a peer that answers every event before it reads the next fills its own socket's
+    /// buffers, and would never read again if nobody took its answers.
+    async fn write_slowly(&mut self) -> Result<(), End> {
         let mut taken = self.socket.get_ref().taken();
         let mut stalled = std::pin::pin!(sleep(self.timing.write_stall));
         loop {

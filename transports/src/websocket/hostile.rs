@@ -34,6 +34,35 @@ proptest! {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_talkative_peer_waits_for_the_session_after_64_messages() {
+    let script = Script::new([ack()]);
+    let (near, mut far) = tokio::io::duplex(64 * 1024);
+    // All of it is there before the server looks.
+    far.write_all(&masked(0x81, b"x").repeat(1000)).await.unwrap();
+    far.shutdown().await.unwrap();
+    connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default()).await;
+    assert_eq!(script.look(|state| (state.heard_before_written, state.heard.len())), (Some(64), 1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_violation_is_read_and_thrown_away() {
+    let script = Script::new([ack()]);
+    let (near, mut far) = tokio::io::duplex(256);
+    let server = tokio::spawn(connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default()));
+    // Left unread in a TCP socket, it would reset the connection and take the close frame along.
+    far.write_all(&[&[0x81, 0x00][..], &[0xa5; 100_000]].concat()).await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+    assert!(parsed(&said).unwrap().last().unwrap().1.starts_with(&1002_u16.to_be_bytes()));
+    server.await.unwrap();
+}
+
+fn handshake() -> Handshake {
+    Scripted::new("websocket", Liveness::PingPong, Timing::default()).handshake()
+}
+
 /// Frames that are almost right, so that more than the first header is reached.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
@@ -53,8 +82,7 @@ fn converse(bytes: &[u8], cut_into: usize) -> (Vec<u8>, Vec<CloseReason>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let script = Script::new([ack()]);
-        let handshake: Handshake = Scripted::new("websocket", Liveness::PingPong, Timing::default()).handshake();
-        let session = script.admit(handshake).await.unwrap();
+        let session = script.admit(handshake()).await.unwrap();
         let (near, far) = tokio::io::duplex(256);
         let server = connection::run(near, session, Timing::default());
         let (mut reading, mut writing) = tokio::io::split(far);
