@@ -18,7 +18,8 @@ async fn the_quickstarts_deployment_reaches_the_gateway() {
         "revisionId": REVISION, "gatewayId": gateway, "status": "CREATED", "vhost": "mg.wso2.com", "displayOnDevportal": true
     }]);
     let answer = world.admin("POST", &path("deploy-revision"), body).await.expect(200);
-    let [element] = &answer.as_array().unwrap()[..] else { panic!("{answer}") };
+    assert_eq!(answer.as_array().unwrap().len(), 1);
+    let element = &answer[0];
     assert_eq!((&element["gatewayId"], &element["revisionId"]), (&json!(gateway), &json!(REVISION)));
     assert_eq!((&element["status"], &element["vhost"]), (&json!("DEPLOYING"), &json!("mg.wso2.com")));
     assert_eq!(
@@ -26,7 +27,9 @@ async fn the_quickstarts_deployment_reaches_the_gateway() {
         (&json!(true), &json!("2026-11-20T17:00:00.000Z"))
     );
 
-    let [event] = &world.events(gateway).await[..] else { panic!() };
+    let events = world.events(gateway).await;
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
     assert_eq!((&event["type"], &event["eventId"]), (&json!("api.deployed"), &element["eventId"]));
     let payload = json!({
         "apiUuid": API, "apiId": API, "revisionId": REVISION, "deploymentId": element["deploymentId"],

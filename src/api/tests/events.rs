@@ -154,3 +154,80 @@ async fn one_call_publishes_to_named_gateways_an_organization_or_all() {
     let sent = send(to(json!({ "all": true }))).await.expect(200);
     assert_eq!(sent["results"][0], json!({ "gatewayId": sent["results"][0]["gatewayId"], "code": "UNAVAILABLE" }));
 }
+
+#[tokio::test]
+async fn a_gateway_that_is_deleted_during_an_append_keeps_no_log() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let held = world.log.held.write().await;
+    let publish = world.admin("POST", &path, deployed("a"));
+    let delete = async {
+        world.parts.directory.delete_gateway(gateway).await.unwrap();
+        drop(held);
+    };
+    let (reply, ()) = tokio::join!(publish, delete);
+    reply.problem(404, "GATEWAY_NOT_FOUND");
+    assert_eq!(world.head(gateway).await, 0);
+    assert_eq!(world.get("/api/internal/v1/deliveries/failed").await.expect(200)["count"], 0);
+}
+
+#[tokio::test]
+async fn a_repeated_key_is_answered_with_the_first_answer_for_ten_minutes() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let publish = |key: &'static str, api: &'static str| {
+        let (world, path, bearer) = (&world, &path, &bearer);
+        let body = deployed(api).to_string();
+        async move { world.send("POST", path, &[("authorization", bearer), ("idempotency-key", key)], body).await }
+    };
+    let (first, second) = tokio::join!(publish("k-1", "a"), publish("k-1", "a"));
+    assert_eq!(first.expect(201), second.expect(201));
+    assert_eq!(first.headers["location"], second.headers["location"]);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    assert_eq!(second.headers["idempotency-replayed"], "true");
+    assert_eq!(world.head(gateway).await, 1);
+
+    assert_eq!(publish("k-1", "b").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    assert_eq!(publish("", "a").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    publish("k-2", "a").await.expect(201);
+    assert_eq!(world.head(gateway).await, 2);
+
+    world.clock.advance(std::time::Duration::from_secs(601));
+    assert!(!publish("k-1", "b").await.headers.contains_key("idempotency-replayed"));
+    assert_eq!(world.head(gateway).await, 3);
+}
+
+#[tokio::test]
+async fn a_key_whose_event_was_not_stored_may_be_used_again() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.send("POST", &path, &headers, deployed("a").to_string()).await.problem(503, "UNAVAILABLE");
+    world.log.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let reply = world.send("POST", &path, &headers, deployed("b").to_string()).await;
+    reply.expect(201);
+    assert!(!reply.headers.contains_key("idempotency-replayed"));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_and_comes_again_publishes_once() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let publish = || world.send("POST", &path, &headers, deployed("a").to_string());
+    let held = world.log.held.write().await;
+    let mut first = Box::pin(publish());
+    assert!(futures::poll!(&mut first).is_pending());
+    drop(first);
+    drop(held);
+    assert_eq!(publish().await.headers["idempotency-replayed"], "true");
+    assert_eq!(world.head(gateway).await, 1);
+}

@@ -186,11 +186,13 @@ impl Reply {
 pub(super) struct FragileLog {
     inner: MemoryLog,
     pub(super) is_down: AtomicBool,
+    /// Appends wait while this is held.
+    pub(super) held: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
     fn new(inner: MemoryLog) -> Self {
-        Self { inner, is_down: AtomicBool::new(false) }
+        Self { inner, is_down: AtomicBool::new(false), held: tokio::sync::RwLock::default() }
     }
 
     fn up(&self) -> Result<(), LogError> {
@@ -201,6 +203,7 @@ impl FragileLog {
 #[async_trait]
 impl EventLog for FragileLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        drop(self.held.read().await);
         self.up()?;
         self.inner.append(to, draft).await
     }
