@@ -1,7 +1,7 @@
 //! The platform API (CONTRACT.md §§ 6 and 9): what publishers, operators and gateways call, but for connecting.
 //!
 //! # Layout
-//! - [`router`]: one table of methods, paths, who may call and how large a body may be. Start there.
+//! - `router`: one table of methods, paths, who may call and how large a body may be. Start there.
 //! - One file per resource holds its calls; `reply`, `page`, `fields`, `query`, `body` are what they share.
 //! - [`error`]: the one map from errors to HTTP; `problem` is what it looks like on the wire.
 //!
