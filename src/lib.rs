@@ -17,6 +17,8 @@
 
 pub mod api;
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod config;
 mod control;
 pub mod envelope;

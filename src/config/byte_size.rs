@@ -10,13 +10,13 @@ use super::value::{ValueError, out_of_range, split_unit, within};
 pub struct ByteSize(pub u64);
 
 /// 1,024 bytes.
-pub const KIB: u64 = 1024;
+pub(super) const KIB: u64 = 1024;
 /// 1,024² bytes.
-pub const MIB: u64 = 1024 * KIB;
+pub(super) const MIB: u64 = 1024 * KIB;
 /// 1,024³ bytes.
-pub const GIB: u64 = 1024 * MIB;
+pub(super) const GIB: u64 = 1024 * MIB;
 /// 1,024⁴ bytes.
-pub const TIB: u64 = 1024 * GIB;
+pub(super) const TIB: u64 = 1024 * GIB;
 
 const UNITS: &str = "B, KiB, MiB, GiB, TiB (1,024) and KB, MB, GB, TB (1,000)";
 

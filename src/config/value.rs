@@ -61,7 +61,7 @@ const DURATION_UNITS: &str = "ms, s, m, h, d";
 ///
 /// # Errors
 /// If it is not a number, zero, or out of bounds.
-pub fn number<N>(text: &str, bounds: RangeInclusive<N>) -> Result<N, ValueError>
+pub(super) fn number<N>(text: &str, bounds: RangeInclusive<N>) -> Result<N, ValueError>
 where
     N: FromStr + PartialOrd + Display + Default,
 {
@@ -78,7 +78,7 @@ where
 ///
 /// # Errors
 /// If it is no duration, has no or an unknown unit, is zero, or out of bounds.
-pub fn duration(
+pub(super) fn duration(
     text: &str,
     plain: Option<Duration>,
     example: &'static str,
@@ -105,7 +105,7 @@ pub fn duration(
 
 /// A duration as people write it: in the largest unit that loses nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub(super) struct Span(pub(super) Duration);
 
 impl Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,7 +124,7 @@ impl Display for Span {
 ///
 /// # Errors
 /// If it is no IP address with a port.
-pub fn address(text: &str) -> Result<SocketAddr, ValueError> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| ValueError::NotAnAddress)
 }
 
@@ -132,7 +132,7 @@ pub fn address(text: &str) -> Result<SocketAddr, ValueError> {
 ///
 /// # Errors
 /// At the first that is none, or that is every address.
-pub fn networks(text: &str) -> Result<Vec<IpNet>, ValueError> {
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, ValueError> {
     text.split([',', ' ', '\t']).filter(|part| !part.is_empty()).map(network).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The suite that every engine passes: what [`EventLog`] and [`Records`] promise, as runnable cases.
 //!
 //! An engine implements [`LogHost`] and [`RecordsHost`], then mounts the cases as tests of its own:
-//! ```ignore
+//! ```text
 //! gatecast_storage::log_contract!(MyHost::new());
 //! gatecast_storage::records_contract!(MyHost::new());
 //! ```

@@ -184,13 +184,18 @@ impl Shared {
     }
 }
 
-/// Writes whenever something is dirty, until a write fails: the store then refuses everything until a restart.
+/// Writes whenever something is dirty, until a write fails for good: the store then refuses everything until a restart.
 async fn write_behind(shared: Arc<Shared>) {
     loop {
         shared.dirty.notified().await;
-        if let Err(error) = shared.write_dirty().await {
-            tracing::error!(%error, "Failed deliveries are no longer written to disk.");
-            return;
+        match shared.write_dirty().await {
+            Ok(()) => {}
+            // The store has waited before it said so; what is dirty stays dirty.
+            Err(StoreError::Overloaded) => shared.dirty.notify_one(),
+            Err(error) => {
+                tracing::error!(%error, "Failed deliveries are no longer written to disk.");
+                return;
+            }
         }
     }
 }

@@ -3,11 +3,15 @@
 //! This crate knows logs and records. It knows no HTTP, no frames and no event types: bodies are opaque bytes.
 //!
 //! # Layout
+//! Start at [`log`], then [`memory`] (the model in 150 lines), then [`sled`].
 //! - [`ids`]: the newtypes everything else speaks in; [`ids::Cursor`] is the one position on every transport.
 //! - [`log`]: [`EventLog`], one bounded durable ring per gateway, and [`Follower`], which hears of every append.
 //! - [`records`]: [`Records`], small tables with atomic commits; engines implement it and [`EventLog`], nothing else.
 //! - [`directory`]: gateways, tokens, APIs, deployments and event types, on top of [`Records`].
-//! - [`memory`] and [`sled`]: the engines. [`contract`] is the suite that every engine passes.
+//! - [`deliveries`]: failed deliveries, bounded and written behind, on top of [`Records`].
+//! - [`memory`] and [`sled`]: the engines; [`stores`] is what both hand out. `contract` (feature `contract`) is the
+//!   suite that every engine passes.
+//! - [`clock`]: wall time, injected.
 
 pub mod clock;
 #[cfg(any(test, feature = "contract"))]

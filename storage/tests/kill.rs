@@ -4,6 +4,8 @@
 //! The binary runs itself as the child (so it has no test harness): the child appends and prints each answer, the
 //! parent kills it after some of them and looks at what is on disk.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test, if without a harness")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Server-Sent Events (WHATWG HTML § 9.2): a response that never ends, for curl and simple clients.
 //!
-//! - [`spell`]: a frame as an event.
-//! - [`connection`]: one task per connection; a [`pipe`] leads to the response body.
+//! - `spell`: a frame as an event.
+//! - `connection`: one task per connection; a `pipe` leads to the response body.
 //!
 //! Works the same over HTTP/1.1 and HTTP/2. What a peer that does not read holds: one step here (48 KiB, or one
 //! event), and in hyper one piece of it (64 KiB) and a buffer (`max_buf_size`, which the accept loop keeps small).

@@ -1,9 +1,9 @@
 //! WebSocket (RFC 6455): text frames, one JSON message each; pings with a position, pongs as receipts.
 //!
-//! - [`upgrade`]: what makes a request an upgrade, and the 101.
-//! - [`connection`]: one task per connection, from the upgraded socket to the last words.
-//! - [`outbox`]: what waits for the socket; shared bytes, whole frames, vectored writes.
-//! - [`inbound`]: what came in, or why nothing more will.
+//! - `upgrade`: what makes a request an upgrade, and the 101.
+//! - `connection`: one task per connection, from the upgraded socket to the last words.
+//! - `outbox`: what waits for the socket; shared bytes, whole frames, vectored writes.
+//! - `inbound`: what came in, or why nothing more will.
 //!
 //! Per idle connection: one task, a 1 KiB read buffer, no write buffer (DESIGN.md § 8).
 

@@ -223,8 +223,8 @@ impl<'a> Batch<'a> {
         let (newest, end) = last.unwrap_or((head.floor.prev(), head.floor_start));
         let ring = Ring { head, newest, end, oldest: head.floor, front: None };
         // Rows below the floor are what an interrupted sweep left.
-        let left = self.shared.db.fronts(of, head.epoch, Seq(0), head.floor.prev()).next();
-        if left.is_some() {
+        let below = head.floor.prev();
+        if below > Seq(0) && self.shared.db.fronts(of, head.epoch, Seq(0), below).next().is_some() {
             let span = (Seq(0), head.floor);
             self.sweeps.push(Sweep { gateway: of, epoch: head.epoch, span, is_forgotten: false });
         }

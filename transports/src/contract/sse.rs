@@ -25,12 +25,14 @@ pub struct SseClient {
 impl SseClient {
     /// The next block of lines, without the blank line; `None` at the end of the body.
     pub async fn block(&mut self) -> Option<String> {
+        let mut searched = 0;
         loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let block = block.to_owned();
-                self.text = rest.to_owned();
-                return Some(block);
+            if let Some(at) = self.text.get(searched..).and_then(|text| text.find("\n\n")) {
+                let block = self.text.drain(..searched + at + 2).collect::<String>();
+                return Some(block.trim_end().to_owned());
             }
+            // A line feed may be there already; it is one byte, so this is a boundary.
+            searched = self.text.len() - usize::from(self.text.ends_with('\n'));
             self.text.push_str(&String::from_utf8(self.raw.chunk().await?).unwrap());
         }
     }

@@ -1,0 +1,74 @@
+//! Exit codes, in the manner of sysexits.
+
+use std::process::ExitCode;
+
+use crate::config::EXIT_CONFIG;
+
+/// How the process ends. clap itself ends with 2 on a command line that it does not understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or ended by Ctrl+C or SIGTERM.
+    Ok,
+    /// Anything that no other code names.
+    Failure,
+    /// No such gateway, token or API.
+    NotFound,
+    /// The server's configuration has faults.
+    Config,
+    /// The server refuses what it was given, or a file cannot be used.
+    Data,
+    /// The server cannot be reached.
+    Unreachable,
+    /// The server is busy, draining or limits the rate: try later.
+    TryLater,
+    /// The token or key is missing, wrong, revoked or expired.
+    Unauthorized,
+}
+
+impl Exit {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failure => 1,
+            Self::NotFound => 3,
+            Self::Config => EXIT_CONFIG,
+            Self::Data => 65,
+            Self::Unreachable => 69,
+            Self::TryLater => 75,
+            Self::Unauthorized => 77,
+        }
+    }
+
+    /// What an HTTP status of the server means for the process.
+    #[must_use]
+    pub fn from_status(status: u16) -> Self {
+        match status {
+            401 | 403 => Self::Unauthorized,
+            404 => Self::NotFound,
+            408 | 425 | 429 | 502..=504 => Self::TryLater,
+            400..500 => Self::Data,
+            _ => Self::Failure,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// For `--help`.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or ended by Ctrl+C or SIGTERM
+   1  failed in a way that no other code names
+   2  the command line is not understood
+   3  no such gateway, token or API
+  64  the server's configuration has faults (all are listed)
+  65  the server refuses the data, or a file cannot be used
+  69  the server cannot be reached
+  75  the server is busy, draining or limits the rate: try later
+  77  the token or key is missing, wrong, revoked or expired";

@@ -1,0 +1,201 @@
+//! Why a command failed, what to do about it, and the exit code.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::printable::printable;
+use crate::client::api::ApiError;
+use crate::client::{ClientError, InvalidApiKey, InvalidUrl, LinkError, Problem};
+use crate::config::{ConfigFault, ValueError};
+
+/// A command's failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum Failure {
+    #[error("the configuration has {} fault(s)", .0.len())]
+    Config(Vec<ConfigFault>),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
+    #[error(transparent)]
+    ApiKey(#[from] InvalidApiKey),
+    #[error("no API key: pass --api-key, or set GATECAST_API_KEY")]
+    NoApiKey,
+    #[error("the admin token {0}")]
+    AdminToken(ValueError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{what}: {problem}")]
+    Input { what: String, problem: String },
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
+    Rejected { status: Option<u16>, code: String, detail: String },
+    #[error("{failed} of {total} gateways were not told")]
+    Partial { failed: usize, total: usize },
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] io::Error),
+    #[error("the server failed: {0}")]
+    Serve(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
+            Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
+            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
+            Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
+            Self::NoApiKey => Exit::Unauthorized,
+            Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
+            // A reader that went away (`gatecast listen | head`) has what it wanted.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+            Self::Api(_)
+            | Self::Link(_)
+            | Self::Client(_)
+            | Self::Output(_)
+            | Self::Serve(_)
+            | Self::Partial { .. } => Exit::Failure,
+        }
+    }
+
+    /// For people.
+    pub(super) fn write_text(&self, err: &mut dyn Write) -> io::Result<()> {
+        writeln!(err, "error: {}", printable(&self.to_string()))?;
+        match self {
+            Self::Config(faults) => {
+                for fault in faults {
+                    writeln!(err, "  - {}", printable(&fault.to_string()))?;
+                }
+            }
+            Self::Api(ApiError::Refused { problem, .. }) => write_problem(problem, err)?,
+            Self::Rejected { code, .. } => writeln!(err, "  code: {}", printable(code))?,
+            _ => {}
+        }
+        match self.hint() {
+            Some(hint) => writeln!(err, "  {hint}"),
+            None => Ok(()),
+        }
+    }
+
+    /// For programs, on one line.
+    pub(super) fn write_json(&self, err: &mut dyn Write) -> io::Result<()> {
+        let mut fault = json!({ "message": self.to_string(), "exitCode": self.exit().code(), "hint": self.hint() });
+        let more = match self {
+            Self::Config(faults) => json!({ "faults": faults.iter().map(ToString::to_string).collect::<Vec<_>>() }),
+            Self::Api(ApiError::Refused { problem, status, .. }) => json!({ "status": status, "problem": problem }),
+            Self::Rejected { status, code, .. } => json!({ "status": status, "code": code }),
+            _ => Value::Null,
+        };
+        if let (Some(fault), Value::Object(more)) = (fault.as_object_mut(), more) {
+            fault.extend(more);
+        }
+        writeln!(err, "{}", json!({ "error": fault }))
+    }
+
+    /// What to do about it.
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Config(_) => "All settings with their meanings: gatecast config --dev",
+            Self::Api(ApiError::Unreachable(text)) if text.contains("--insecure") => return None,
+            Self::Api(ApiError::Unreachable(_)) => {
+                "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"
+            }
+            Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {
+                "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
+            }
+            Self::Api(ApiError::Refused { status: 404, .. }) => "List what there is: gatecast gateway list",
+            Self::Api(ApiError::Refused { retry_after: Some(wait), .. }) => {
+                return Some(format!("Try again in {} s.", wait.as_secs()));
+            }
+            Self::Api(ApiError::Strange(_)) => "Does --url name a gatecast server, and not something in front of it?",
+            Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
+            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
+            Self::Rejected { status: Some(401 | 403) | None, .. } => {
+                "The key is wrong, revoked or expired. Make one: gatecast token create --gateway ID"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Fails if some of several gateways were not told.
+pub(super) fn all_told<'c>(codes: impl Iterator<Item = &'c Option<String>> + Clone) -> Result<(), Failure> {
+    let (failed, total) = (codes.clone().flatten().count(), codes.count());
+    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total }) }
+}
+
+fn write_problem(problem: &Problem, err: &mut dyn Write) -> io::Result<()> {
+    let members = [("title", &problem.title), ("code", &problem.code), ("tracking id", &problem.tracking_id)];
+    for (name, value) in members {
+        if let Some(value) = value {
+            writeln!(err, "  {name}: {}", printable(value))?;
+        }
+    }
+    for fault in &problem.errors {
+        writeln!(err, "  - {}: {}", printable(&fault.field), printable(&fault.message))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::FieldError;
+
+    fn refused(status: u16) -> Failure {
+        let errors = vec![FieldError { field: "name".to_owned(), message: "too short".to_owned() }];
+        let problem = Problem {
+            title: Some("Invalid".to_owned()),
+            detail: Some("the name is \u{1b}[31mnot valid".to_owned()),
+            code: Some("INVALID_NAME".to_owned()),
+            errors,
+            ..Problem::default()
+        };
+        ApiError::Refused { status, problem: Box::new(problem), retry_after: None }.into()
+    }
+
+    fn text(failure: &Failure) -> String {
+        let mut out = Vec::new();
+        failure.write_text(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_problem_is_shown_whole_and_cannot_paint_the_terminal() {
+        let said = text(&refused(400));
+        for part in ["the name is", "title: Invalid", "code: INVALID_NAME", "- name: too short"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
+
+    #[test]
+    fn codes_say_what_to_do() {
+        for (status, code) in [(400, 65), (401, 77), (403, 77), (404, 3), (409, 65), (429, 75), (503, 75), (500, 1)] {
+            assert_eq!(refused(status).exit().code(), code, "{status}");
+        }
+        assert_eq!(Failure::Api(ApiError::Unreachable(String::new())).exit().code(), 69);
+        assert_eq!(Failure::Config(Vec::new()).exit().code(), 64);
+        assert!(text(&refused(401)).contains("--admin-token"));
+    }
+
+    #[test]
+    fn json_is_one_line() {
+        let mut out = Vec::new();
+        refused(409).write_json(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["error"]["problem"]["code"], "INVALID_NAME");
+        assert_eq!(json["error"]["exitCode"], 65);
+    }
+}

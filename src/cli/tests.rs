@@ -1,0 +1,241 @@
+//! The command line as a whole.
+
+use clap::CommandFactory;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const GATEWAY: &str = "d1aa71bc-8cb5-4294-8a26-fe1273c28632";
+
+struct Ran {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+async fn gatecast(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let cli = Cli::try_parse_from(std::iter::once(&"gatecast").chain(args)).unwrap();
+    let env = Environment::new(env.iter().map(|(name, value)| (name.into(), value.into())));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = run(cli, Io { env, out: &mut out, err: &mut err }, |config| async move {
+        Err(format!("serving on {}", config.listen).into())
+    })
+    .await;
+    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+/// Answers requests in turn and gives back what was asked: request line, headers and body.
+async fn answers(listener: TcpListener, answers: Vec<(&str, String)>) -> Vec<String> {
+    let mut asked = Vec::new();
+    for (status, body) in answers {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        let whole = |request: &[u8]| {
+            let text = String::from_utf8_lossy(request).to_lowercase();
+            let (head, body) = text.split_once("\r\n\r\n")?;
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+            (body.len() >= length.unwrap_or(0)).then_some(())
+        };
+        while whole(&request).is_none() {
+            request.push(socket.read_u8().await.unwrap());
+        }
+        let kind = if status.starts_with('2') { "application/json" } else { "application/problem+json" };
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: {length}");
+        socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        asked.push(String::from_utf8(request).unwrap());
+    }
+    asked
+}
+
+async fn with_server(args: &[&str], script: Vec<(&str, String)>) -> (Ran, Vec<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let args = [&["--url", &url, "--admin-token", "an-admin-token-of-tests"], args].concat();
+    let env = [];
+    let (ran, asked) = tokio::join!(gatecast(&args, &env), answers(listener, script));
+    (ran, asked)
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    fn check(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path} has no description");
+        let leaf = command.get_subcommands().next().is_none();
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(!leaf || after.contains("Example"), "{path} has no example");
+        command.get_subcommands().for_each(|sub| check(sub, &path));
+    }
+    check(&Cli::command(), "");
+    let help = Cli::command().render_long_help().to_string();
+    assert!(help.contains("77  the token") && help.contains("64  the server's"), "{help}");
+}
+
+#[tokio::test]
+async fn serve_hands_on_a_checked_configuration_or_lists_all_faults() {
+    let ran = gatecast(&["serve", "--dev", "--listen", "127.0.0.1:0"], &[]).await;
+    assert_eq!((ran.exit.code(), ran.err.contains("serving on 127.0.0.1:0")), (1, true), "{}", ran.err);
+    let ran = gatecast(&["serve", "--listen", "here"], &[("WS_MAX_CONNECTIONS", "0"), ("GATECAST_LOGS", "x")]).await;
+    assert_eq!(ran.exit.code(), 64);
+    for part in ["GATECAST_LISTEN", "WS_MAX_CONNECTIONS", "did you mean GATECAST_LOG?", "GATECAST_TLS_CERT"] {
+        assert!(ran.err.contains(part), "{part}: {}", ran.err);
+    }
+    let ran = gatecast(&["serve", "--dev", "--config", "/nowhere", "--log", "loud"], &[]).await;
+    assert!(ran.exit.code() == 64 && ran.err.contains("/nowhere") && ran.err.contains("loud"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn config_shows_what_holds_and_no_secret() {
+    let env = [("GATECAST_ADMIN_TOKEN", "never-show-this-token"), ("WS_MAX_CONNECTIONS", "7")];
+    let ran = gatecast(&["config", "--dev"], &env).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(ran.out.contains("WS_MAX_CONNECTIONS=7") && ran.out.contains("GATECAST_ADMIN_TOKEN=(set)"), "{}", ran.out);
+    let ran = gatecast(&["--json", "config", "--dev"], &env).await;
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(json.as_array().unwrap().iter().any(|line| line["source"] == "environment"));
+    assert!(!ran.out.contains("never-show-this-token"));
+}
+
+#[tokio::test]
+async fn a_gateway_is_created_as_the_quickstart_does() {
+    let args = ["gateway", "create", "--organization", "org", "--name", "edge-1"];
+    let body = format!(r#"{{"id":"{GATEWAY}","name":"edge-1","future":1}}"#);
+    let (ran, asked) = with_server(&args, vec![("201 Created", body.clone())]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(ran.out.contains(&format!("ID: {GATEWAY}")), "{}", ran.out);
+    assert!(asked[0].starts_with("POST /api/v1/gateways HTTP/1.1"), "{}", asked[0]);
+    assert!(asked[0].to_lowercase().contains("authorization: bearer an-admin-token-of-tests"));
+    assert!(asked[0].ends_with(r#"{"organizationId":"org","name":"edge-1","displayName":"edge-1"}"#), "{}", asked[0]);
+    let (ran, _) = with_server(&[&["--json"], &args[..]].concat(), vec![("201 Created", body)]).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["future"], 1);
+}
+
+#[tokio::test]
+async fn deploy_uploads_the_artifact_before_the_deployment() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "kind: http\n").unwrap();
+    let path = file.path().display().to_string();
+    let args = ["deploy", "--api", GATEWAY, "--revision", "r 1", "--gateway", GATEWAY, "--file", &path];
+    let deployed = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","eventId":"6f3a9c21-1"}}]"#);
+    let script = vec![
+        ("200 OK", r#"{"vhost":"mg.example.com"}"#.to_owned()),
+        ("204 No Content", String::new()),
+        ("200 OK", deployed),
+    ];
+    let (ran, asked) = with_server(&args, script).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(asked[1].starts_with(&format!("PUT /api/v1/apis/{GATEWAY}?revisionId=r+1 ")), "{}", asked[1]);
+    assert!(asked[1].contains("application/yaml") && asked[1].ends_with("kind: http\n"));
+    assert!(asked[2].starts_with(&format!("POST /api/v1/apis/{GATEWAY}/deploy-revision?revisionId=r+1 ")));
+    assert!(asked[2].contains(r#""vhost":"mg.example.com","displayOnDevportal":true"#), "{}", asked[2]);
+    assert!(ran.out.contains("Event: 6f3a9c21-1"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn undeploy_leaves_to_the_server_what_is_not_said() {
+    let args = ["undeploy", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    let (ran, asked) = with_server(&args, vec![("200 OK", format!(r#"[{{"gatewayId":"{GATEWAY}"}}]"#))]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(asked[0].ends_with(&format!(r#"[{{"revisionId":"r","gatewayId":"{GATEWAY}"}}]"#)), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn publish_chooses_its_call_by_its_targets() {
+    let payload = ["--type", "t.x", "--payload", r#"{"n":1.50}"#];
+    let one = [&["publish", "--gateway", GATEWAY, "--if-match", "6f3a9c21-1"], &payload[..]].concat();
+    let (ran, asked) =
+        with_server(&one, vec![("201 Created", r#"{"eventId":"6f3a9c21-2","connections":3}"#.into())]).await;
+    assert!(ran.out.contains("6f3a9c21-2") && ran.out.contains("Connections: 3"), "{}", ran.out);
+    assert!(asked[0].starts_with(&format!("POST /api/internal/v1/gateways/{GATEWAY}/events ")));
+    assert!(asked[0].to_lowercase().contains("if-match: 6f3a9c21-1"));
+    assert!(asked[0].ends_with(r#"{"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
+    let all = [&["publish", "--all"], &payload[..]].concat();
+    let results = format!(r#"{{"count":1,"results":[{{"gatewayId":"{GATEWAY}","code":"UNAVAILABLE"}}]}}"#);
+    let (ran, asked) = with_server(&all, vec![("200 OK", results)]).await;
+    assert!(ran.exit == Exit::Failure && ran.out.contains("UNAVAILABLE") && ran.err.contains("1 of 1"), "{}", ran.err);
+    assert!(asked[0].ends_with(r#"{"targets":{"all":true},"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do_and_become_exit_codes() {
+    let problem = |code: &str| format!(r#"{{"title":"T","detail":"D","code":"{code}"}}"#);
+    let list = ["gateway", "list"];
+    let (ran, _) = with_server(&list, vec![("401 Unauthorized", problem("UNAUTHORIZED"))]).await;
+    assert!(
+        ran.exit.code() == 77 && ran.err.contains("UNAUTHORIZED") && ran.err.contains("--admin-token"),
+        "{}",
+        ran.err
+    );
+    let (ran, _) = with_server(&["gateway", "delete", GATEWAY], vec![("404 Not Found", problem("NOT_FOUND"))]).await;
+    assert_eq!(ran.exit.code(), 3, "{}", ran.err);
+    let ran = gatecast(&["--url", "http://127.0.0.1:1", "stats"], &[]).await;
+    assert!(ran.exit.code() == 69 && ran.err.contains("serve --dev"), "{}", ran.err);
+    let ran = gatecast(&["listen"], &[]).await;
+    assert!(ran.exit.code() == 77 && ran.err.contains("GATECAST_API_KEY"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn listen_counts_saves_its_cursor_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cursor").display().to_string();
+    let ack = r#"{"type":"connection.ack","gatewayId":"g","connectionId":"c","timestamp":"t"}"#;
+    let event = |n: u32| format!(r#"{{"type":"t","eventId":"6f3a9c21-{n}"}}"#);
+    let reply = |n: u32| format!(r#"{{"connectionId":"c","events":[{ack},{},{}]}}"#, event(n), event(n + 1));
+    let args = ["listen", "--api-key", "key", "--transport", "poll", "--resume", &file, "--count", "2"];
+    let (ran, asked) = with_server(&args, vec![("200 OK", reply(1))]).await;
+    assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    assert!(ran.out.starts_with("Connecting to http://"), "{}", ran.out);
+    assert!(
+        ran.out.contains("\"eventId\": \"6f3a9c21-2\"") && ran.out.ends_with("Connection closed by server\n"),
+        "{}",
+        ran.out
+    );
+    assert!(!asked[0].contains("last-event-id"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "6f3a9c21-2\n");
+    let (ran, asked) = with_server(&[&["--json"], &args[..]].concat(), vec![("200 OK", reply(3))]).await;
+    assert!(asked[0].contains("last-event-id: 6f3a9c21-2"), "{}", asked[0]);
+    let kinds: Vec<_> =
+        ran.out.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["kind"].clone()).collect();
+    assert_eq!(kinds, ["connecting", "connected", "event", "event", "closed"]);
+}
+
+#[tokio::test]
+async fn a_refused_key_ends_listen_with_77() {
+    let args = ["listen", "--api-key", "wrong", "--transport", "sse"];
+    let (ran, _) =
+        with_server(&args, vec![("401 Unauthorized", r#"{"code":"UNAUTHORIZED","detail":"no"}"#.into())]).await;
+    assert!(ran.exit.code() == 77 && ran.err.contains("token create"), "{}", ran.err);
+    assert!(ran.out.contains("✗ Connection rejected: 401"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_listen_cleanly() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let args = ["gatecast", "--url", &url, "listen", "--api-key", "key", "--transport", "poll"];
+    let Command::Listen(listen) = Cli::try_parse_from(args).unwrap().command else { unreachable!() };
+    let remote = Cli::try_parse_from(args).unwrap().remote;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut out = Vec::new();
+    let mut output = Output { json: false, out: &mut out };
+    let env = Environment::default();
+    let stopped = async { drop(stopped.await) };
+    let ack = r#"{"events":[{"type":"connection.ack"}]}"#.to_owned();
+    let serve = async {
+        let (listener, asked) = (listener, vec![("200 OK", ack)]);
+        answers(listener, asked).await;
+        stop.send(()).unwrap();
+    };
+    let (ended, ()) = tokio::join!(listen.run(&remote, &env, &mut output, stopped), serve);
+    ended.unwrap();
+    let said = String::from_utf8(out).unwrap();
+    assert!(said.contains("Interrupt received, closing connection...\n"), "{said}");
+}

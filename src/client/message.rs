@@ -1,0 +1,159 @@
+//! One message of the server, the same bytes on every transport.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The first message of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The gateway that the key belongs to.
+    #[serde(default)]
+    pub gateway_id: String,
+    /// This connection.
+    #[serde(default)]
+    pub connection_id: String,
+    /// The server's time.
+    #[serde(default)]
+    pub timestamp: String,
+    /// The cursor that the connection starts from.
+    pub position: Option<String>,
+    /// `live`, `resumed` or `reset`.
+    pub resume: Option<String>,
+    /// The transport as the server calls it.
+    pub transport: Option<String>,
+    /// The message as it came.
+    #[serde(skip)]
+    pub raw: String,
+}
+
+/// Events after the cursor are gone; the compacted state follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Reset {
+    /// `overwritten`, `unknown-epoch`, `ahead` or `foreign`.
+    pub reason: String,
+    /// The cursor that was asked for.
+    pub requested: Option<String>,
+    /// The oldest event still held.
+    pub oldest: Option<String>,
+    /// The newest event.
+    pub newest: Option<String>,
+    /// How many events will never be delivered; `None` if no one knows.
+    pub lost: Option<u64>,
+    /// The message as it came.
+    #[serde(skip)]
+    pub raw: String,
+}
+
+/// What a message is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Message {
+    Ack(Ack),
+    Event {
+        cursor: String,
+        event_type: String,
+        json: Value,
+    },
+    Reset(Reset),
+    Goodbye {
+        reconnect_after: Option<Duration>,
+    },
+    Error {
+        code: String,
+        detail: String,
+    },
+    /// A type that this client does not know, to be ignored.
+    Unknown,
+}
+
+/// The text is not a JSON object with a `type`.
+#[derive(Debug, thiserror::Error)]
+#[error("the server sent what is no message: {0}")]
+pub(super) struct NoMessage(String);
+
+impl Message {
+    pub(super) fn parse(raw: &str) -> Result<Self, NoMessage> {
+        let json: Value = serde_json::from_str(raw).map_err(|e| NoMessage(e.to_string()))?;
+        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+        let event_type = text("type").ok_or_else(|| NoMessage("it has no type".to_owned()))?;
+        if let Some(cursor) = text("eventId") {
+            return Ok(Self::Event { cursor, event_type, json });
+        }
+        // Members of a control message stand beside its type or in its payload.
+        let payload = json.get("payload").filter(|payload| payload.is_object()).unwrap_or(&json);
+        let member = |name: &str| json.get(name).or_else(|| payload.get(name));
+        let word = |name: &str| member(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(match event_type.as_str() {
+            "connection.ack" => {
+                let ack = serde_json::from_str::<Ack>(raw).map_err(|e| NoMessage(e.to_string()))?;
+                Self::Ack(Ack { raw: raw.to_owned(), ..ack })
+            }
+            "stream.reset" => {
+                let reset = Reset::deserialize(payload).map_err(|e| NoMessage(e.to_string()))?;
+                Self::Reset(Reset { raw: raw.to_owned(), ..reset })
+            }
+            "server.goodbye" => {
+                let millis = member("reconnectAfterMs").and_then(Value::as_u64);
+                Self::Goodbye { reconnect_after: millis.map(Duration::from_millis) }
+            }
+            "error" => {
+                let (code, detail) = (word("code"), word("detail"));
+                // The server may leave the words to the code.
+                let words = || code.to_ascii_lowercase().replace('_', " ");
+                let detail = if detail.is_empty() { words() } else { detail };
+                Self::Error { code, detail }
+            }
+            _ => Self::Unknown,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_are_told_apart() {
+        let ack =
+            Message::parse(r#"{"type":"connection.ack","gatewayId":"g","connectionId":"c","timestamp":"t","new":1}"#);
+        assert!(matches!(ack, Ok(Message::Ack(Ack { gateway_id, position: None, .. })) if gateway_id == "g"));
+        let event = Message::parse(r#"{"type":"connection.ack","eventId":"6f3a9c21-1","payload":{}}"#);
+        assert!(matches!(event, Ok(Message::Event { cursor, .. }) if cursor == "6f3a9c21-1"));
+        let reset = Message::parse(r#"{"type":"stream.reset","payload":{"reason":"overwritten","lost":7}}"#);
+        assert!(matches!(reset, Ok(Message::Reset(Reset { lost: Some(7), .. }))));
+        let unsure = Message::parse(r#"{"type":"stream.reset","payload":{"reason":"unknown-epoch","lost":null}}"#);
+        assert!(matches!(unsure, Ok(Message::Reset(Reset { lost: None, .. }))));
+        assert!(matches!(Message::parse(r#"{"type":"new.thing"}"#), Ok(Message::Unknown)));
+        assert!(Message::parse("[]").is_err() && Message::parse(r#"{"type":7}"#).is_err());
+    }
+
+    #[test]
+    fn an_error_without_words_is_told_by_its_code() {
+        let message = Message::parse(r#"{"type":"error","code":"TOKEN_REVOKED","payload":{"code":"TOKEN_REVOKED"}}"#);
+        let expected = Message::Error { code: "TOKEN_REVOKED".to_owned(), detail: "token revoked".to_owned() };
+        assert_eq!(message.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_goodbye_names_its_slot_beside_its_type_or_in_its_payload() {
+        for raw in [
+            r#"{"type":"server.goodbye","reconnectAfterMs":250}"#,
+            r#"{"type":"server.goodbye","payload":{"reconnectAfterMs":250}}"#,
+        ] {
+            let slot = Some(Duration::from_millis(250));
+            assert_eq!(Message::parse(raw).unwrap(), Message::Goodbye { reconnect_after: slot });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,60}") {
+            let _ = Message::parse(&text);
+            let _ = Message::parse(&format!("{{\"type\":\"stream.reset\",\"payload\":{text}}}"));
+        }
+    }
+}

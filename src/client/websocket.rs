@@ -1,0 +1,237 @@
+//! RFC 6455, over a socket that this module dials itself.
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use futures::{SinkExt, StreamExt};
+use http::Request;
+use reqwest::Url;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::connection::{Connection, Signal};
+use super::link::{ACK_TIMEOUT, ANSWER_TIMEOUT, DIAL_TIMEOUT, Link, SILENCE_MAX, WRITE_TIMEOUT};
+use super::picker::Transport;
+use super::quiet::Quiet;
+use super::sse_parser::EVENT_BYTES_MAX;
+use super::trouble::{Refusal, Trouble, causes};
+
+/// A plain or TLS socket.
+trait Wire: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Wire for T {}
+type Socket = Pin<Box<dyn Wire>>;
+
+/// Dials, upgrades, and answers a connection that has not been acknowledged yet.
+pub(super) async fn open(link: &Link, cursor: Option<&str>) -> Result<Box<dyn Connection>, Trouble> {
+    let url = link.endpoint.connect(Transport::WebSocket);
+    let socket = match timeout(DIAL_TIMEOUT, dial(link, &url)).await {
+        Ok(dialled) => dialled?,
+        Err(_) => return Err(Trouble::Lost(format!("no connection within {} s", DIAL_TIMEOUT.as_secs()))),
+    };
+    let request = request(link, cursor)?;
+    Ok(Box::new(upgrade(socket, request).await?))
+}
+
+async fn dial(link: &Link, url: &Url) -> Result<Socket, Trouble> {
+    let lost = |error: &dyn std::error::Error| Trouble::Lost(causes(error));
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().unwrap_or(443);
+    let tcp = TcpStream::connect((host, port)).await.map_err(|e| lost(&e))?;
+    // Pongs are small and wanted at once.
+    tcp.set_nodelay(true).map_err(|e| lost(&e))?;
+    if url.scheme() == "http" {
+        return Ok(Box::pin(tcp));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| lost(&e))?;
+    let tls = TlsConnector::from(link.tls.clone()).connect(name, tcp).await.map_err(|e| lost(&e))?;
+    Ok(Box::pin(tls))
+}
+
+fn request(link: &Link, cursor: Option<&str>) -> Result<Request<()>, Trouble> {
+    let address = link.endpoint.shown(Transport::WebSocket);
+    let mut request = address.into_client_request().map_err(|e| Trouble::Lost(causes(&e)))?;
+    request.headers_mut().extend(link.headers(cursor));
+    Ok(request)
+}
+
+async fn upgrade<S>(socket: S, request: Request<()>) -> Result<WebSocket<S>, Trouble>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(EVENT_BYTES_MAX)).max_frame_size(Some(EVENT_BYTES_MAX));
+    let handshake = tokio_tungstenite::client_async_with_config(request, socket, Some(limits));
+    let unsuited = |reason: String| Trouble::Unsuited { reason, refusal: None };
+    match timeout(ANSWER_TIMEOUT, handshake).await {
+        Ok(Ok((stream, _))) => Ok(WebSocket { stream, quiet: Quiet::new(SILENCE_MAX), pong_is_due: false }),
+        Ok(Err(Error::Http(answer))) => Err(refused(&answer)),
+        Ok(Err(error)) => Err(unsuited(format!("the upgrade failed: {}", causes(&error)))),
+        Err(_) => Err(unsuited(format!("the upgrade was not answered within {} s", ANSWER_TIMEOUT.as_secs()))),
+    }
+}
+
+fn refused(answer: &http::Response<Option<Vec<u8>>>) -> Trouble {
+    let body = answer.body().as_deref().unwrap_or_default();
+    let refusal = Refusal::read(answer.status(), answer.headers(), body);
+    if refusal.is_about_service() {
+        return Trouble::Refused(refusal);
+    }
+    Trouble::Unsuited { reason: format!("the upgrade was refused: {refusal}"), refusal: Some(refusal) }
+}
+
+/// An upgraded connection. tungstenite queues the pong itself; it is flushed by the call after the one that reported
+/// the ping, so it is a receipt for everything handed out before.
+struct WebSocket<S> {
+    stream: WebSocketStream<S>,
+    quiet: Quiet,
+    pong_is_due: bool,
+}
+
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for WebSocket<S> {
+    async fn next(&mut self) -> Signal {
+        if self.pong_is_due {
+            let flushed = timeout(WRITE_TIMEOUT, self.stream.flush()).await;
+            self.pong_is_due = false;
+            return match flushed {
+                Ok(Ok(())) => Signal::PongSent,
+                Ok(Err(error)) => lost(causes(&error)),
+                Err(_) => lost("the server does not read".to_owned()),
+            };
+        }
+        loop {
+            let deadline = self.quiet.deadline();
+            let Ok(frame) = timeout_at(deadline, self.stream.next()).await else {
+                return lost(format!("no ping for {} s", SILENCE_MAX.as_secs()));
+            };
+            self.quiet.pause();
+            match frame {
+                Some(Ok(Message::Text(text))) => return Signal::Message(text.as_str().to_owned()),
+                Some(Ok(Message::Ping(_))) => {
+                    self.quiet.alive();
+                    self.pong_is_due = true;
+                    return Signal::Ping;
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    // The answer to the close is queued; nothing depends on its arrival.
+                    let _ = timeout(WRITE_TIMEOUT, self.stream.flush()).await;
+                    return Signal::Ended(closed(frame));
+                }
+                // Nothing is asked of the server that these could answer.
+                Some(Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_))) => {}
+                Some(Err(error)) => return lost(causes(&error)),
+                None => return lost("the connection ended".to_owned()),
+            }
+        }
+    }
+
+    async fn close(&mut self) -> bool {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "client is leaving".into() };
+        let goodbye = async {
+            self.stream.close(Some(frame)).await.ok()?;
+            while let Some(message) = self.stream.next().await {
+                if matches!(message.ok()?, Message::Close(_)) {
+                    return Some(());
+                }
+            }
+            None
+        };
+        matches!(timeout(ACK_TIMEOUT, goodbye).await, Ok(Some(())))
+    }
+}
+
+fn lost(reason: String) -> Signal {
+    Signal::Ended(Trouble::Lost(reason))
+}
+
+fn closed(frame: Option<CloseFrame>) -> Trouble {
+    let Some(frame) = frame else { return Trouble::Lost("closed by the server without a code".to_owned()) };
+    let code = u16::from(frame.code);
+    if frame.code == CloseCode::Policy {
+        return Trouble::Expelled { code: code.to_string(), detail: format!("closed by the server: {}", frame.reason) };
+    }
+    Trouble::Lost(format!("closed by the server: {code} {}", frame.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::DuplexStream;
+    use tokio::time::Instant;
+
+    async fn pair() -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let request = "ws://test/".into_client_request().unwrap();
+        let (near, far) = tokio::join!(upgrade(near, request), tokio_tungstenite::accept_async(far));
+        (near.unwrap(), far.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_ping_is_dead_after_35_seconds_whatever_else_it_sends() {
+        let (mut near, mut far) = pair().await;
+        let start = Instant::now();
+        let talk = tokio::spawn(async move {
+            while far.send(Message::text("{}")).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+        });
+        let end = loop {
+            match near.next().await {
+                Signal::Message(_) => {}
+                other => break other,
+            }
+        };
+        assert!(matches!(end, Signal::Ended(Trouble::Lost(_))), "{end:?}");
+        assert_eq!(start.elapsed(), Duration::from_secs(35));
+        talk.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pong_follows_its_ping_with_the_same_payload() {
+        let (mut near, mut far) = pair().await;
+        far.send(Message::Ping("6f3a9c21-7".into())).await.unwrap();
+        assert!(matches!(near.next().await, Signal::Ping));
+        assert!(matches!(near.next().await, Signal::PongSent));
+        assert_eq!(far.next().await.unwrap().unwrap(), Message::Pong("6f3a9c21-7".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handling_an_event_for_minutes_is_not_the_servers_silence() {
+        let (mut near, mut far) = pair().await;
+        far.send(Message::text("1")).await.unwrap();
+        assert!(matches!(near.next().await, Signal::Message(_)));
+        tokio::time::advance(Duration::from_secs(300)).await;
+        far.send(Message::text("2")).await.unwrap();
+        assert!(matches!(near.next().await, Signal::Message(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_close_is_final_and_others_are_not() {
+        for (code, is_final) in [(CloseCode::Policy, true), (CloseCode::Normal, false), (CloseCode::Error, false)] {
+            let (mut near, mut far) = pair().await;
+            let frame = CloseFrame { code, reason: "why".into() };
+            far.close(Some(frame)).await.unwrap();
+            let signal = near.next().await;
+            assert!(matches!(signal, Signal::Ended(_)), "{signal:?}");
+            assert_eq!(matches!(signal, Signal::Ended(Trouble::Expelled { .. })), is_final, "{signal:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_waits_for_the_server_but_not_for_ever() {
+        let (mut near, mut far) = pair().await;
+        let (confirmed, _) = tokio::join!(near.close(), async { while let Some(Ok(_)) = far.next().await {} });
+        assert!(confirmed);
+        let (mut near, _silent) = pair().await;
+        assert!(!near.close().await);
+    }
+}

@@ -1,0 +1,40 @@
+//! Certificates from files, taken over while the server runs.
+
+use std::fs;
+use std::path::Path;
+
+use crate::app::App;
+use crate::wire::{PATIENCE, tls};
+
+fn write_certificate(dir: &Path) -> Vec<u8> {
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    // Renamed into place, key first, as certificate managers do.
+    for (name, text) in [("key.pem", signing_key.serialize_pem()), ("cert.pem", cert.pem())] {
+        fs::write(dir.join("next"), text).unwrap();
+        fs::rename(dir.join("next"), dir.join(name)).unwrap();
+    }
+    cert.der().to_vec()
+}
+
+async fn presented(app: &App) -> Vec<u8> {
+    let stream = tls(app.address, &[b"http/1.1"]).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn a_changed_certificate_is_taken_over_and_a_broken_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write_certificate(dir.path());
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let app = App::with(&[
+        ("GATECAST_TLS_CERT", cert.to_str().unwrap()),
+        ("GATECAST_TLS_KEY", key.to_str().unwrap()),
+        ("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests"),
+    ])
+    .await;
+    assert_eq!(presented(&app).await, first);
+    fs::write(&cert, "not a certificate").unwrap();
+    let second = write_certificate(dir.path());
+    let taken = async { while presented(&app).await != second {} };
+    tokio::time::timeout(PATIENCE, taken).await.expect("the new certificate is presented");
+}
