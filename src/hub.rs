@@ -97,12 +97,8 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         ));
-        let works = Works {
-            tail: Tail::new(tails, log.clone()),
-            deliveries: deliveries.clone(),
-            clock: clock.clone(),
-            timing,
-        };
+        let works =
+            Works { tail: Tail::new(tails, log.clone()), deliveries: deliveries.clone(), clock: clock.clone(), timing };
         let gate = Arc::new(Admission {
             works: Arc::new(works),
             authenticator: authenticator.clone(),

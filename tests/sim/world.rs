@@ -115,8 +115,7 @@ impl World {
 
     pub(crate) async fn publish(&self, to: GatewayId, n: u64) -> Published {
         let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
-        let event =
-            NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+        let event = NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }
