@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::connection::{Connection, Signal};
 use super::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, LAST_EVENT_ID, Link};
@@ -34,14 +35,18 @@ pub(super) fn open(link: &Link, cursor: Option<&str>) -> Box<dyn Connection> {
         url: link.endpoint.connect(Transport::LongPoll),
         headers: link.headers(None),
     };
-    let (cursor, connection_id) = (cursor.map(str::to_owned), None);
+    let cursor = cursor.map(str::to_owned);
+    // A poll that names no connection goes on with the one that this token, instance and address already has, without
+    // an acknowledgement: another process's, or this one's from before a fault. An id that no server knows is as an
+    // expired one: it opens a connection (CONTRACT.md § 4), whose own id the reply tells.
+    let connection_id = Uuid::new_v4().to_string();
     Box::new(LongPoll { template, cursor, connection_id, ready: VecDeque::new(), under_way: None })
 }
 
 struct LongPoll {
     template: Template,
     cursor: Option<String>,
-    connection_id: Option<String>,
+    connection_id: String,
     ready: VecDeque<Signal>,
     /// Kept here so that a cancelled `next` loses no reply.
     under_way: Option<BoxFuture<'static, Result<Reply, Trouble>>>,
@@ -54,8 +59,7 @@ impl Connection for LongPoll {
             if let Some(signal) = self.ready.pop_front() {
                 return signal;
             }
-            let (template, cursor, connection) =
-                (&self.template, self.cursor.as_deref(), self.connection_id.as_deref());
+            let (template, cursor, connection) = (&self.template, self.cursor.as_deref(), self.connection_id.as_str());
             let reply = self.under_way.get_or_insert_with(|| template.poll(cursor, connection).boxed()).await;
             self.under_way = None;
             match reply {
@@ -75,7 +79,9 @@ impl Connection for LongPoll {
 impl LongPoll {
     fn take(&mut self, reply: Reply) {
         let says_goodbye = reply.events.last().is_some_and(|raw| is_goodbye(raw.get()));
-        self.connection_id = reply.connection_id.or(self.connection_id.take());
+        if let Some(id) = reply.connection_id {
+            self.connection_id = id;
+        }
         self.ready.extend(reply.events.into_iter().map(|raw| Signal::Message(Box::<str>::from(raw).into_string())));
         if let Some(cursor) = reply.last_event_id {
             // After the events: the client's position moves once they are handed out.
@@ -104,13 +110,11 @@ impl Template {
     fn poll(
         &self,
         cursor: Option<&str>,
-        connection: Option<&str>,
+        connection: &str,
     ) -> impl Future<Output = Result<Reply, Trouble>> + Send + 'static + use<> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("timeout", &HOLD.as_secs().to_string());
-        if let Some(connection) = connection {
-            url.query_pairs_mut().append_pair("connectionId", connection);
-        }
+        url.query_pairs_mut().append_pair("connectionId", connection);
         let mut request = self.http.get(url).headers(self.headers.clone());
         if let Some(cursor) = cursor {
             request = request.header(LAST_EVENT_ID, cursor);
@@ -128,7 +132,7 @@ impl Template {
 }
 
 async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
-    let response = request.send().await.map_err(|e| Trouble::Lost(causes(&e)))?;
+    let response = request.send().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))?;
     match response.status() {
         StatusCode::OK => Reply::parse(&body(response).await?),
         StatusCode::NO_CONTENT => {
@@ -141,7 +145,7 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
 
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))? {
         if body.len() + chunk.len() > EVENT_BYTES_MAX {
             return Err(Trouble::Lost(format!("the reply has more than {EVENT_BYTES_MAX} bytes")));
         }

@@ -25,8 +25,8 @@ pub(super) async fn open(link: &Link, cursor: Option<&str>) -> Result<Box<dyn Co
     let unsuited = |reason: String| Trouble::Unsuited { reason, refusal: None };
     let response = match timeout(DIAL_TIMEOUT + ANSWER_TIMEOUT, request.send()).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) if error.is_connect() => return Err(Trouble::Lost(causes(&error))),
-        Ok(Err(error)) => return Err(unsuited(causes(&error))),
+        Ok(Err(error)) if error.is_connect() => return Err(Trouble::Lost(causes(&error.without_url()))),
+        Ok(Err(error)) => return Err(unsuited(causes(&error.without_url()))),
         Err(_) => {
             return Err(unsuited(
                 "the stream was not answered in time: something in between may hold it back".to_owned(),
@@ -88,7 +88,7 @@ impl Connection for Sse {
             match chunk {
                 Ok(Some(chunk)) => self.take(&chunk),
                 Ok(None) => return lost("the stream ended".to_owned()),
-                Err(error) => return lost(causes(&error)),
+                Err(error) => return lost(causes(&error.without_url())),
             }
         }
     }

@@ -102,6 +102,10 @@ pub(super) fn causes(error: &dyn Error) -> String {
         }
         next = cause.source();
     }
+    // rustls adds a link for programmers to "peer closed connection".
+    if let Some(link) = text.find(": https://docs.rs/") {
+        text.truncate(link);
+    }
     if text.contains("UnknownIssuer") || text.contains("invalid peer certificate") {
         text.push_str(" (a self-signed server needs --insecure, a private authority --ca FILE)");
     }

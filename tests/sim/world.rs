@@ -18,31 +18,31 @@ use uuid::Uuid;
 
 /// A transport as the gateway sees it: its name and how it shows life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub(crate) enum Via {
     WebSocket,
     Sse,
     LongPoll,
 }
 
-pub const ALL: [Via; 3] = [Via::WebSocket, Via::Sse, Via::LongPoll];
+pub(crate) const ALL: [Via; 3] = [Via::WebSocket, Via::Sse, Via::LongPoll];
 
-pub struct World {
-    pub hub: Arc<Hub>,
-    pub clock: Arc<ManualClock>,
+pub(crate) struct World {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 /// A gateway and a token of it.
 #[derive(Clone)]
-pub struct Member {
-    pub id: GatewayId,
-    pub token: TokenId,
-    pub key: String,
+pub(crate) struct Member {
+    pub(crate) id: GatewayId,
+    pub(crate) token: TokenId,
+    pub(crate) key: String,
 }
 
-pub struct Settings {
-    pub retention: Retention,
-    pub connections: usize,
-    pub attempts_per_minute: u32,
+pub(crate) struct Settings {
+    pub(crate) retention: Retention,
+    pub(crate) connections: usize,
+    pub(crate) attempts_per_minute: u32,
 }
 
 impl Default for Settings {
@@ -54,11 +54,11 @@ impl Default for Settings {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Settings::default()).await
     }
 
-    pub async fn with(settings: Settings) -> Self {
+    pub(crate) async fn with(settings: Settings) -> Self {
         let clock = Arc::new(ManualClock::default());
         let tails = Tails::new();
         let stores = open_memory(settings.retention, clock.clone(), tails.clone());
@@ -75,7 +75,7 @@ impl World {
         Self { hub, clock }
     }
 
-    pub async fn gateway(&self) -> Member {
+    pub(crate) async fn gateway(&self) -> Member {
         let id = GatewayId(Uuid::new_v4());
         let now = self.clock.now();
         let gateway = Gateway {
@@ -93,7 +93,7 @@ impl World {
         self.token(id).await
     }
 
-    pub async fn token(&self, gateway: GatewayId) -> Member {
+    pub(crate) async fn token(&self, gateway: GatewayId) -> Member {
         let (plain, now) = (PlainToken::random().unwrap(), self.clock.now());
         let token = Token {
             id: TokenId(Uuid::new_v4()),
@@ -108,12 +108,12 @@ impl World {
         Member { id: gateway, token: id, key: plain.expose().to_owned() }
     }
 
-    pub async fn revoke(&self, member: &Member) {
+    pub(crate) async fn revoke(&self, member: &Member) {
         self.hub.directory.revoke_token(member.id, member.token, self.clock.now()).await.unwrap();
         self.hub.registry.close_token(member.token);
     }
 
-    pub async fn publish(&self, to: GatewayId, n: u64) -> Published {
+    pub(crate) async fn publish(&self, to: GatewayId, n: u64) -> Published {
         let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
         let event =
             NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
@@ -121,18 +121,18 @@ impl World {
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }
 
-    pub async fn connect(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Client, Refusal> {
+    pub(crate) async fn connect(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Client, Refusal> {
         Ok(Client { peer: self.peer(via, member, cursor).await?, pongs: true, cursor: cursor.map(Into::into) })
     }
 
-    pub async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {
+    pub(crate) async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {
         let transport = via.transport();
         transport.connect(self.hub.gate.as_ref(), handshake(&transport, member, cursor)).await
     }
 }
 
 impl Via {
-    pub fn transport(self) -> Scripted {
+    pub(crate) fn transport(self) -> Scripted {
         let (name, liveness) = match self {
             Self::WebSocket => ("websocket", Liveness::PingPong),
             Self::Sse => ("sse", Liveness::WriteOnly),
@@ -142,7 +142,7 @@ impl Via {
     }
 }
 
-pub fn handshake(transport: &Scripted, member: &Member, cursor: Option<&str>) -> Handshake {
+pub(crate) fn handshake(transport: &Scripted, member: &Member, cursor: Option<&str>) -> Handshake {
     Handshake {
         credential: Some(Secret::new(member.key.clone())),
         cursor: cursor.map(Into::into),
@@ -151,15 +151,15 @@ pub fn handshake(transport: &Scripted, member: &Member, cursor: Option<&str>) ->
 }
 
 /// A peer that answers pings and keeps its cursor.
-pub struct Client {
-    pub peer: Peer,
-    pub pongs: bool,
-    pub cursor: Option<String>,
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
+    pub(crate) pongs: bool,
+    pub(crate) cursor: Option<String>,
 }
 
 impl Client {
     /// The next message; `Err` with the reason once the connection has ended.
-    pub async fn message(&mut self) -> Result<Arc<Frame>, CloseReason> {
+    pub(crate) async fn message(&mut self) -> Result<Arc<Frame>, CloseReason> {
         loop {
             match self.peer.next().await.expect("an end is seen before nothing is") {
                 Seen::Frame(frame) => {
@@ -176,7 +176,7 @@ impl Client {
     }
 
     /// The numbers of the next `count` events, in order of arrival.
-    pub async fn numbers(&mut self, count: usize) -> Vec<u64> {
+    pub(crate) async fn numbers(&mut self, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
             let frame = self.message().await.expect("the connection lives");
@@ -186,11 +186,11 @@ impl Client {
     }
 }
 
-pub fn json(frame: &Frame) -> serde_json::Value {
+pub(crate) fn json(frame: &Frame) -> serde_json::Value {
     serde_json::from_str(frame.text()).unwrap()
 }
 
 /// The number of a published event; `None` for a control message.
-pub fn number(frame: &Frame) -> Option<u64> {
+pub(crate) fn number(frame: &Frame) -> Option<u64> {
     json(frame)["payload"]["n"].as_u64()
 }

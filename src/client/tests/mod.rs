@@ -264,7 +264,8 @@ async fn without_websocket_and_sse_there_is_long_poll() {
         server.request().await.answer("200 OK", "content-type: text/html\r\n", "<html>").await;
         let poll = server.request().await;
         assert!(poll.target.starts_with("/api/internal/v1/poll/gateways/connect?timeout="), "{}", poll.target);
-        assert!(!poll.target.contains("connectionId"));
+        // One that no server knows: the poll opens a connection of its own.
+        assert!(poll.target.contains("connectionId="), "{}", poll.target);
         let first = format!(r#"{{"connectionId":"c7","events":[{}],"lastEventId":"6f3a9c21-0"}}"#, ack("6f3a9c21-0"));
         let poll = poll.reply(&first).await;
         assert!(poll.target.contains("connectionId=c7"), "{}", poll.target);
