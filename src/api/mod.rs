@@ -32,6 +32,7 @@ mod tokens;
 
 use std::future::Future;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -170,7 +171,11 @@ where
     B: Buf,
 {
     let is_head = head.method == Method::HEAD;
-    let mut response = call(api, head, body).await.unwrap_or_else(|error| problem(&error));
+    let mut body = pin!(body);
+    let mut response = call(api, head, body.as_mut()).await.unwrap_or_else(|error| problem(&error));
+    if response.status().is_client_error() {
+        body::discard(body).await;
+    }
     if is_head {
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
