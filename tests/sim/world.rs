@@ -150,6 +150,7 @@ pub(crate) fn handshake(transport: &Scripted, member: &Member, cursor: Option<&s
 }
 
 /// A peer that answers pings and keeps its cursor.
+#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: Peer,
     pub(crate) pongs: bool,
