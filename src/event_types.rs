@@ -1,6 +1,6 @@
 //! Event types are data (CONTRACT.md § 6): a name, a JSON Schema for the payload, and where the entity key is.
 //!
-//! - A schema has at most 64 KiB, and validation costs at most 10,000 subschemas a payload ([`schema`] has the bounds):
+//! - A schema has at most 64 KiB, and validation costs at most 10,000 subschemas a payload (`schema.rs` has the bounds):
 //!   it refers to nothing outside itself, does not refer to itself, and its patterns run in linear time.
 //! - A schema is compiled once, when its type is registered. A check parses the payload once, or not at all if the
 //!   type neither constrains it nor looks for a key in it.

@@ -80,7 +80,9 @@ impl Gate for Admission {
             HandshakeError::UpgradeRequired => ApiError::UpgradeRequired,
             HandshakeError::MethodNotAllowed { allow } => ApiError::MethodNotAllowed { allow: allow.to_owned() },
             HandshakeError::UnsupportedVersion => ApiError::UnsupportedVersion,
-            HandshakeError::InvalidParameter { name, expected } => ApiError::InvalidParameter { name, expected: expected.to_owned() },
+            HandshakeError::InvalidParameter { name, expected } => {
+                ApiError::InvalidParameter { name, expected: expected.to_owned() }
+            }
             // A kind that this version of the transports crate does not have yet.
             other => {
                 warn!(?other, "A handshake error has no answer of its own.");
@@ -192,9 +194,8 @@ impl Admission {
 
     fn session(&self, hold: Hold, start: Start, acked: bool, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
         let id = hold.registration().connection.id;
-        let ack = acked.then(|| {
-            control::ack(peer.gateway.id, id, peer.now, start.acked, start.resume, handshake.transport)
-        });
+        let ack =
+            acked.then(|| control::ack(peer.gateway.id, id, peer.now, start.acked, start.resume, handshake.transport));
         let opening = ack.into_iter().chain(start.reset).collect();
         let expires = peer.token.expires_at.map(|at| {
             // Wall time is asked once; from here on the deadline is monotonic.
@@ -229,11 +230,7 @@ impl Admission {
 
 impl Peer {
     fn client(&self, handshake: &Handshake) -> Client {
-        Client {
-            token: self.token.id,
-            instance: handshake.instance.as_deref().map(Box::from),
-            address: self.address,
-        }
+        Client { token: self.token.id, instance: handshake.instance.as_deref().map(Box::from), address: self.address }
     }
 }
 

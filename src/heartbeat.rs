@@ -77,9 +77,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_websocket_is_pinged_at_20_s_and_dead_at_30_s_exactly() {
         let (timing, start) = (Timing::new(30 * SECOND), Instant::now());
-        let at = |ms: u64, ping: Instant| {
-            beat(&timing, Liveness::PingPong, start + Duration::from_millis(ms), start, ping)
-        };
+        let at =
+            |ms: u64, ping: Instant| beat(&timing, Liveness::PingPong, start + Duration::from_millis(ms), start, ping);
         assert_eq!(at(19_999, start), Beat::Wait(start + 20 * SECOND));
         assert_eq!(at(20_000, start), Beat::Ping);
         let pinged = start + 20 * SECOND;

@@ -61,6 +61,7 @@ pub struct Hub {
     pub log: Arc<dyn EventLog>,
     /// Decides who may connect.
     pub gate: Arc<dyn Gate>,
+    works: Arc<Works>,
     leases: Arc<Leases>,
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
@@ -97,14 +98,14 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         ));
-        let works = Works {
+        let works = Arc::new(Works {
             tail: Tail::new(tails, log.clone()),
             deliveries: deliveries.clone(),
             clock: clock.clone(),
             timing,
-        };
+        });
         let gate = Arc::new(Admission {
-            works: Arc::new(works),
+            works: works.clone(),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
@@ -120,6 +121,7 @@ impl Hub {
             deliveries,
             log,
             gate,
+            works,
             leases,
             event_types,
             authenticator,
@@ -151,9 +153,9 @@ impl Hub {
         })
     }
 
-    /// Ends what has run out, for as long as it is polled.
+    /// Ends what has run out and looks after positions, for as long as it is polled.
     pub async fn keep_time(&self) {
-        self.leases.expire().await;
+        tokio::join!(self.leases.expire(), self.works.tail.check_positions());
     }
 
     /// Admits nobody from now on and tells every connection when to come back, each in its own slot.

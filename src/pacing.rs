@@ -120,19 +120,24 @@ mod tests {
         let (mut now, mut life, mut silence) = (start, start, Duration::ZERO);
         let (mut left, mut number) = (backlog, 0_u32);
         while left > 0 || !socket.is_empty() {
-            while let Some((events, _)) = pacing.room().filter(|_| left > 0) {
-                let events = events.min(left);
-                pacing.delivered(usize::try_from(events).unwrap(), 300 * usize::try_from(events).unwrap());
-                left -= events;
-                socket.extend((0..events).map(|_| None));
-                if pacing.ping_due() || left == 0 {
+            // As a session does: a due ping goes before more events.
+            loop {
+                if pacing.ping_due() {
                     number += 1;
                     let payload = Bytes::copy_from_slice(&number.to_be_bytes());
                     pacing.pinged(payload.clone(), now);
                     socket.push_back(Some(payload));
                 }
+                let Some((events, _)) = pacing.room().filter(|_| left > 0) else { break };
+                let events = events.min(left);
+                pacing.delivered(usize::try_from(events).unwrap(), 300 * usize::try_from(events).unwrap());
+                left -= events;
+                socket.extend((0..events).map(|_| None));
             }
-            match socket.pop_front().expect("a window that is closed has a ping in flight") {
+            match socket
+                .pop_front()
+                .expect("a window that is closed has a ping in flight, and else the backlog is done")
+            {
                 None => now += per_event,
                 Some(payload) => {
                     silence = silence.max(now - life);

@@ -93,7 +93,10 @@ mod tests {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
         assert_eq!(client(&trusted, "10.0.0.1", Some("203.0.113.9, 198.51.100.1"), None), "198.51.100.1");
         assert_eq!(client(&trusted, "10.0.0.1", Some("203.0.113.9, 198.51.100.1,10.1.1.1"), None), "198.51.100.1");
-        assert_eq!(client(&trusted, "::ffff:10.0.0.1", None, Some(r#"for=1.2.3.4, For="[2001:db9::7]:80";proto=https"#)), "2001:db9::7");
+        assert_eq!(
+            client(&trusted, "::ffff:10.0.0.1", None, Some(r#"for=1.2.3.4, For="[2001:db9::7]:80";proto=https"#)),
+            "2001:db9::7"
+        );
         assert_eq!(client(&trusted, "10.0.0.1", None, Some("for=unknown")), "10.0.0.1");
         assert_eq!(client(&trusted, "10.0.0.1", Some("198.51.100.1:99"), None), "198.51.100.1");
     }

@@ -130,7 +130,10 @@ impl Publisher {
         }
         let mut faults = out_of_bounds(&event);
         let payload = compact(&event.payload, &mut faults);
-        let key = self.types.check(&event.kind, &payload, &mut faults).map_err(|_| PublishError::UnknownType(event.kind.clone()))?;
+        let key = self
+            .types
+            .check(&event.kind, &payload, &mut faults)
+            .map_err(|_| PublishError::UnknownType(event.kind.clone()))?;
         if !faults.is_empty() {
             return Err(PublishError::Invalid(faults));
         }

@@ -111,8 +111,6 @@ pub struct Registry {
     events_sent: AtomicU64,
     /// Told when connections were told to end.
     pub(crate) closing: Notify,
-    /// Told when a connection has ended.
-    pub(crate) removed: Notify,
 }
 
 #[derive(Default)]
@@ -132,13 +130,7 @@ impl Registry {
     /// An empty registry.
     #[must_use]
     pub fn new(capacity: Capacity) -> Arc<Self> {
-        Arc::new(Self {
-            capacity,
-            entries: Mutex::default(),
-            events_sent: AtomicU64::new(0),
-            closing: Notify::new(),
-            removed: Notify::new(),
-        })
+        Arc::new(Self { capacity, entries: Mutex::default(), events_sent: AtomicU64::new(0), closing: Notify::new() })
     }
 
     /// Adds a connection if there is room for it.
@@ -298,14 +290,11 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        {
-            let mut entries = self.registry.entries();
-            let connection = &self.connection;
-            entries.connections.remove(&connection.id);
-            entries.by_gateway.remove(&(connection.identity.gateway, connection.id));
-            entries.by_token.remove(&(connection.identity.token, connection.id));
-        }
-        self.registry.removed.notify_waiters();
+        let mut entries = self.registry.entries();
+        let connection = &self.connection;
+        entries.connections.remove(&connection.id);
+        entries.by_gateway.remove(&(connection.identity.gateway, connection.id));
+        entries.by_token.remove(&(connection.identity.token, connection.id));
     }
 }
 

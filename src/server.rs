@@ -83,8 +83,8 @@ impl Server {
         let AdminSetup { auth, created } = admin(config, &hub).await?;
         let tasks = TaskTracker::new();
         let routes = hub.routes(auth, &transports(&tasks));
-        let listener = Listener::bind(config.listen)
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let listener =
+            Listener::bind(config.listen).map_err(|source| StartError::Listen { address: config.listen, source })?;
         if tls.is_none() {
             warn!("TLS is off: tokens and events travel in the clear unless a proxy in front speaks TLS.");
         }
@@ -192,9 +192,7 @@ async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>
     let (clock, follower) = (clock.clone(), tails.clone());
     match config.store {
         StoreKind::Memory => Ok(gatecast_storage::open_memory(retention, clock, follower)),
-        StoreKind::Sled => {
-            gatecast_storage::open_sled(&config.data_dir, retention, clock, follower).await
-        }
+        StoreKind::Sled => gatecast_storage::open_sled(&config.data_dir, retention, clock, follower).await,
     }
 }
 

@@ -11,11 +11,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use gatecast_storage::{Bounds, Budget, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq};
 use gatecast_transports::{Frame, Room};
 use tokio::sync::{Notify, Semaphore};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::envelope;
 
@@ -25,6 +26,8 @@ const WINDOW_EVENTS_MAX: usize = 256;
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// Reads of the log under way at once: bounds the memory that catching up takes, whoever catches up.
 const COLD_READS_MAX: usize = 32;
+/// How often positions are compared with the logs; Centrifugo's default (centrifuge config.go).
+const POSITION_CHECK_EVERY: Duration = Duration::from_secs(40);
 
 /// The channels of all gateways that are connected.
 #[derive(Default)]
@@ -84,6 +87,10 @@ impl Tails {
         });
         channels.insert(gateway, Arc::downgrade(&channel));
         channel
+    }
+
+    fn live(&self) -> Vec<Arc<Channel>> {
+        lock(&self.channels).values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -191,6 +198,23 @@ impl Tail {
         let bounds = self.log.bounds(gateway).await?;
         channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
         Ok((channel, bounds))
+    }
+
+    /// Compares every channel with its log, again and again: a wake-up that was lost costs at most
+    /// [`POSITION_CHECK_EVERY`], never an event.
+    pub(crate) async fn check_positions(&self) {
+        loop {
+            tokio::time::sleep(POSITION_CHECK_EVERY).await;
+            for channel in self.tails.live() {
+                // A log that can't be read now is looked at again in the next round.
+                let Ok(bounds) = self.log.bounds(channel.gateway).await else { continue };
+                let known = channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
+                if known < bounds.newest.0 {
+                    warn!(gateway.id = %channel.gateway, known, newest = %bounds.newest, "A wake-up was lost; the connections go on.");
+                    channel.notify.notify_waiters();
+                }
+            }
+        }
     }
 
     /// What the log of a channel holds now.

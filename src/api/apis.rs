@@ -63,9 +63,11 @@ pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let id = known_id(request)?;
     let api = Arc::clone(api);
     to_the_end(async move {
-        deployments::tell_deleted(&api, &id).await?;
+        if !deployments::delete_api(&api, &id).await? {
+            return Err(ApiError::NotFound(Missing::Api));
+        }
         info!(api.id = %id, "API deleted.");
-        if api.directory.delete_api(id).await? { Ok(()) } else { Err(ApiError::NotFound(Missing::Api)) }
+        Ok(())
     })
     .await?;
     reply::no_content()

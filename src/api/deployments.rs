@@ -94,8 +94,9 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
     reply::json(StatusCode::OK, &page.cut(rows, |row| view(&row)))
 }
 
-/// Tells the gateways that an API is deployed to that it is deleted.
-pub(super) async fn tell_deleted(api: &Platform, id: &ApiId) -> Result<(), ApiError> {
+/// Tells the gateways that an API is deployed to that it is deleted, then deletes it; says whether there was one.
+/// If not all can be told, it stays, and the call may be repeated.
+pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiError> {
     let _turn = turn(api).await?;
     let rows = api.directory.deployments_of_api(id).into_iter();
     let rows: Vec<_> = rows.filter(|row| row.status != DeploymentStatus::Undeployed).collect();
@@ -112,7 +113,7 @@ pub(super) async fn tell_deleted(api: &Platform, id: &ApiId) -> Result<(), ApiEr
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(api.directory.delete_api(id.clone()).await?)
 }
 
 /// All elements are checked before anything is stored; from then on each has its own outcome.

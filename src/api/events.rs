@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use gatecast_storage::{Budget, Cursor, Page};
+use bytes::Bytes;
+use gatecast_storage::{Budget, Cursor, GatewayId, Page};
 use http::header::IF_MATCH;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::append::{EventId, append};
 use super::error::{ApiError, Missing};
 use super::fields::{self, Fields};
 use super::reply::{self, Answer, Time};
-use super::{Platform, Request};
+use super::{Platform, Request, idempotency, to_the_end};
 use crate::envelope;
 use crate::event_types::TypeName;
 use crate::publish::NewEvent;
@@ -45,8 +46,15 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
     let expect = if_match(request.headers)?;
-    let event = api.publisher.check(event(&request.body)?)?;
-    let published = append(api, gateway, &event, expect).await?;
+    let call = publish_to(Arc::clone(api), gateway, expect, request.body.clone());
+    let Some(key) = idempotency::key(request.headers)? else { return call.await };
+    let (api, body, now) = (Arc::clone(api), request.body.clone(), api.clock.now());
+    to_the_end(async move { api.answers.once((gateway, key), &body, now, call).await }).await
+}
+
+async fn publish_to(api: Arc<Platform>, gateway: GatewayId, expect: Option<Cursor>, body: Bytes) -> Answer {
+    let event = api.publisher.check(event(&body)?)?;
+    let published = append(&api, gateway, &event, expect).await?;
     let receipt = Receipt {
         event_id: EventId(published.event_id),
         correlation_id: &published.correlation_id,

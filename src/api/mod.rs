@@ -1,7 +1,7 @@
 //! The platform API (CONTRACT.md §§ 6 and 9): what publishers, operators and gateways call, but for connecting.
 //!
 //! # Layout
-//! - [`router`]: one table of methods, paths, who may call and how large a body may be. Start there.
+//! - `router`: one table of methods, paths, who may call and how large a body may be. Start there.
 //! - One file per resource holds its calls; `reply`, `page`, `fields`, `query`, `body` are what they share.
 //! - [`error`]: the one map from errors to HTTP; `problem` is what it looks like on the wire.
 //!
@@ -19,6 +19,7 @@ mod events;
 mod fields;
 mod gateways;
 mod health;
+mod idempotency;
 mod page;
 mod problem;
 mod query;
@@ -31,6 +32,7 @@ mod tokens;
 
 use std::future::Future;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -96,6 +98,7 @@ struct Platform {
     /// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
     event_types_turn: Mutex<()>,
     deployments_turn: Mutex<()>,
+    answers: idempotency::Answers,
 }
 
 impl Deref for Platform {
@@ -168,7 +171,11 @@ where
     B: Buf,
 {
     let is_head = head.method == Method::HEAD;
-    let mut response = call(api, head, body).await.unwrap_or_else(|error| problem(&error));
+    let mut body = pin!(body);
+    let mut response = call(api, head, body.as_mut()).await.unwrap_or_else(|error| problem(&error));
+    if response.status().is_client_error() {
+        body::discard(body).await;
+    }
     if is_head {
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
@@ -262,7 +269,12 @@ async fn for_gateway(api: &Api, gateway: &Gateway, action: Action, request: &Req
 
 impl Platform {
     fn new(parts: Arc<Api>) -> Self {
-        Self { parts, event_types_turn: Mutex::default(), deployments_turn: Mutex::default() }
+        Self {
+            parts,
+            event_types_turn: Mutex::default(),
+            deployments_turn: Mutex::default(),
+            answers: idempotency::Answers::default(),
+        }
     }
 }
 

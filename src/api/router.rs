@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn another_method_learns_which_there_are() {
-        let Err(ApiError::MethodNotAllowed { allow }) = route(&Method::PATCH, "/api/v1/gateways/g") else { panic!() };
-        assert_eq!(allow, "GET, HEAD, PUT, DELETE");
+        let refused = route(&Method::PATCH, "/api/v1/gateways/g");
+        assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow }) if allow == "GET, HEAD, PUT, DELETE"));
     }
 }

@@ -1,11 +1,12 @@
 use bytes::Bytes;
 use gatecast_storage::{Directory, DirectoryError, TokenHash};
 use subtle::ConstantTimeEq;
+use tracing::warn;
 
 use super::{AuthError, PlainToken, RandomSourceFailed, hash_of};
 
-/// The shortest admin token that may be configured, in bytes.
-pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// A configured admin token with fewer bytes is used, with a warning.
+const SAFE_TOKEN_BYTES: usize = 16;
 /// Where the directory keeps the SHA-256 of the admin token that the first start created.
 const META_KEY: &str = "admin-token-sha256";
 
@@ -30,9 +31,6 @@ pub struct AdminSetup {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminSetupError {
-    /// The configured one is too short.
-    #[error("the admin token has fewer than {ADMIN_TOKEN_BYTES_MIN} bytes")]
-    TooShort,
     /// None could be made.
     #[error(transparent)]
     Random(#[from] RandomSourceFailed),
@@ -49,7 +47,7 @@ impl AdminAuth {
     /// [`AdminSetupError`].
     pub async fn from_config(configured: Option<&str>, directory: &Directory) -> Result<AdminSetup, AdminSetupError> {
         if let Some(token) = configured {
-            return Ok(AdminSetup { auth: Self::configured(token)?, created: None });
+            return Ok(AdminSetup { auth: Self::configured(token), created: None });
         }
         if let Some(hash) = directory.meta(META_KEY).and_then(|kept| <[u8; 32]>::try_from(&kept[..]).ok()) {
             return Ok(AdminSetup { auth: Self::Token(TokenHash(hash)), created: None });
@@ -60,11 +58,13 @@ impl AdminAuth {
         Ok(AdminSetup { auth: Self::Token(hash), created: Some(token) })
     }
 
-    fn configured(token: &str) -> Result<Self, AdminSetupError> {
-        if token.len() < ADMIN_TOKEN_BYTES_MIN {
-            return Err(AdminSetupError::TooShort);
+    fn configured(token: &str) -> Self {
+        if token.len() < SAFE_TOKEN_BYTES {
+            warn!(
+                "The admin token has fewer than {SAFE_TOKEN_BYTES} bytes and can be guessed; configure a longer one."
+            );
         }
-        Ok(Self::Token(hash_of(token)))
+        Self::Token(hash_of(token))
     }
 
     /// Whether this credential is the admin token. Hashes are compared in constant time.
@@ -101,10 +101,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_configured_token_wins_and_must_not_be_short() {
+    async fn a_configured_token_wins() {
         let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
         let setup = AdminAuth::from_config(Some("0123456789abcdef"), &directory).await.unwrap();
         assert!(setup.created.is_none() && setup.auth.check(Some("0123456789abcdef")).is_ok());
-        assert!(matches!(AdminAuth::from_config(Some("short"), &directory).await, Err(AdminSetupError::TooShort)));
     }
 }

@@ -8,7 +8,7 @@ mod credential;
 mod gateway;
 mod token;
 
-pub use self::admin::{ADMIN_TOKEN_BYTES_MIN, AdminAuth, AdminSetup, AdminSetupError};
+pub use self::admin::{AdminAuth, AdminSetup, AdminSetupError};
 pub use self::credential::{bearer, gateway_credential};
 pub use self::gateway::Authenticator;
 pub use self::token::{PlainToken, RandomSourceFailed, hash_of};

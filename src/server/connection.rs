@@ -58,7 +58,10 @@ impl Wire {
         // An SSE peer gets a byte every half limit: a peer that vanished right after one acknowledges no later one,
         // so half the limit for that leaves it dead within the limit. A second is left for the retransmit timer.
         let unacknowledged_max = (life_limit / 2).saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1));
-        Self { sockets: Arc::new(Semaphore::new(connections_max.saturating_mul(2) + SPARE_SOCKETS)), unacknowledged_max }
+        Self {
+            sockets: Arc::new(Semaphore::new(connections_max.saturating_mul(2) + SPARE_SOCKETS)),
+            unacknowledged_max,
+        }
     }
 
     /// Waits until another socket may be open.
@@ -237,7 +240,10 @@ impl Body for Counted {
     type Data = bytes::Bytes;
     type Error = warp::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -127,7 +127,8 @@ impl Files {
     }
 
     async fn changed_at(&self) -> [Option<SystemTime>; 2] {
-        let modified = |path: PathBuf| async move { tokio::fs::metadata(path).await.and_then(|meta| meta.modified()).ok() };
+        let modified =
+            |path: PathBuf| async move { tokio::fs::metadata(path).await.and_then(|meta| meta.modified()).ok() };
         [modified(self.cert.clone()).await, modified(self.key.clone()).await]
     }
 }

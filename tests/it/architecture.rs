@@ -56,3 +56,24 @@ fn only_the_api_the_hub_and_the_server_name_warp() {
         assert!(may || !source.contains("warp::"), "{path}");
     }
 }
+
+/// `it::module::name`, `sim::module::name` or either without the name, as documents name tests.
+fn named_tests(document: &str) -> Vec<String> {
+    let quoted = document.split('`').skip(1).step_by(2);
+    quoted.filter(|name| name.starts_with("it::") || name.starts_with("sim::")).map(Into::into).collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    for document in ["ARCHITECTURE.md", "docs/requirements.md"] {
+        let names = named_tests(&read(document));
+        assert!(!names.is_empty(), "{document}");
+        for name in names {
+            let mut parts = name.split("::");
+            let (suite, module) = (parts.next().unwrap(), parts.next().unwrap());
+            let source = read(&format!("tests/{suite}/{module}.rs"));
+            let test = parts.next().is_none_or(|test| source.contains(&format!("fn {test}(")));
+            assert!(test, "{document} names {name}");
+        }
+    }
+}

@@ -96,9 +96,12 @@ async fn a_hundred_thousand_events_to_a_hundred_gateways_are_dense_and_in_order_
         readers.spawn(async move {
             loop {
                 let n = turn.fetch_add(1, Ordering::Relaxed);
-                let Some(gateway) = (n < EVENTS).then(|| gateways[usize::try_from(n).unwrap() % GATEWAYS]) else { return };
+                let Some(gateway) = (n < EVENTS).then(|| gateways[usize::try_from(n).unwrap() % GATEWAYS]) else {
+                    return;
+                };
                 let payload = serde_json::value::to_raw_value(&serde_json::json!({"apiId": "a", "n": n})).unwrap();
-                let event = NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+                let event =
+                    NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
                 let event = hub.publisher.check(event).unwrap();
                 hub.publisher.publish(gateway, &event, None).await.unwrap();
             }

@@ -40,7 +40,13 @@ async fn a_gateway_registers_connects_and_hears_of_a_deployment_on_both_of_its_c
     let event = &events[0];
     assert_eq!(event["type"], "api.deployed");
     assert_eq!(event["eventId"], answer[0]["eventId"]);
-    for (name, value) in [("apiUuid", API), ("apiId", API), ("revisionId", REVISION), ("vhost", "mg.wso2.com"), ("environment", "production")] {
+    for (name, value) in [
+        ("apiUuid", API),
+        ("apiId", API),
+        ("revisionId", REVISION),
+        ("vhost", "mg.wso2.com"),
+        ("environment", "production"),
+    ] {
         assert_eq!(event["payload"][name], value, "{name}");
     }
     assert_eq!(event["payload"]["deploymentId"], answer[0]["deploymentId"]);

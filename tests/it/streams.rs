@@ -52,7 +52,11 @@ async fn curl_over_http_1_sees_headers_retry_ack_and_events_at_once() {
     );
     let head = raw(&mut stream, &request, "connection.ack\",").await.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");
-    for line in ["content-type: text/event-stream\r\n", "cache-control: no-store, no-transform\r\n", "x-accel-buffering: no\r\n"] {
+    for line in [
+        "content-type: text/event-stream\r\n",
+        "cache-control: no-store, no-transform\r\n",
+        "x-accel-buffering: no\r\n",
+    ] {
         assert!(head.contains(line), "{line} in {head}");
     }
     assert!(!head.contains("content-encoding"));
@@ -131,7 +135,10 @@ async fn an_expired_connection_id_opens_a_new_connection() {
     let id = app.publish(gateway.id, 1).await;
     let query = format!("lastEventId={id}&connectionId=4b34a1e2-7a7b-4c2b-9c5a-000000000000");
     let (status, reply, _) = poll(&app, &gateway.token, &query).await;
-    assert_eq!((status, &reply["events"][0]["type"], &reply["events"][0]["resume"]), (200, &json!("connection.ack"), &json!("resumed")));
+    assert_eq!(
+        (status, &reply["events"][0]["type"], &reply["events"][0]["resume"]),
+        (200, &json!("connection.ack"), &json!("resumed"))
+    );
 }
 
 #[tokio::test]
@@ -145,11 +152,17 @@ async fn a_drain_says_goodbye_on_every_transport_with_a_slot() {
     let (_, opened, _) = poll(&app, &gateway.token, "").await;
     let query = format!("timeout=60&lastEventId={}", opened["lastEventId"].as_str().unwrap());
     let drain = async {
-        let waiting = async { while app.hub.registry.len() < 3 { tokio::task::yield_now().await } };
+        let waiting = async {
+            while app.hub.registry.len() < 3 {
+                tokio::task::yield_now().await
+            }
+        };
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     };
     let (http, url, token) = (app.http.clone(), app.url(&format!("{POLL}?{query}")), gateway.token.clone());
-    let polling = tokio::spawn(async move { http.get(url).header("api-key", token).send().await.unwrap().json::<Value>().await.unwrap() });
+    let polling = tokio::spawn(async move {
+        http.get(url).header("api-key", token).send().await.unwrap().json::<Value>().await.unwrap()
+    });
     drain.await;
     app.drain();
     let goodbye = ws.message().await.unwrap();

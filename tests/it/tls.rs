@@ -7,7 +7,8 @@ use crate::app::App;
 use crate::wire::{PATIENCE, tls};
 
 pub(crate) fn write_certificate(dir: &Path) -> Vec<u8> {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     // Renamed into place, key first, as certificate managers do.
     for (name, text) in [("key.pem", signing_key.serialize_pem()), ("cert.pem", cert.pem())] {
         fs::write(dir.join("next"), text).unwrap();

@@ -10,7 +10,7 @@ fn told(refusal: &Refusal) -> (u16, String) {
 }
 
 async fn refused(world: &World, transport: &Scripted, handshake: Handshake) -> (u16, String) {
-    told(&transport.connect(world.hub.gate.as_ref(), handshake).await.err().expect("refused"))
+    told(&transport.connect(world.hub.gate.as_ref(), handshake).await.expect_err("refused"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -23,8 +23,8 @@ async fn keys_that_are_missing_or_wrong_get_one_and_the_same_answer() {
         let mut answers = Vec::new();
         for key in [None, Some("wrong".to_owned()), Some("A".repeat(43)), Some(member.key.clone())] {
             let handshake = Handshake { credential: key.map(Secret::new), ..transport.handshake() };
-            let refusal = transport.connect(world.hub.gate.as_ref(), handshake).await.err().expect("refused");
-            assert_eq!(refusal.0.headers()["www-authenticate"].is_empty(), false);
+            let refusal = transport.connect(world.hub.gate.as_ref(), handshake).await.expect_err("refused");
+            assert!(!refusal.0.headers()["www-authenticate"].is_empty());
             assert_eq!(told(&refusal), (401, "UNAUTHORIZED".to_owned()));
             answers.push(refusal.0.body().clone());
         }
@@ -45,7 +45,7 @@ async fn the_eleventh_attempt_in_a_minute_is_429_with_retry_after_and_polls_are_
     for _ in 0..9 {
         world.connect(Via::Sse, &member, None).await.unwrap();
     }
-    let refusal = world.connect(Via::WebSocket, &member, None).await.err().expect("refused");
+    let refusal = world.connect(Via::WebSocket, &member, None).await.expect_err("refused");
     assert_eq!(told(&refusal), (429, "RATE_LIMITED".to_owned()));
     let after: u64 = refusal.0.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     tokio::time::advance(std::time::Duration::from_secs(after)).await;
@@ -62,7 +62,7 @@ async fn no_more_connections_than_there_may_be_and_places_come_back() {
         client.message().await.unwrap();
         clients.push(client);
     }
-    let refusal = world.connect(Via::WebSocket, &member, None).await.err().expect("refused");
+    let refusal = world.connect(Via::WebSocket, &member, None).await.expect_err("refused");
     assert_eq!(told(&refusal), (503, "CAPACITY_EXCEEDED".to_owned()));
     assert!(refusal.0.headers().contains_key("retry-after"));
     clients[0].peer.hang_up();

@@ -6,6 +6,7 @@
 mod ack_first;
 mod heartbeat;
 mod limits;
+mod lost_wake_up;
 mod pacing;
 mod reset;
 mod resume;

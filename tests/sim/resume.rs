@@ -23,8 +23,12 @@ struct Stretch {
 }
 
 fn stretches(most: u64) -> impl Strategy<Value = Vec<Stretch>> {
-    let stretch = (0..most, 0..3_usize, 0..most, 0..40_usize)
-        .prop_map(|(away, via, live, reads)| Stretch { away, via, live, reads });
+    let stretch = (0..most, 0..3_usize, 0..most, 0..40_usize).prop_map(|(away, via, live, reads)| Stretch {
+        away,
+        via,
+        live,
+        reads,
+    });
     proptest::collection::vec(stretch, 1..12)
 }
 

@@ -1,6 +1,7 @@
 //! A hub over the memory engine, its publishers and its peers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast::auth::PlainToken;
@@ -9,7 +10,8 @@ use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    CatchUp, Clock, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId, open_memory,
+    CatchUp, Clock, Entry, Epoch, Follower, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId,
+    open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -29,6 +31,21 @@ pub(crate) const ALL: [Via; 3] = [Via::WebSocket, Via::Sse, Via::LongPoll];
 pub(crate) struct World {
     pub(crate) hub: Arc<Hub>,
     pub(crate) clock: Arc<ManualClock>,
+    /// While set, nobody is told of an append: wake-ups are lost.
+    pub(crate) deaf: Arc<AtomicBool>,
+}
+
+struct Follow {
+    tails: Arc<Tails>,
+    deaf: Arc<AtomicBool>,
+}
+
+impl Follower for Follow {
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
+        if !self.deaf.load(Ordering::Relaxed) {
+            self.tails.appended(gateway, epoch, entries);
+        }
+    }
 }
 
 /// A gateway and a token of it.
@@ -61,7 +78,9 @@ impl World {
     pub(crate) async fn with(settings: Settings) -> Self {
         let clock = Arc::new(ManualClock::default());
         let tails = Tails::new();
-        let stores = open_memory(settings.retention, clock.clone(), tails.clone());
+        let deaf = Arc::new(AtomicBool::new(false));
+        let follower = Arc::new(Follow { tails: tails.clone(), deaf: deaf.clone() });
+        let stores = open_memory(settings.retention, clock.clone(), follower);
         let limits = Limits {
             capacity: Capacity { total: settings.connections, per_gateway: settings.connections },
             life_limit: Duration::from_secs(30),
@@ -72,7 +91,7 @@ impl World {
         let hub = Arc::new(Hub::open(stores, tails, clock.clone(), limits).await.unwrap());
         let time = hub.clone();
         tokio::spawn(async move { time.keep_time().await });
-        Self { hub, clock }
+        Self { hub, clock, deaf }
     }
 
     pub(crate) async fn gateway(&self) -> Member {
@@ -115,8 +134,7 @@ impl World {
 
     pub(crate) async fn publish(&self, to: GatewayId, n: u64) -> Published {
         let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
-        let event =
-            NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+        let event = NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }
@@ -151,6 +169,7 @@ pub(crate) fn handshake(transport: &Scripted, member: &Member, cursor: Option<&s
 }
 
 /// A peer that answers pings and keeps its cursor.
+#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: Peer,
     pub(crate) pongs: bool,

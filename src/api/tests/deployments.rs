@@ -1,0 +1,133 @@
+use gatecast_storage::DeploymentStatus;
+use serde_json::{Value, json};
+
+use super::world::{World, unknown};
+
+const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
+const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
+
+fn path(what: &str) -> String {
+    format!("/api/v1/apis/{API}/{what}?revisionId={REVISION}")
+}
+
+#[tokio::test]
+async fn the_quickstarts_deployment_reaches_the_gateway() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let body = json!([{
+        "revisionId": REVISION, "gatewayId": gateway, "status": "CREATED", "vhost": "mg.wso2.com", "displayOnDevportal": true
+    }]);
+    let answer = world.admin("POST", &path("deploy-revision"), body).await.expect(200);
+    assert_eq!(answer.as_array().unwrap().len(), 1);
+    let element = &answer[0];
+    assert_eq!((&element["gatewayId"], &element["revisionId"]), (&json!(gateway), &json!(REVISION)));
+    assert_eq!((&element["status"], &element["vhost"]), (&json!("DEPLOYING"), &json!("mg.wso2.com")));
+    assert_eq!(
+        (&element["displayOnDevportal"], &element["deployedTime"]),
+        (&json!(true), &json!("2026-11-20T17:00:00.000Z"))
+    );
+
+    let events = world.events(gateway).await;
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!((&event["type"], &event["eventId"]), (&json!("api.deployed"), &element["eventId"]));
+    let payload = json!({
+        "apiUuid": API, "apiId": API, "revisionId": REVISION, "deploymentId": element["deploymentId"],
+        "vhost": "mg.wso2.com", "environment": "production", "performedAt": "2026-11-20T17:00:00.000Z"
+    });
+    assert_eq!(event["payload"], payload);
+
+    let list = world.get(&format!("/api/v1/apis/{API}/deployments")).await.expect(200);
+    assert_eq!((&list["count"], &list["list"][0]["eventId"]), (&json!(1), &element["eventId"]));
+}
+
+#[tokio::test]
+async fn an_element_may_leave_out_what_the_call_or_the_gateway_says() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let answer = world.admin("POST", &path("deploy-revision"), json!([{ "gatewayId": gateway }])).await.expect(200);
+    assert_eq!((&answer[0]["revisionId"], &answer[0]["vhost"]), (&json!(REVISION), &json!("default.example")));
+}
+
+#[tokio::test]
+async fn undeploying_tells_the_gateway_what_was_deployed() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let body = json!([{ "gatewayId": gateway, "vhost": "a.example", "environment": "test" }]);
+    world.admin("POST", &path("deploy-revision"), body).await.expect(200);
+    let path = format!("/api/v1/apis/{API}/undeploy-revision");
+    let answer = world.admin("POST", &path, json!([{ "gatewayId": gateway }])).await.expect(200);
+    assert_eq!(answer[0]["status"], "UNDEPLOYING");
+    let event = world.events(gateway).await.pop().unwrap();
+    assert_eq!(event["type"], "api.undeployed");
+    assert_eq!((&event["payload"]["vhost"], &event["payload"]["environment"]), (&json!("a.example"), &json!("test")));
+    assert_eq!(event["payload"]["revisionId"], REVISION);
+}
+
+#[tokio::test]
+async fn all_elements_are_checked_before_any_is_sent() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let deploy = |body: Value| {
+        let world = &world;
+        async move { world.admin("POST", &path("deploy-revision"), body).await }
+    };
+    let fields =
+        deploy(json!([{ "gatewayId": gateway }, { "gatewayId": unknown() }])).await.problem(404, "GATEWAY_NOT_FOUND");
+    assert_eq!(fields, ["/1/gatewayId"]);
+    let body = json!([{ "gatewayId": gateway }, { "gatewayId": gateway }, {}, 5, { "gatewayId": "x", "vhost": 1 },
+        { "gatewayId": gateway, "vhost": "", "revisionId": 3, "displayOnDevportal": 1 }]);
+    let fields = deploy(body).await.problem(400, "VALIDATION_FAILED");
+    for field in
+        ["/1/gatewayId", "/2/gatewayId", "/3", "/4/gatewayId", "/5/vhost", "/5/revisionId", "/5/displayOnDevportal"]
+    {
+        assert!(fields.iter().any(|found| found == field), "{field}: {fields:?}");
+    }
+    for body in [json!([]), json!({}), json!([1].repeat(1001))] {
+        deploy(body).await.problem(400, "VALIDATION_FAILED");
+    }
+    let no_revision = format!("/api/v1/apis/{API}/deploy-revision");
+    let fields =
+        world.admin("POST", &no_revision, json!([{ "gatewayId": gateway }])).await.problem(400, "VALIDATION_FAILED");
+    assert_eq!(fields, ["/0/revisionId"]);
+    world.admin("POST", "/api/v1/apis/a%20b/deploy-revision", json!([])).await.problem(400, "INVALID_PARAMETER");
+    assert_eq!(world.head(gateway).await, 0);
+    assert!(world.parts.directory.deployments_of_gateway(gateway).is_empty());
+    world.get(&format!("/api/v1/apis/{API}/deployments")).await.problem(404, "API_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_deployment_whose_event_was_not_stored_says_so() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.admin("POST", &path("deploy-revision"), json!([{ "gatewayId": gateway }])).await.problem(503, "UNAVAILABLE");
+    let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+    assert_eq!((row.status, row.event), (DeploymentStatus::Failed, None));
+}
+
+#[tokio::test]
+async fn deployments_at_once_leave_the_row_of_the_last_event() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let body = json!([{ "gatewayId": gateway }]);
+    let path = path("deploy-revision");
+    futures::future::join_all((0..5).map(|_| world.admin("POST", &path, body.clone()))).await;
+    let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+    assert_eq!(row.event.unwrap().seq.0, world.head(gateway).await);
+}
+
+#[tokio::test]
+async fn deleting_an_api_tells_the_gateways_that_have_it() {
+    let world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    world.admin("POST", &path("deploy-revision"), json!([{ "gatewayId": a }])).await.expect(200);
+    let path = format!("/api/v1/apis/{API}");
+    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.admin("DELETE", &path, Value::Null).await.problem(503, "UNAVAILABLE");
+    world.log.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(world.admin("DELETE", &path, Value::Null).await.status, 204);
+    assert_eq!(world.events(a).await.pop().unwrap()["type"], "api.deleted");
+    assert_eq!(world.head(b).await, 0);
+    world.admin("DELETE", &path, Value::Null).await.problem(404, "API_NOT_FOUND");
+}

@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use gatecast_storage::MemoryRecords;
+use serde_json::{Value, json};
+
+use super::world::World;
+
+const PATH: &str = "/api/internal/v1/event-types/order.created";
+
+fn order() -> Value {
+    json!({
+        "description": "An order came in.",
+        "schema": { "type": "object", "required": ["id"], "properties": { "id": { "type": "integer" } } },
+        "keyPointer": "/id"
+    })
+}
+
+#[tokio::test]
+async fn a_registered_type_works_at_once_and_after_a_restart() {
+    let records = Arc::new(MemoryRecords::new());
+    let world = World::over(records.clone()).await;
+    let gateway = world.gateway("gw-1").await;
+    let events = format!("/api/internal/v1/gateways/{gateway}/events");
+    let event = json!({ "type": "order.created", "payload": { "id": 7 } });
+    world.admin("POST", &events, event.clone()).await.problem(400, "UNKNOWN_EVENT_TYPE");
+
+    let reply = world.admin("PUT", PATH, order()).await;
+    let made = reply.expect(201);
+    assert_eq!(
+        (&made["type"], &made["keyPointer"], &made["builtIn"]),
+        (&json!("order.created"), &json!("/id"), &json!(false))
+    );
+    assert_eq!(reply.headers["location"], PATH);
+    world.admin("POST", &events, event.clone()).await.expect(201);
+    let wrong = json!({ "type": "order.created", "payload": { "id": "x" } });
+    assert_eq!(world.admin("POST", &events, wrong).await.problem(400, "VALIDATION_FAILED"), ["/payload/id"]);
+    assert_eq!(world.get(PATH).await.expect(200), world.admin("PUT", PATH, order()).await.expect(200));
+
+    let restarted = World::over(records).await;
+    let events = format!("/api/internal/v1/gateways/{gateway}/events");
+    restarted.admin("POST", &events, event.clone()).await.expect(201);
+
+    assert_eq!(restarted.admin("DELETE", PATH, Value::Null).await.status, 204);
+    restarted.admin("DELETE", PATH, Value::Null).await.problem(404, "EVENT_TYPE_NOT_FOUND");
+    restarted.get(PATH).await.problem(404, "EVENT_TYPE_NOT_FOUND");
+    restarted.admin("POST", &events, event).await.problem(400, "UNKNOWN_EVENT_TYPE");
+}
+
+#[tokio::test]
+async fn built_in_types_are_listed_and_cannot_be_changed() {
+    let world = World::new().await;
+    let list = world.get("/api/internal/v1/event-types").await.expect(200);
+    let names: Vec<_> = list["list"].as_array().unwrap().iter().map(|kind| kind["type"].as_str().unwrap()).collect();
+    let expected = ["api.deleted", "api.deployed", "api.lifecycle.changed", "api.undeployed", "gateway.config.updated"];
+    assert_eq!(names, expected);
+    for name in expected {
+        let path = format!("/api/internal/v1/event-types/{name}");
+        assert_eq!(world.get(&path).await.expect(200)["builtIn"], true);
+        world.admin("PUT", &path, json!({ "schema": true })).await.problem(409, "BUILT_IN_TYPE");
+        world.admin("DELETE", &path, Value::Null).await.problem(409, "BUILT_IN_TYPE");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_type_is_said_with_pointers() {
+    let world = World::new().await;
+    for (body, at) in [
+        (json!({}), "/schema"),
+        (json!({ "schema": 5 }), "/schema"),
+        (json!({ "schema": { "type": "nothing" } }), "/schema/type"),
+        (json!({ "schema": { "properties": { "a": { "minimum": "x" } } } }), "/schema/properties/a/minimum"),
+        (json!({ "schema": { "$ref": "https://example.com/s" } }), "/schema/$ref"),
+        (json!({ "schema": { "pattern": "(?=a)" } }), "/schema"),
+        (json!({ "schema": true, "keyPointer": "id" }), "/keyPointer"),
+        (json!({ "schema": true, "keyPointer": 5 }), "/keyPointer"),
+        (json!({ "schema": true, "type": "another" }), "/type"),
+        (json!({ "schema": true, "description": "a\u{0}" }), "/description"),
+    ] {
+        let fields = world.admin("PUT", PATH, body.clone()).await.problem(400, "VALIDATION_FAILED");
+        assert!(fields[0].starts_with(at) && fields.len() == 1, "{body}: {fields:?}");
+    }
+    let path = "/api/internal/v1/event-types/1";
+    assert_eq!(world.admin("PUT", path, json!({ "schema": true })).await.problem(400, "VALIDATION_FAILED"), ["/type"]);
+    assert_eq!(world.get("/api/internal/v1/event-types").await.expect(200)["count"], 5);
+    assert!(world.parts.directory.event_types().is_empty());
+}

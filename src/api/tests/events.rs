@@ -1,0 +1,233 @@
+use serde_json::{Value, json};
+
+use super::world::{ADMIN, EVENT_BYTES_MAX, ORGANIZATION, World, unknown};
+
+fn deployed(api: &str) -> Value {
+    json!({ "type": "api.deployed", "payload": { "apiId": api } })
+}
+
+#[tokio::test]
+async fn a_published_event_is_answered_with_what_is_stored() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let reply = world
+        .admin("POST", &path, json!({ "type": "api.deployed", "payload": { "apiId": "a" }, "correlationId": "c-1" }))
+        .await;
+    let made = reply.expect(201);
+    assert_eq!((&made["correlationId"], &made["connections"]), (&json!("c-1"), &json!(0)));
+    assert_eq!(made["timestamp"], "2026-11-20T17:00:00.000Z");
+
+    let location = reply.headers["location"].to_str().unwrap();
+    let read = world.get(location).await.expect(200);
+    assert_eq!(read["event"]["eventId"], made["eventId"]);
+    assert_eq!(read["event"]["payload"], json!({ "apiId": "a" }));
+    assert_eq!(read["storedAt"], made["timestamp"]);
+
+    let failed = world.get("/api/internal/v1/deliveries/failed").await.expect(200);
+    assert_eq!(
+        (&failed["list"][0]["eventId"], &failed["list"][0]["reason"]),
+        (&made["eventId"], &json!("not-connected"))
+    );
+
+    let (token, _) = world.token(gateway).await;
+    let _replica = world.connect(gateway, token).await;
+    assert_eq!(world.admin("POST", &path, deployed("a")).await.expect(201)["connections"], 1);
+}
+
+#[tokio::test]
+async fn events_that_are_refused_are_not_stored() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let authorization = [("authorization", bearer.as_str())];
+    let raw = |body: &'static str| world.send("POST", &path, &authorization, body);
+
+    let reply = raw("{\"type\": \"api.deployed\",\n  payload").await;
+    reply.problem(400, "INVALID_JSON");
+    assert!(reply.expect(400)["detail"].as_str().unwrap().contains("line 2 column 3"));
+    raw("").await.problem(400, "INVALID_JSON");
+    raw("[1]").await.problem(400, "VALIDATION_FAILED");
+    raw(r#"{"type":"a","type":"b","payload":1}"#).await.problem(400, "INVALID_JSON");
+    raw("{\"type\":\"api.deployed\",\"payload\":\"\u{0}\"}").await.problem(400, "INVALID_JSON");
+    assert_eq!(raw("{}").await.problem(400, "VALIDATION_FAILED"), ["/type", "/payload"]);
+    let fields = raw(r#"{"type":5,"payload":{},"correlationId":1,"key":[]}"#).await.problem(400, "VALIDATION_FAILED");
+    assert_eq!(fields, ["/type", "/correlationId", "/key"]);
+    assert_eq!(raw(r#"{"type":"a b","payload":{}}"#).await.problem(400, "VALIDATION_FAILED"), ["/type"]);
+    assert_eq!(raw(r#"{"type":"no.such","payload":{}}"#).await.problem(400, "UNKNOWN_EVENT_TYPE"), ["/type"]);
+    assert_eq!(raw(r#"{"type":"api.deployed","payload":{}}"#).await.problem(400, "VALIDATION_FAILED"), ["/payload"]);
+    let fields =
+        raw(r#"{"type":"api.deployed","payload":{"apiId":""},"key":""}"#).await.problem(400, "VALIDATION_FAILED");
+    assert_eq!(fields, ["/key", "/payload/apiId"]);
+
+    let deep = format!(r#"{{"type":"api.deployed","payload":{}{}}}"#, "[".repeat(1500), "]".repeat(1500));
+    world.send("POST", &path, &[("authorization", &bearer)], deep).await.problem(400, "VALIDATION_FAILED");
+    for size in [EVENT_BYTES_MAX, EVENT_BYTES_MAX + (1 << 20)] {
+        world.admin("POST", &path, deployed(&"a".repeat(size))).await.problem(413, "PAYLOAD_TOO_LARGE");
+    }
+    world
+        .send("POST", &path, &[("authorization", &bearer), ("content-type", "text/plain")], "{}")
+        .await
+        .problem(415, "UNSUPPORTED_MEDIA_TYPE");
+    let elsewhere = format!("/api/internal/v1/gateways/{}/events", unknown());
+    world.admin("POST", &elsewhere, deployed("a")).await.problem(404, "GATEWAY_NOT_FOUND");
+    world.admin("POST", "/api/internal/v1/gateways/x/events", deployed("a")).await.problem(404, "GATEWAY_NOT_FOUND");
+    assert_eq!(world.head(gateway).await, 0);
+}
+
+#[tokio::test]
+async fn if_match_appends_only_after_the_head() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let epoch = world.parts.log.bounds(gateway).await.unwrap().epoch;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let when = |head: String| {
+        let body = deployed("a").to_string();
+        let (world, path, bearer) = (&world, &path, &bearer);
+        async move { world.send("POST", path, &[("authorization", bearer), ("if-match", &head)], body).await }
+    };
+    when(format!("{epoch}-0")).await.expect(201);
+    when(format!("\"{epoch}-1\"")).await.expect(201);
+    let reply = when(format!("{epoch}-1")).await;
+    reply.problem(412, "PRECONDITION_FAILED");
+    assert_eq!(reply.expect(412)["head"], format!("{epoch}-2"));
+    for malformed in ["*", "x", "W/\"00000000-1\""] {
+        assert_eq!(when(malformed.to_owned()).await.problem(400, "INVALID_PARAMETER"), ["If-Match"]);
+    }
+    assert_eq!(world.head(gateway).await, 2);
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_held_is_404() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    for _ in 0..6 {
+        world.admin("POST", &path, deployed("a")).await.expect(201);
+    }
+    let epoch = world.parts.log.bounds(gateway).await.unwrap().epoch;
+    // The ring of these tests holds five.
+    for id in
+        [format!("{epoch}-1"), format!("{epoch}-7"), format!("{epoch}-0"), "00000000-2".to_owned(), "x".to_owned()]
+    {
+        world.get(&format!("/api/internal/v1/events/{gateway}/{id}")).await.problem(404, "EVENT_NOT_FOUND");
+    }
+    world.get(&format!("/api/internal/v1/events/{gateway}/{epoch}-2")).await.expect(200);
+}
+
+#[tokio::test]
+async fn one_call_publishes_to_named_gateways_an_organization_or_all() {
+    let world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    let to = |targets: Value| json!({ "targets": targets, "type": "api.deployed", "payload": { "apiId": "a" } });
+    let send = |body: Value| world.admin("POST", "/api/internal/v1/events", body);
+    let sent = send(to(json!({ "gatewayIds": [a, b, a] }))).await.expect(200);
+    assert_eq!(sent["count"], 2);
+    assert_eq!(sent["results"][0]["gatewayId"], json!(a));
+    assert!(sent["results"][1]["eventId"].as_str().unwrap().ends_with("-1"));
+    assert_eq!(send(to(json!({ "organizationId": ORGANIZATION }))).await.expect(200)["count"], 2);
+    assert_eq!(send(to(json!({ "organizationId": unknown() }))).await.expect(200)["count"], 0);
+    assert_eq!(send(to(json!({ "all": true }))).await.expect(200)["count"], 2);
+    assert_eq!((world.head(a).await, world.head(b).await), (3, 3));
+
+    for (targets, at) in [
+        (json!(null), "/targets"),
+        (json!([]), "/targets"),
+        (json!({}), "/targets"),
+        (json!({ "all": false }), "/targets"),
+        (json!({ "all": true, "gatewayIds": [a] }), "/targets"),
+        (json!({ "gatewayIds": [] }), "/targets/gatewayIds"),
+        (json!({ "gatewayIds": [a, "x"] }), "/targets/gatewayIds/1"),
+        (json!({ "organizationId": "x" }), "/targets/organizationId"),
+    ] {
+        assert_eq!(send(to(targets)).await.problem(400, "VALIDATION_FAILED"), [at]);
+    }
+    let fields = send(to(json!({ "gatewayIds": [a, unknown()] }))).await.problem(404, "GATEWAY_NOT_FOUND");
+    assert_eq!(fields, ["/targets/gatewayIds/1"]);
+    let bad = json!({ "targets": { "all": true }, "type": "api.deployed", "payload": {} });
+    send(bad).await.problem(400, "VALIDATION_FAILED");
+    assert_eq!((world.head(a).await, world.head(b).await), (3, 3));
+
+    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let sent = send(to(json!({ "all": true }))).await.expect(200);
+    assert_eq!(sent["results"][0], json!({ "gatewayId": sent["results"][0]["gatewayId"], "code": "UNAVAILABLE" }));
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_deleted_during_an_append_keeps_no_log() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let held = world.log.held.write().await;
+    let publish = world.admin("POST", &path, deployed("a"));
+    let delete = async {
+        world.parts.directory.delete_gateway(gateway).await.unwrap();
+        drop(held);
+    };
+    let (reply, ()) = tokio::join!(publish, delete);
+    reply.problem(404, "GATEWAY_NOT_FOUND");
+    assert_eq!(world.head(gateway).await, 0);
+    assert_eq!(world.get("/api/internal/v1/deliveries/failed").await.expect(200)["count"], 0);
+}
+
+#[tokio::test]
+async fn a_repeated_key_is_answered_with_the_first_answer_for_ten_minutes() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let publish = |key: &'static str, api: &'static str| {
+        let (world, path, bearer) = (&world, &path, &bearer);
+        let body = deployed(api).to_string();
+        async move { world.send("POST", path, &[("authorization", bearer), ("idempotency-key", key)], body).await }
+    };
+    let (first, second) = tokio::join!(publish("k-1", "a"), publish("k-1", "a"));
+    assert_eq!(first.expect(201), second.expect(201));
+    assert_eq!(first.headers["location"], second.headers["location"]);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    assert_eq!(second.headers["idempotency-replayed"], "true");
+    assert_eq!(world.head(gateway).await, 1);
+
+    assert_eq!(publish("k-1", "b").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    assert_eq!(publish("", "a").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    publish("k-2", "a").await.expect(201);
+    assert_eq!(world.head(gateway).await, 2);
+
+    world.clock.advance(std::time::Duration::from_secs(601));
+    assert!(!publish("k-1", "b").await.headers.contains_key("idempotency-replayed"));
+    assert_eq!(world.head(gateway).await, 3);
+}
+
+#[tokio::test]
+async fn a_key_whose_event_was_not_stored_may_be_used_again() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.send("POST", &path, &headers, deployed("a").to_string()).await.problem(503, "UNAVAILABLE");
+    world.log.is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let reply = world.send("POST", &path, &headers, deployed("b").to_string()).await;
+    reply.expect(201);
+    assert!(!reply.headers.contains_key("idempotency-replayed"));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_and_comes_again_publishes_once() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let publish = || world.send("POST", &path, &headers, deployed("a").to_string());
+    let held = world.log.held.write().await;
+    let mut first = Box::pin(publish());
+    assert!(futures::poll!(&mut first).is_pending());
+    drop(first);
+    drop(held);
+    assert_eq!(publish().await.headers["idempotency-replayed"], "true");
+    assert_eq!(world.head(gateway).await, 1);
+}

@@ -1,0 +1,12 @@
+//! The API over the engine in memory, through the same filter that serves it.
+
+mod access;
+mod any_input;
+mod deployments;
+mod event_types;
+mod events;
+mod fetching;
+mod gateways;
+mod operations;
+mod tokens;
+mod world;

@@ -1,0 +1,237 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatecast_storage::{
+    Bounds, Budget, Clock, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch, EventLog, GatewayId, LogError,
+    ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use warp::filters::BoxedFilter;
+
+use crate::api::{Api, routes};
+use crate::auth::{AdminAuth, Authenticator};
+use crate::event_types::EventTypes;
+use crate::publish::Publisher;
+use crate::registry::{Capacity, Identity, Registration, Registry};
+use crate::tail::Tails;
+
+pub(super) const ADMIN: &str = "the-admin-token-of-the-tests";
+pub(super) const EVENT_BYTES_MAX: usize = 4_096;
+pub(super) const ORGANIZATION: &str = "b0a7d4c6-52a1-4b3f-8a55-2f1f5a3f7c10";
+
+/// A platform with nothing in it.
+pub(super) struct World {
+    pub(super) filter: BoxedFilter<(warp::reply::Response,)>,
+    pub(super) parts: Arc<Api>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) log: Arc<FragileLog>,
+    tails: Arc<Tails>,
+}
+
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::over(Arc::new(MemoryRecords::new())).await
+    }
+
+    pub(super) async fn over(records: Arc<MemoryRecords>) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let tails = Tails::new();
+        let retention = Retention { max_events: 5, max_bytes: 1 << 20, max_age: std::time::Duration::from_secs(3600) };
+        let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), tails.clone())));
+        let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
+        let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
+        let deliveries = Arc::new(deliveries);
+        let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
+        let event_types = Arc::new(EventTypes::load(directory.event_types()));
+        let publisher = Publisher::new(
+            log.clone(),
+            event_types.clone(),
+            registry.clone(),
+            deliveries.clone(),
+            clock.clone(),
+            EVENT_BYTES_MAX,
+        );
+        let parts = Arc::new(Api {
+            authenticator: Arc::new(Authenticator::new(directory.clone())),
+            directory: directory.clone(),
+            publisher: Arc::new(publisher),
+            event_types,
+            registry,
+            deliveries,
+            log: log.clone(),
+            admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
+            clock: clock.clone(),
+            max_event_bytes: EVENT_BYTES_MAX,
+            draining: Arc::new(AtomicBool::new(false)),
+        });
+        Self { filter: routes(parts.clone()), parts, clock, log, tails }
+    }
+
+    /// A call without a credential.
+    pub(super) async fn bare(&self, method: &str, path: &str) -> Reply {
+        Reply::from(warp::test::request().method(method).path(path).reply(&self.filter).await)
+    }
+
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        let mut request = warp::test::request().method(method).path(path).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::from(request.reply(&self.filter).await)
+    }
+
+    /// A call of the admin.
+    pub(super) async fn admin(&self, method: &str, path: &str, body: impl Into<Value>) -> Reply {
+        let bearer = format!("Bearer {ADMIN}");
+        let body: Value = body.into();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body).await
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Reply {
+        self.admin("GET", path, Value::Null).await
+    }
+
+    /// A call of a gateway.
+    pub(super) async fn gateway_get(&self, token: &str, path: &str) -> Reply {
+        self.send("GET", path, &[("api-key", token)], "").await
+    }
+
+    /// A new gateway.
+    pub(super) async fn gateway(&self, name: &str) -> GatewayId {
+        let body =
+            json!({ "organizationId": ORGANIZATION, "name": name, "displayName": "Test", "vhost": "default.example" });
+        let made = self.admin("POST", "/api/v1/gateways", body).await.expect(201);
+        made["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A new token of a gateway.
+    pub(super) async fn token(&self, of: GatewayId) -> (TokenId, String) {
+        let made = self.admin("POST", &format!("/api/v1/gateways/{of}/tokens"), Value::Null).await.expect(201);
+        (made["id"].as_str().unwrap().parse().unwrap(), made["token"].as_str().unwrap().to_owned())
+    }
+
+    /// Connects a replica for as long as the answer lives.
+    pub(super) async fn connect(&self, gateway: GatewayId, token: TokenId) -> Registration {
+        let at = self.parts.log.bounds(gateway).await.unwrap().head();
+        let identity = Identity {
+            gateway,
+            token,
+            instance: None,
+            transport: "websocket",
+            peer: "127.0.0.1".parse().unwrap(),
+            connected_at: self.clock.now(),
+        };
+        self.parts.registry.register(identity, self.tails.channel(gateway), at).unwrap()
+    }
+
+    pub(super) async fn head(&self, gateway: GatewayId) -> u64 {
+        self.parts.log.bounds(gateway).await.unwrap().newest.0
+    }
+
+    /// The envelopes held of a gateway.
+    pub(super) async fn events(&self, gateway: GatewayId) -> Vec<Value> {
+        let bounds = self.parts.log.bounds(gateway).await.unwrap();
+        let mut events = Vec::new();
+        for seq in bounds.oldest.0..=bounds.newest.0 {
+            let path = format!("/api/internal/v1/events/{gateway}/{}-{seq}", bounds.epoch);
+            events.push(self.get(&path).await.expect(200)["event"].clone());
+        }
+        events
+    }
+}
+
+impl Reply {
+    fn from(response: http::Response<Bytes>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The JSON of an answer that has this status.
+    #[track_caller]
+    pub(super) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The faults of a problem with this status and code.
+    #[track_caller]
+    pub(super) fn problem(&self, status: u16, code: &str) -> Vec<String> {
+        let body = self.expect(status);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!((body["code"].as_str(), body["status"].as_u64()), (Some(code), Some(u64::from(status))), "{body}");
+        assert!(body["type"].is_string() && body["title"].is_string() && body["detail"].is_string(), "{body}");
+        let fields = body["errors"].as_array().into_iter().flatten().map(|error| &error["field"]);
+        fields.map(|field| field.as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A log that can be made to fail.
+pub(super) struct FragileLog {
+    inner: MemoryLog,
+    pub(super) is_down: AtomicBool,
+    /// Appends wait while this is held.
+    pub(super) held: tokio::sync::RwLock<()>,
+}
+
+impl FragileLog {
+    fn new(inner: MemoryLog) -> Self {
+        Self { inner, is_down: AtomicBool::new(false), held: tokio::sync::RwLock::default() }
+    }
+
+    fn up(&self) -> Result<(), LogError> {
+        if self.is_down.load(Ordering::SeqCst) { Err(StoreError::Poisoned.into()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl EventLog for FragileLog {
+    async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        drop(self.held.read().await);
+        self.up()?;
+        self.inner.append(to, draft).await
+    }
+
+    async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
+        self.up()?;
+        self.inner.read(of, from, max).await
+    }
+
+    async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
+        self.up()?;
+        self.inner.bounds(of).await
+    }
+
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        self.inner.owner_of(epoch).await
+    }
+
+    async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
+        self.up()?;
+        self.inner.forget(gateway).await
+    }
+
+    async fn flush(&self) -> Result<(), LogError> {
+        self.inner.flush().await
+    }
+}
+
+pub(super) fn unknown() -> GatewayId {
+    GatewayId(Uuid::new_v4())
+}
