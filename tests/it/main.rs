@@ -14,6 +14,7 @@ mod order;
 mod platform;
 mod process;
 mod quickstart;
+mod real_clients;
 mod refusals;
 mod serve;
 mod stats;

@@ -34,7 +34,7 @@ impl Lines {
     pub(crate) async fn line(&mut self) -> Option<String> {
         let next = self.next;
         let ready = timeout(PATIENCE, self.seen.wait_for(|seen| seen.len() > next)).await.map(|ready| ready.is_ok());
-        let Ok(ready) = ready else { panic!("a line in time, after {:#?}", self.all()) };
+        let Ok(ready) = ready else { panic!("a line in time, after {:#?}", self.so_far()) };
         self.next += usize::from(ready);
         self.seen.borrow().get(next).cloned()
     }
@@ -46,7 +46,7 @@ impl Lines {
                 return found;
             }
         }
-        panic!("not among all there is: {:#?}", self.all())
+        panic!("not among all there is: {:#?}", self.so_far())
     }
 
     /// Waits for a line that contains `part`, and returns it.
@@ -58,10 +58,11 @@ impl Lines {
     pub(crate) async fn whole(&mut self) -> Vec<String> {
         let ended = async { while self.seen.changed().await.is_ok() {} };
         timeout(PATIENCE, ended).await.expect("the end of the output");
-        self.all()
+        self.so_far()
     }
 
-    fn all(&self) -> Vec<String> {
+    /// Everything up to now.
+    pub(crate) fn so_far(&self) -> Vec<String> {
         self.seen.borrow().clone()
     }
 }
