@@ -9,6 +9,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod crash;
+mod dead_peer;
 mod listen;
 mod order;
 mod platform;

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::wire::{End, PATIENCE, Sse, Ws};
 
 const STATS: &str = "/api/internal/v1/stats";
+const ASK_EVERY: Duration = Duration::from_millis(20);
 const FAILED: &str = "/api/internal/v1/deliveries/failed";
 
 async fn ok(app: &App, path: &str) -> Value {
@@ -26,6 +27,7 @@ async fn eventually(app: &App, path: &str, holds: impl Fn(&Value) -> bool) -> Va
             if holds(&last) {
                 return;
             }
+            tokio::time::sleep(ASK_EVERY).await;
         }
     };
     let held = timeout(PATIENCE, asking).await;
