@@ -118,7 +118,11 @@ async fn listeners(namespace: &Namespace, platform: &Platform, gateway: &Registe
 async fn all_acknowledged(platform: &Platform) {
     let acknowledged = async {
         loop {
-            let sockets = Command::new("ss").args(["-tnH", "sport", "="]).arg(format!(":{}", platform.address.port())).output().await;
+            let sockets = Command::new("ss")
+                .args(["-tnH", "sport", "="])
+                .arg(format!(":{}", platform.address.port()))
+                .output()
+                .await;
             let sockets = String::from_utf8(sockets.unwrap().stdout).unwrap();
             let mut unsent = sockets.lines().map(|line| line.split_whitespace().nth(2).unwrap());
             if sockets.lines().count() >= 4 && unsent.all(|bytes| bytes == "0") {

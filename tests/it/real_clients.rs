@@ -30,7 +30,8 @@ fn python(args: &[&OsStr]) -> Process {
 
 /// A program that behaves as the real gateways do.
 fn gateway_program(platform: &Platform, gateway: &Registered) -> Process {
-    let (program, address, id) = (in_project("tests/it/gateway.py"), platform.address.to_string(), gateway.id.to_string());
+    let (program, address, id) =
+        (in_project("tests/it/gateway.py"), platform.address.to_string(), gateway.id.to_string());
     python(&[program.as_ref(), address.as_ref(), id.as_ref(), gateway.token.as_ref()])
 }
 
@@ -45,7 +46,8 @@ async fn line(process: &mut Process, member: &str) -> Value {
 }
 
 fn curl(args: &[&str]) -> Process {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("curl").exists()));
+    let found =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("curl").exists()));
     assert!(found, "curl is missing: run scripts/setup-tests");
     Process::spawn(Command::new("curl").args(["-k", "-sS"]).args(args))
 }
@@ -63,7 +65,8 @@ fn json_of(text: &str) -> Value {
 
 async fn deploy(platform: &Platform, gateway: &Registered) -> Value {
     let element = json!([{"gatewayId": gateway.id.to_string(), "vhost": "mg.wso2.com"}]);
-    let (status, answer) = platform.post(&format!("/api/v1/apis/{API}/deploy-revision?revisionId={REVISION}"), element).await;
+    let (status, answer) =
+        platform.post(&format!("/api/v1/apis/{API}/deploy-revision?revisionId={REVISION}"), element).await;
     assert_eq!(status, 200, "{answer}");
     answer[0].clone()
 }
@@ -74,14 +77,19 @@ async fn a_program_like_the_real_gateway_connects_fetches_what_is_deployed_and_a
     let Served { process: _server, platform } = Served::dev(data.path(), &[]).await;
     let gateway = platform.register("one").await;
     let put = platform.http.put(platform.url(&format!("/api/v1/apis/{API}?revisionId={REVISION}")));
-    assert!(put.header("content-type", "application/yaml").body("name: pets\n").send().await.unwrap().status().is_success());
+    assert!(
+        put.header("content-type", "application/yaml").body("name: pets\n").send().await.unwrap().status().is_success()
+    );
     let mut program = gateway_program(&platform, &gateway);
     assert_ne!(line(&mut program, "wellKnown").await, 200);
     assert_eq!(line(&mut program, "ack").await["gatewayId"], gateway.id.to_string());
     assert_eq!(line(&mut program, "manifest").await, 204);
     let answer = deploy(&platform, &gateway).await;
     let heard = json_of(&program.out.line().await.unwrap());
-    assert_eq!((&heard["event"]["eventId"], &heard["event"]["payload"]["deploymentId"]), (&answer["eventId"], &answer["deploymentId"]));
+    assert_eq!(
+        (&heard["event"]["eventId"], &heard["event"]["payload"]["deploymentId"]),
+        (&answer["eventId"], &answer["deploymentId"])
+    );
     assert_eq!(heard["files"], json!({format!("api-{API}.yaml"): "name: pets\n"}));
     // Faster than it can fetch: nothing is lost, nothing overtakes, nobody is declared dead.
     let events = futures::future::join_all((0..100).map(|n| platform.publish(gateway.id, n))).await;
@@ -162,7 +170,8 @@ async fn curl_shows_events_at_once_over_http_1_and_2() {
     let gateway = platform.register("one").await;
     let key = format!("api-key: {}", gateway.token);
     for (version, status) in [("--http1.1", "HTTP/1.1 200"), ("--http2", "HTTP/2 200")] {
-        let mut stream = curl(&["-N", "-i", version, "-H", &key, "-H", "Accept: text/event-stream", &platform.url(SSE)]);
+        let mut stream =
+            curl(&["-N", "-i", version, "-H", &key, "-H", "Accept: text/event-stream", &platform.url(SSE)]);
         assert!(stream.out.line().await.unwrap().starts_with(status), "{version}");
         for part in ["retry: ", "event: connection.ack", "data: {\"type\":\"connection.ack\""] {
             stream.out.containing(part).await;
@@ -194,14 +203,17 @@ async fn a_curl_loop_without_connection_id_is_one_connection_and_misses_nothing(
     let polling = async {
         while seen.len() < 20 {
             let reply = json_of(&curled(&["-H", &key, "-H", &format!("Last-Event-ID: {cursor}"), &url]).await);
-            seen.extend(reply["events"].as_array().unwrap().iter().map(|event| event["payload"]["n"].as_u64().unwrap()));
+            seen.extend(
+                reply["events"].as_array().unwrap().iter().map(|event| event["payload"]["n"].as_u64().unwrap()),
+            );
             reply["lastEventId"].as_str().unwrap().clone_into(&mut cursor);
             assert_eq!(reply["connectionId"], opened["connectionId"]);
         }
     };
     timeout(PATIENCE, async { tokio::join!(publishing, polling) }).await.expect("all events in time");
     assert!(seen.into_iter().eq(0..20));
-    let quiet = curled(&["-i", "-H", &key, "-H", &format!("Last-Event-ID: {cursor}"), &format!("{url}?timeout=1")]).await;
+    let quiet =
+        curled(&["-i", "-H", &key, "-H", &format!("Last-Event-ID: {cursor}"), &format!("{url}?timeout=1")]).await;
     assert!(quiet.contains(" 204") && quiet.to_lowercase().contains(&format!("last-event-id: {cursor}")), "{quiet}");
     let (_, stats) = platform.get("/api/internal/v1/stats").await;
     assert_eq!(stats["gatewayConnections"]["totalActive"], 1);
@@ -219,13 +231,18 @@ async fn the_seeds_quickstart_works_verbatim_with_curl() {
   }}"#
     );
     let gateways = platform.url("/api/v1/gateways");
-    let gateway = json_of(&curled(&["-X", "POST", &gateways, "-H", "Content-Type: application/json", "-d", &body]).await);
+    let gateway =
+        json_of(&curled(&["-X", "POST", &gateways, "-H", "Content-Type: application/json", "-d", &body]).await);
     for (name, value) in [("name", "test-gateway"), ("displayName", "Test Gateway"), ("organizationId", ORGANIZATION)] {
         assert_eq!(gateway[name], value);
     }
     let id = gateway["id"].as_str().unwrap();
-    let token = json_of(&curled(&["-X", "POST", &format!("{gateways}/{id}/tokens"), "-H", "Accept: application/json"]).await);
-    assert_eq!((token["token"].as_str().unwrap().len(), &token["message"]), (43, &json!("New token generated successfully.")));
+    let token =
+        json_of(&curled(&["-X", "POST", &format!("{gateways}/{id}/tokens"), "-H", "Accept: application/json"]).await);
+    assert_eq!(
+        (token["token"].as_str().unwrap().len(), &token["message"]),
+        (43, &json!("New token generated successfully."))
+    );
     let mut sse = curl(&["-N", "-H", &format!("api-key: {}", token["token"].as_str().unwrap()), &platform.url(SSE)]);
     sse.out.containing("event: connection.ack").await;
     let body = format!(
@@ -238,7 +255,20 @@ async fn the_seeds_quickstart_works_verbatim_with_curl() {
   }}]"#
     );
     let url = platform.url(&format!("/api/v1/apis/{API}/deploy-revision?revisionId={REVISION}"));
-    let deployed = json_of(&curled(&["-X", "POST", &url, "-H", "Content-Type: application/json", "-H", "Accept: application/json", "-d", &body]).await);
+    let deployed = json_of(
+        &curled(&[
+            "-X",
+            "POST",
+            &url,
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            "Accept: application/json",
+            "-d",
+            &body,
+        ])
+        .await,
+    );
     assert_eq!((&deployed[0]["gatewayId"], &deployed[0]["vhost"]), (&json!(id), &json!("mg.wso2.com")));
     let event = json_of(sse.out.containing("api.deployed\",").await.trim_start_matches("data: "));
     assert_eq!((&event["payload"]["apiUuid"], &event["payload"]["environment"]), (&json!(API), &json!("production")));
