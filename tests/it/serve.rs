@@ -90,3 +90,27 @@ async fn a_second_server_on_the_same_data_fails_and_says_why_and_the_first_goes_
     assert!(first.process.runs());
     first.platform.register("one").await;
 }
+
+#[tokio::test]
+async fn connects_disconnects_refusals_and_undelivered_events_are_logged_and_secrets_are_not() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = Served::dev(data.path(), &[]).await;
+    let gateway = served.platform.register("one").await;
+    let log = &mut served.process.err;
+    served.platform.publish(gateway.id, 1).await;
+    let undelivered = log.containing("event.id").await;
+    assert!(undelivered.contains(&gateway.id.to_string()), "{undelivered}");
+    assert_eq!(Ws::connect(served.platform.address, "a-secret-but-wrong-key", None).await.err(), Some(401));
+    assert!(log.containing("refused").await.contains("127.0.0.1"));
+    let mut ws = Ws::connect(served.platform.address, &gateway.token, None).await.unwrap();
+    let connection = ws.message().await.unwrap()["connectionId"].as_str().unwrap().to_owned();
+    let connected = log.containing("Gateway connected").await;
+    drop(ws);
+    let disconnected = log.containing("Gateway disconnected").await;
+    for line in [connected, disconnected] {
+        assert!(line.contains(&connection) && line.contains(&gateway.id.to_string()), "{line}");
+    }
+    served.process.kill().await;
+    let log = served.process.err.whole().await.join("\n");
+    assert!(!log.contains(&gateway.token) && !log.contains("a-secret-but-wrong-key"), "{log}");
+}
