@@ -78,6 +78,7 @@ impl Gate for Admission {
     fn reject(&self, error: HandshakeError) -> Refusal {
         Refusal(problem(&match error {
             HandshakeError::UpgradeRequired => ApiError::UpgradeRequired,
+            HandshakeError::MethodNotAllowed { allow } => ApiError::MethodNotAllowed { allow: allow.to_owned() },
             HandshakeError::UnsupportedVersion => ApiError::UnsupportedVersion,
             HandshakeError::InvalidParameter { name, expected } => {
                 ApiError::InvalidParameter { name, expected: expected.to_owned() }

@@ -26,7 +26,7 @@ A connection that is lost is resumed where it was, after 1 s to 60 s or when the
 Ends with 0 on Ctrl+C, SIGTERM or after --count events; with 77 if the key is refused.")]
 pub(super) struct Listen {
     /// The gateway's token [env: GATECAST_API_KEY]
-    #[arg(long, value_name = "TOKEN", conflicts_with = "api_key_file")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "api_key_file")]
     api_key: Option<Hidden>,
 
     /// A file whose first line is the gateway's token

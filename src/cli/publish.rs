@@ -37,16 +37,16 @@ pub(super) struct Publish {
     #[arg(long = "type", value_name = "TYPE")]
     event_type: String,
     /// JSON, or @FILE, or - for stdin
-    #[arg(long, value_name = "JSON|@FILE|-")]
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     payload: String,
     /// The entity that the event is about, for compaction
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: Option<String>,
     /// Ties events together
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     correlation_id: Option<String>,
     /// A repeat with the same key within 10 minutes publishes nothing new
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     idempotency_key: Option<String>,
     /// Publish only if this is the gateway's newest event
     #[arg(long, value_name = "EVENT_ID")]

@@ -20,7 +20,7 @@ pub(super) struct Remote {
     url: Option<String>,
 
     /// The admin token; prefer the environment or a file, other users see command lines [env: GATECAST_ADMIN_TOKEN]
-    #[arg(long, global = true, value_name = "TOKEN", conflicts_with = "admin_token_file")]
+    #[arg(long, global = true, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "admin_token_file")]
     pub(super) admin_token: Option<Hidden>,
 
     /// A file whose first line is the admin token [env: GATECAST_ADMIN_TOKEN_FILE]

@@ -1,13 +1,22 @@
 //! Black box: a real server on real sockets and, unless a test says otherwise, a real disk.
 //!
-//! New tests go to the module of their theme; what they share stands in `app.rs` (a server in this process) and
-//! `wire.rs` (clients that read bytes as they come).
+//! New tests go to the module of their theme; what they share stands in `app.rs` (a server in this process),
+//! `process.rs` (the binary), `platform.rs` (calls to its API) and `wire.rs` (clients that read bytes as they come).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod app;
 mod architecture;
+mod bad_input;
+mod cli;
+mod crash;
+mod listen;
 mod order;
+mod platform;
+mod process;
 mod quickstart;
+mod refusals;
+mod serve;
+mod stats;
 mod streams;
 mod tls;
 mod wire;

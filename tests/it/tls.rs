@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::app::App;
 use crate::wire::{PATIENCE, tls};
 
-fn write_certificate(dir: &Path) -> Vec<u8> {
+pub(crate) fn write_certificate(dir: &Path) -> Vec<u8> {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     // Renamed into place, key first, as certificate managers do.

@@ -59,17 +59,22 @@ pub(crate) enum End {
 impl Ws {
     /// Connects, or returns the status of the refusal.
     pub(crate) async fn connect(address: SocketAddr, token: &str, cursor: Option<&str>) -> Result<Self, u16> {
+        Self::dial(address, token, cursor).await.map_err(|status| status.expect("a server that answers"))
+    }
+
+    /// The same for a server that may be gone: then there is no status.
+    pub(crate) async fn dial(address: SocketAddr, token: &str, cursor: Option<&str>) -> Result<Self, Option<u16>> {
         let url = format!("wss://localhost:{}/api/internal/v1/ws/gateways/connect", address.port());
         let mut request = url.into_client_request().unwrap();
         request.headers_mut().insert("api-key", token.parse().unwrap());
         if let Some(cursor) = cursor {
             request.headers_mut().insert("last-event-id", cursor.parse().unwrap());
         }
-        let stream = tls(address, &[b"http/1.1"]).await.unwrap();
+        let stream = tls(address, &[b"http/1.1"]).await.map_err(|_| None)?;
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(Self { socket, pings: 0 }),
-            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("{error}"),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(Some(response.status().as_u16())),
+            Err(_) => Err(None),
         }
     }
 
@@ -127,13 +132,23 @@ impl Sse {
         token: &str,
         cursor: Option<&str>,
     ) -> Result<Self, u16> {
+        Self::dial(http, address, token, cursor).await.map_err(|status| status.expect("a server that answers"))
+    }
+
+    /// The same for a server that may be gone: then there is no status.
+    pub(crate) async fn dial(
+        http: &reqwest::Client,
+        address: SocketAddr,
+        token: &str,
+        cursor: Option<&str>,
+    ) -> Result<Self, Option<u16>> {
         let url = format!("https://{address}/api/internal/v1/sse/gateways/connect");
         let mut request = http.get(url).header("api-key", token).header("accept", "text/event-stream");
         if let Some(cursor) = cursor {
             request = request.header("last-event-id", cursor);
         }
-        let response = request.send().await.unwrap();
-        if response.status() == 200 { Ok(Self::new(response)) } else { Err(response.status().as_u16()) }
+        let response = request.send().await.map_err(|_| None)?;
+        if response.status() == 200 { Ok(Self::new(response)) } else { Err(Some(response.status().as_u16())) }
     }
 
     /// The next event that has data; `None` at the end of the stream.

@@ -111,6 +111,11 @@ impl Handshake {
 pub enum HandshakeError {
     /// Not a WebSocket upgrade: 426 with `Upgrade: websocket`, RFC 9110 § 15.5.22.
     UpgradeRequired,
+    /// The path does not take the method: 405 with `Allow`, RFC 9110 § 15.5.6.
+    MethodNotAllowed {
+        /// The methods that it takes.
+        allow: &'static str,
+    },
     /// A WebSocket version other than 13: 426 with `Sec-WebSocket-Version: 13`, RFC 6455 § 4.4.
     UnsupportedVersion,
     /// A query parameter or header is malformed: 400.

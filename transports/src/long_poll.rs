@@ -76,15 +76,18 @@ impl Transport for LongPoll {
     }
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
-        let transport = self.clone();
-        warp::path!("api" / "internal" / "v1" / "poll" / "gateways" / "connect")
+        let (transport, refuser) = (self.clone(), Arc::clone(&gate));
+        let path = warp::path!("api" / "internal" / "v1" / "poll" / "gateways" / "connect").boxed();
+        let connect = path
+            .clone()
             .and(warp::get())
             .and(request::parts())
             .then(move |request| {
                 let (transport, gate) = (transport.clone(), Arc::clone(&gate));
                 async move { transport.connect(gate.as_ref(), request).await }
             })
-            .boxed()
+            .boxed();
+        request::or_not_allowed(connect, path, refuser, "GET")
     }
 }
 

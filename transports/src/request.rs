@@ -63,6 +63,17 @@ pub(crate) fn parts() -> BoxedFilter<(ConnectRequest,)> {
         .boxed()
 }
 
+/// The routes of a path: `connect` for the methods in `allow`, for any other the gate's word on it.
+pub(crate) fn or_not_allowed(
+    connect: BoxedFilter<(Response,)>,
+    path: BoxedFilter<()>,
+    gate: Arc<dyn Gate>,
+    allow: &'static str,
+) -> BoxedFilter<(Response,)> {
+    let refusal = path.map(move || reject(gate.as_ref(), HandshakeError::MethodNotAllowed { allow }));
+    connect.or(refusal).unify().boxed()
+}
+
 /// The gate's answer to a request that is none of this transport.
 pub(crate) fn reject(gate: &dyn Gate, error: HandshakeError) -> Response {
     refuse(gate.reject(error))

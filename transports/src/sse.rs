@@ -59,8 +59,10 @@ impl Transport for Sse {
     }
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
-        let transport = self.clone();
-        warp::path!("api" / "internal" / "v1" / "sse" / "gateways" / "connect")
+        let (transport, refuser) = (self.clone(), Arc::clone(&gate));
+        let path = warp::path!("api" / "internal" / "v1" / "sse" / "gateways" / "connect").boxed();
+        let connect = path
+            .clone()
             .and(get_or_head())
             .and(request::parts())
             .then(move |method, request| {
@@ -73,7 +75,8 @@ impl Transport for Sse {
                     }
                 }
             })
-            .boxed()
+            .boxed();
+        request::or_not_allowed(connect, path, refuser, "GET, HEAD")
     }
 }
 

@@ -127,6 +127,7 @@ impl Gate for Script {
     fn reject(&self, error: HandshakeError) -> Refusal {
         let (status, name) = match &error {
             HandshakeError::UpgradeRequired => (426, "UPGRADE"),
+            HandshakeError::MethodNotAllowed { allow } => (405, *allow),
             HandshakeError::UnsupportedVersion => (426, "VERSION"),
             HandshakeError::InvalidParameter { name, .. } => (400, *name),
         };

@@ -1,0 +1,240 @@
+//! The command line as its user has it: the real binary against a real server.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::platform::{ORGANIZATION, Platform};
+use crate::process::{Said, run};
+
+const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
+const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
+const NOBODY: &str = "d1aa71bc-8cb5-4294-8a26-fe1273c28632";
+const CONFIG: &str = "gateway.config.updated";
+
+/// Runs a command against a server.
+async fn at(server: &Platform, args: &[&str]) -> Said {
+    let url = format!("https://{}", server.address);
+    run(&[&["-k", "--url", &url], args].concat(), &[]).await
+}
+
+/// The JSON answer of a command that must succeed.
+async fn json_of(server: &Platform, args: &[&str]) -> Value {
+    let said = at(server, &[&["--json"], args].concat()).await;
+    assert_eq!(said.exit, 0, "{said:?}");
+    serde_json::from_str(&said.out).unwrap_or(Value::Null)
+}
+
+async fn words_of(server: &Platform, args: &[&str]) -> String {
+    let said = at(server, args).await;
+    assert_eq!(said.exit, 0, "{said:?}");
+    said.out
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("text, not {value}"))
+}
+
+#[tokio::test]
+async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
+    let commands: [(&str, &[&str]); 13] = [
+        ("", &["serve", "config", "gateway", "token", "deploy", "undeploy", "publish", "stats", "listen", "Exit codes:", "64", "69", "77"]),
+        ("serve", &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"]),
+        ("config", &["--dev", "--json", "--config"]),
+        ("gateway create", &["--organization", "--name", "--display-name", "--description", "--vhost", "--catch-up"]),
+        ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
+        ("gateway delete", &["<ID>"]),
+        ("token create", &["--gateway", "--expires-at"]),
+        ("token list", &["--gateway", "--limit"]),
+        ("token revoke", &["--gateway", "<ID>"]),
+        ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
+        ("publish", &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"]),
+        ("stats", &["--gateway"]),
+        ("listen", &["--api-key", "--transport", "--resume", "--instance", "ws, sse, poll", "auto", "Ctrl+C"]),
+    ];
+    for (command, parts) in commands {
+        let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        let said = run(&args, &[]).await;
+        assert_eq!((said.exit, said.err.as_str()), (0, ""), "{command}");
+        for part in ["Usage: gatecast", "Example", "--url", "--insecure", "--json"].iter().chain(parts) {
+            assert!(said.out.contains(part), "{command}: {part} in {}", said.out);
+        }
+    }
+    for group in ["gateway", "token", "undeploy"] {
+        assert_eq!(run(&[group, "--help"], &[]).await.exit, 0, "{group}");
+    }
+}
+
+#[tokio::test]
+async fn every_fault_of_a_configuration_is_told_at_once_with_64() {
+    let faulty = [("WS_MAX_CONNECTIONS", "0"), ("GATECAST_LISTN", "x"), ("GATECAST_STORE", "tape"), ("GATECAST_RING_MAX_AGE", "soon")];
+    for command in [["serve", "--dev"], ["config", "--dev"]] {
+        let said = run(&command, &faulty).await;
+        assert_eq!((said.exit, said.out.as_str()), (64, ""), "{said:?}");
+        for (name, _) in faulty {
+            assert!(said.err.contains(name), "{name} in {}", said.err);
+        }
+        let said = run(&[&command[..], &["--json"]].concat(), &faulty).await;
+        let error: Value = serde_json::from_str(&said.err).unwrap();
+        assert_eq!((said.exit, error["error"]["faults"].as_array().unwrap().len()), (64, faulty.len()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn exit_codes_tell_failures_apart() {
+    let app = App::with(&[("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests")]).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("https://{free}");
+    let said = run(&["-k", "--url", &nobody, "stats"], &[]).await;
+    assert_eq!(said.exit, 69, "{said:?}");
+    assert!(said.err.contains("gatecast serve --dev"), "a hint: {said:?}");
+    let admin = ["--admin-token", "an-admin-token-for-tests"];
+    let publish = ["publish", "--gateway", NOBODY, "--type", CONFIG, "--payload", "{}"];
+    let cases: [(i32, &[&str], &[&str]); 8] = [
+        (77, &[], &["stats"]),
+        (77, &["--admin-token", "not-the-admin-token"], &["stats"]),
+        (77, &[], &["listen", "--api-key", "invalid-key"]),
+        (3, &admin, &publish),
+        (3, &admin, &["gateway", "delete", NOBODY]),
+        (3, &admin, &["token", "list", "--gateway", NOBODY]),
+        (65, &admin, &["gateway", "create", "--organization", ORGANIZATION, "--name", "No Name"]),
+        (2, &[], &["deploi"]),
+    ];
+    for (exit, who, args) in cases {
+        let said = at(&app, &[who, args].concat()).await;
+        assert_eq!(said.exit, exit, "{args:?}: {said:?}");
+        assert!(!said.err.is_empty() && !said.err.contains("panicked"), "{said:?}");
+    }
+    let said = at(&app, &["--json", "stats"]).await;
+    let error: Value = serde_json::from_str(said.err.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["exitCode"], 77, "{error}");
+    // From the environment it works.
+    let url = format!("https://{}", app.address);
+    let env = [("GATECAST_URL", url.as_str()), ("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests")];
+    assert_eq!(run(&["-k", "stats"], &env).await.exit, 0);
+}
+
+#[tokio::test]
+async fn config_as_json_says_values_units_and_where_each_is_from() {
+    let said = run(&["config", "--dev", "--json", "--data-dir", "/tmp/x"], &[("WS_MAX_CONNECTIONS", "5000"), ("GATECAST_ADMIN_TOKEN", "a-secret-that-is-not-shown")]).await;
+    assert_eq!(said.exit, 0, "{said:?}");
+    assert!(!said.out.contains("a-secret-that"), "{}", said.out);
+    let settings: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+    let one = |name: &str| settings.iter().find(|setting| setting["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    let connections = one("WS_MAX_CONNECTIONS");
+    assert_eq!((&connections["value"], &connections["default"], &connections["source"]), (&json!("5000"), &json!("1000"), &json!("environment")));
+    assert_eq!((&one("GATECAST_DATA_DIR")["value"], &one("WS_CONNECTION_TIMEOUT")["source"]), (&json!("/tmp/x"), &json!("default")));
+    for setting in &settings {
+        assert!(setting["unit"].is_string() && setting["meaning"].is_string(), "{setting}");
+    }
+    for name in ["WS_CONNECTION_TIMEOUT", "WS_RATE_LIMIT_PER_MINUTE", "GATECAST_SHUTDOWN_GRACE", "GATECAST_MAX_EVENT_BYTES"] {
+        one(name);
+    }
+}
+
+#[tokio::test]
+async fn gateways_are_created_listed_and_deleted() {
+    let app = App::start().await;
+    let create = ["gateway", "create", "--organization", ORGANIZATION, "--name", "edge-1", "--display-name", "Edge 1"];
+    let gateway = json_of(&app, &create).await;
+    let id = text(&gateway["id"]);
+    assert_eq!((&gateway["name"], &gateway["displayName"]), (&json!("edge-1"), &json!("Edge 1")));
+    let again = at(&app, &create).await;
+    assert!(again.exit == 65 && again.err.contains("NAME_TAKEN"), "{again:?}");
+    let words = words_of(&app, &["gateway", "create", "--organization", ORGANIZATION, "--name", "edge-2"]).await;
+    assert!(words.contains("✓ Registered gateway edge-2") && words.contains("gatecast token create --gateway"), "{words}");
+    let list = json_of(&app, &["gateway", "list"]).await;
+    assert_eq!((&list["count"], &list["pagination"]["total"]), (&json!(2), &json!(2)));
+    let table = words_of(&app, &["gateway", "list", "--connected", "false", "--limit", "1"]).await;
+    assert!(table.starts_with("ID ") && table.contains("1 of 2"), "{table}");
+    assert!(words_of(&app, &["gateway", "delete", id]).await.contains(&format!("✓ Deleted gateway {id}")));
+    assert_eq!(at(&app, &["gateway", "delete", id]).await.exit, 3);
+    assert_eq!(json_of(&app, &["gateway", "list"]).await["count"], 1);
+}
+
+#[tokio::test]
+async fn tokens_are_shown_once_listed_without_secret_and_revoked_at_once() {
+    let app = App::start().await;
+    let create = ["gateway", "create", "--organization", ORGANIZATION, "--name", "edge-1"];
+    let gateway = json_of(&app, &create).await;
+    let id = text(&gateway["id"]);
+    let token = json_of(&app, &["token", "create", "--gateway", id, "--expires-at", "2099-01-31T00:00:00Z"]).await;
+    let secret = text(&token["token"]);
+    assert_eq!(secret.len(), 43);
+    let words = words_of(&app, &["token", "create", "--gateway", id]).await;
+    assert!(words.contains("  Token: ") && words.contains("not shown again"), "{words}");
+    let third = at(&app, &["token", "create", "--gateway", id]).await;
+    assert!(third.exit == 65 && third.err.contains("TOO_MANY_TOKENS"), "{third:?}");
+    let list = words_of(&app, &["token", "list", "--gateway", id]).await;
+    assert!(list.contains("2099-01-31") && list.contains(text(&token["id"])) && !list.contains(secret), "{list}");
+    let listen = ["listen", "--api-key", secret, "--resume", "earliest", "--count", "1"];
+    json_of(&app, &["publish", "--gateway", id, "--type", CONFIG, "--payload", "{}"]).await;
+    assert_eq!(at(&app, &listen).await.exit, 0);
+    for _ in 0..2 {
+        words_of(&app, &["token", "revoke", "--gateway", id, text(&token["id"])]).await;
+    }
+    let refused = at(&app, &listen).await;
+    assert_eq!(refused.exit, 77, "{refused:?}");
+    assert!(refused.out.contains("✗ Connection rejected: 401"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_artifact_is_deployed_and_undeployed_and_the_gateway_hears_both() {
+    let app = App::start().await;
+    let gateway = app.register("edge-1").await;
+    let (id, dir) = (gateway.id.to_string(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("api.yaml");
+    fs::write(&file, "name: pets\n").unwrap();
+    let what = ["--api", API, "--revision", REVISION, "--gateway", &id];
+    let deploy = [&["deploy"], &what[..], &["--vhost", "mg.wso2.com", "--file", file.to_str().unwrap()]].concat();
+    let words = words_of(&app, &deploy).await;
+    assert!(words.contains(&format!("✓ Deployed to gateway {id}")), "{words}");
+    let fetched = app.http.get(app.url(&format!("/api/internal/v1/api-runtime-artifacts/{API}"))).header("api-key", &gateway.token);
+    assert_eq!(fetched.header("accept", "application/yaml").send().await.unwrap().text().await.unwrap(), "name: pets\n");
+    let undeployed = json_of(&app, &[&["undeploy"], &what[..]].concat()).await;
+    assert_eq!(undeployed[0]["gatewayId"], id.as_str());
+    let (_, heard, _) = app.poll(&gateway.token, "lastEventId=earliest").await.unwrap();
+    let types: Vec<_> = heard["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["connection.ack", "api.deployed", "api.undeployed"]);
+    let missing = at(&app, &[&["deploy"], &what[..], &["--file", "/nowhere.yaml"]].concat()).await;
+    assert_eq!(missing.exit, 65, "{missing:?}");
+}
+
+#[tokio::test]
+async fn events_are_published_to_one_several_and_all_and_stats_count_them() {
+    let app = App::start().await;
+    let (one, two) = (app.register("one").await, app.register("two").await);
+    let (id, other) = (one.id.to_string(), two.id.to_string());
+    let event = ["--type", CONFIG, "--payload", r#"{"level":"debug"}"#];
+    let stored = json_of(&app, &[&["publish", "--gateway", &id], &event[..]].concat()).await;
+    let stale = at(&app, &[&["publish", "--gateway", &id, "--if-match", "00000000-7"], &event[..]].concat()).await;
+    assert!(stale.exit == 65 && stale.err.contains("PRECONDITION_FAILED"), "{stale:?}");
+    let fresh = [&["publish", "--gateway", &id, "--if-match", text(&stored["eventId"])], &event[..]].concat();
+    assert!(words_of(&app, &fresh).await.contains("✓ Stored event "));
+    for target in [vec!["--all"], vec!["--organization", ORGANIZATION], vec!["--gateway", &id, "--gateway", &other]] {
+        let all = json_of(&app, &[&["publish"], &target[..], &event[..]].concat()).await;
+        assert_eq!(all["results"].as_array().unwrap().len(), 2, "{all}");
+    }
+    let unknown = at(&app, &["publish", "--all", "--type", "no.such.type", "--payload", "{}"]).await;
+    assert!(unknown.exit == 65 && unknown.err.contains("UNKNOWN_EVENT_TYPE"), "{unknown:?}");
+    assert_eq!(app.bounds(one.id).await[2], 5);
+    let stats = json_of(&app, &["stats"]).await;
+    assert_eq!(stats["eventDelivery"]["failedDeliveries"], 8, "{stats}");
+    let words = words_of(&app, &["stats", "--gateway", &other]).await;
+    assert!(words.contains("Connections: 0") && words.contains("Failed deliveries: 3"), "{words}");
+}
+
+#[tokio::test]
+async fn a_token_or_payload_that_begins_with_a_hyphen_is_a_value() {
+    let app = App::with(&[("GATECAST_ADMIN_TOKEN", "-an-admin-token-for-tests")]).await;
+    let gateway = app.register("one").await;
+    // One in 64 tokens begins so.
+    let refused = at(&app, &["listen", "--api-key", "-DgqzePBJTMD8iElVH-q4_hc3IWZE87PgBqfzS_qPAx"]).await;
+    assert_eq!(refused.exit, 77, "{refused:?}");
+    assert_eq!(at(&app, &["--admin-token", "-an-admin-token-for-tests", "stats"]).await.exit, 0);
+    let id = gateway.id.to_string();
+    let event = ["publish", "--gateway", &id, "--type", "no.such.type", "--payload", "-1", "--correlation-id", "-c", "--key", "-k", "--idempotency-key", "-i"];
+    let published = at(&app, &[&["--admin-token", "-an-admin-token-for-tests"], &event[..]].concat()).await;
+    assert!(published.exit == 65 && published.err.contains("UNKNOWN_EVENT_TYPE"), "{published:?}");
+}

@@ -1,0 +1,92 @@
+//! `gatecast serve` as a process: how it starts, how it ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+use crate::platform::Platform;
+use crate::process::{Process, Served};
+use crate::tls::write_certificate;
+use crate::wire::{End, Ws, raw, tls};
+
+/// `serve` as in production: a certificate, no `--dev`.
+async fn production(dir: &Path) -> Served {
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name).display().to_string());
+    Served::start(&["--tls-cert", &cert, "--tls-key", &key], &dir.join("data"), &[]).await
+}
+
+#[tokio::test]
+async fn the_first_start_prints_an_admin_token_once_that_works_and_no_other_does() {
+    let dir = tempfile::tempdir().unwrap();
+    write_certificate(dir.path());
+    let mut first = production(dir.path()).await;
+    let line = first.process.out.containing("Admin token").await;
+    let token = line.rsplit(' ').next().unwrap().to_owned();
+    assert!(token.len() >= 43, "{line}");
+    first.process.signal("TERM").await;
+    assert_eq!(first.process.ended().await.code(), Some(0));
+    let log = first.process.err.whole().await;
+    assert!(!log.iter().any(|line| line.contains(&token)), "not in the log");
+    let mut second = production(dir.path()).await;
+    let wrong = format!("{}x", &token[..token.len() - 1]);
+    for (admin, status) in [(None, 401), (Some(wrong), 401), (Some(token), 200)] {
+        let platform = Platform { admin, ..second.platform.clone() };
+        let (answered, body) = platform.get("/api/v1/gateways").await;
+        assert_eq!(answered, StatusCode::from_u16(status).unwrap(), "{body}");
+    }
+    second.process.signal("TERM").await;
+    assert_eq!(second.process.ended().await.code(), Some(0));
+    assert_eq!(second.process.out.whole().await, [""; 0], "shown once");
+}
+
+#[tokio::test]
+async fn sigterm_and_sigint_say_goodbye_and_exit_0() {
+    for signal in ["TERM", "INT"] {
+        let data = tempfile::tempdir().unwrap();
+        let mut served = Served::dev(data.path(), &[]).await;
+        let gateway = served.platform.register("one").await;
+        let mut ws = Ws::connect(served.platform.address, &gateway.token, None).await.unwrap();
+        ws.message().await.unwrap();
+        let before = Instant::now();
+        served.process.signal(signal).await;
+        assert_eq!(ws.message().await.unwrap()["type"], "server.goodbye");
+        assert_eq!(ws.message().await, Err(End::Closed(1000, "server shutdown".into())));
+        assert_eq!(served.process.ended().await.code(), Some(0));
+        assert!(before.elapsed() < Duration::from_secs(10), "within the grace");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_end_is_cut_after_the_shutdown_grace() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = Served::dev(data.path(), &[("GATECAST_SHUTDOWN_GRACE", "2s")]).await;
+    let mut stream = tls(served.platform.address, &[b"http/1.1"]).await.unwrap();
+    let stuck = "POST /api/v1/gateways HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    // The server reads the body when it says so.
+    assert!(raw(&mut stream, stuck, "100 Continue").await.contains("100 Continue"));
+    stream.write_all(b"{").await.unwrap();
+    let before = Instant::now();
+    served.process.signal("TERM").await;
+    assert_eq!(served.process.ended().await.code(), Some(0));
+    let took = before.elapsed();
+    // A body has 30 s; the default grace is 10 s.
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(10), "{took:?}");
+    assert!(served.process.err.whole().await.iter().any(|line| line.contains("shutdown grace is over")));
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_fails_and_says_why_and_the_first_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let mut first = Served::dev(data.path(), &[]).await;
+    let mut second = Process::spawn(&mut Served::command(&["--dev"], data.path(), &[]));
+    let exit = second.ended().await;
+    assert!(exit.code().is_some_and(|code| code != 0), "{exit}");
+    let said = second.err.whole().await.join("\n");
+    assert!(said.contains(&data.path().display().to_string()) && said.contains("use"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(first.process.runs());
+    first.platform.register("one").await;
+}
