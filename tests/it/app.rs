@@ -10,8 +10,8 @@ use gatecast_storage::StoreError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::platform::{Platform, spacious};
 pub(crate) use crate::platform::Registered;
+use crate::platform::{Platform, spacious};
 
 pub(crate) struct App {
     platform: Platform,
@@ -42,7 +42,8 @@ impl App {
         let mut env: Vec<_> = spacious(settings).into_iter().map(|(n, v)| (n.into(), v.into())).collect();
         env.push(("GATECAST_LISTEN".into(), "127.0.0.1:0".into()));
         env.push(("GATECAST_DATA_DIR".into(), data.path().into()));
-        let admin = settings.iter().find(|(name, _)| *name == "GATECAST_ADMIN_TOKEN").map(|(_, token)| (*token).to_owned());
+        let admin =
+            settings.iter().find(|(name, _)| *name == "GATECAST_ADMIN_TOKEN").map(|(_, token)| (*token).to_owned());
         let dev = !settings.iter().any(|(name, _)| *name == "GATECAST_TLS_CERT");
         let sources = Sources { dev, env, ..Sources::default() };
         let config = config::load(sources, &|path| Err(format!("{path}: no files here"))).unwrap().config;

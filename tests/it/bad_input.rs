@@ -41,7 +41,13 @@ async fn a_bad_event_is_refused_with_its_reason_and_nothing_is_stored() {
     app.publish(gateway.id, 1).await;
     let before = app.bounds(gateway.id).await;
     let (path, post) = (events_of(&gateway), Method::POST);
-    for body in ["", "{", "nothing", r#"{"type":"api.deployed","payload":{"apiId":"a"}"#, r#"{"type":"api.deployed" "payload":1}"#] {
+    for body in [
+        "",
+        "{",
+        "nothing",
+        r#"{"type":"api.deployed","payload":{"apiId":"a"}"#,
+        r#"{"type":"api.deployed" "payload":1}"#,
+    ] {
         refused(&app, post.clone(), &path, body, (400, "INVALID_JSON")).await;
     }
     for (body, field) in [
@@ -84,7 +90,11 @@ async fn if_match_appends_only_at_the_head() {
         let request = app.http.post(app.url(&events_of(&gateway))).header("if-match", value).json(&event);
         answer(request.send().await.unwrap()).await
     };
-    for (value, status, code) in [(first.as_str(), 412, "PRECONDITION_FAILED"), ("00000000-2", 412, "PRECONDITION_FAILED"), ("*x", 400, "INVALID_PARAMETER")] {
+    for (value, status, code) in [
+        (first.as_str(), 412, "PRECONDITION_FAILED"),
+        ("00000000-2", 412, "PRECONDITION_FAILED"),
+        ("*x", 400, "INVALID_PARAMETER"),
+    ] {
         let (answered, problem) = if_match(value).await;
         assert_eq!((answered.as_u16(), &problem["code"]), (status, &json!(code)), "{problem}");
         assert_eq!(problem["head"].as_str(), (status == 412).then_some(second.as_str()), "{problem}");
@@ -153,7 +163,10 @@ async fn the_largest_event_is_delivered_on_all_three_transports() {
     let query = format!("lastEventId={}", opened["lastEventId"].as_str().unwrap());
     let polled = app.poll(&gateway.token, &query).await.unwrap().1["events"][0].clone();
     for event in [ws.message().await.unwrap(), sse.event().await.unwrap().json(), polled] {
-        assert_eq!((event["eventId"].as_str(), event["payload"]["x"].as_str().map(str::len)), (Some(id.as_str()), Some(pad)));
+        assert_eq!(
+            (event["eventId"].as_str(), event["payload"]["x"].as_str().map(str::len)),
+            (Some(id.as_str()), Some(pad))
+        );
     }
 }
 
@@ -244,7 +257,8 @@ async fn a_wrong_method_gets_405_with_the_right_ones_in_allow() {
         ("GET", format!("/api/v1/apis/{API}/deploy-revision"), "POST"),
     ] {
         let response = app.http.request(method.parse().unwrap(), app.url(&path)).send().await.unwrap();
-        let mut allowed: Vec<_> = response.headers()["allow"].to_str().unwrap().split(", ").map(str::to_owned).collect();
+        let mut allowed: Vec<_> =
+            response.headers()["allow"].to_str().unwrap().split(", ").map(str::to_owned).collect();
         let mut expected: Vec<_> = allow.split(", ").collect();
         allowed.sort_unstable();
         expected.sort_unstable();
@@ -268,7 +282,10 @@ async fn with_an_admin_token_no_admin_call_is_done_without_it() {
             (Method::GET, "/api/internal/v1/stats".to_owned()),
             (Method::GET, "/api/internal/v1/deliveries/failed".to_owned()),
         ] {
-            let mut request = app.http.request(method, app.url(&path)).json(&json!({"type": "api.deleted", "payload": {"apiId": "a"}}));
+            let mut request = app
+                .http
+                .request(method, app.url(&path))
+                .json(&json!({"type": "api.deleted", "payload": {"apiId": "a"}}));
             request = if let Some(key) = key { request.bearer_auth(key) } else { request };
             let response = request.send().await.unwrap();
             assert!(response.headers().contains_key("www-authenticate"));

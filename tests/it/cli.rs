@@ -39,8 +39,28 @@ fn text(value: &Value) -> &str {
 #[tokio::test]
 async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
     let commands: [(&str, &[&str]); 13] = [
-        ("", &["serve", "config", "gateway", "token", "deploy", "undeploy", "publish", "stats", "listen", "Exit codes:", "64", "69", "77"]),
-        ("serve", &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"]),
+        (
+            "",
+            &[
+                "serve",
+                "config",
+                "gateway",
+                "token",
+                "deploy",
+                "undeploy",
+                "publish",
+                "stats",
+                "listen",
+                "Exit codes:",
+                "64",
+                "69",
+                "77",
+            ],
+        ),
+        (
+            "serve",
+            &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"],
+        ),
         ("config", &["--dev", "--json", "--config"]),
         ("gateway create", &["--organization", "--name", "--display-name", "--description", "--vhost", "--catch-up"]),
         ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
@@ -49,7 +69,10 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
         ("token list", &["--gateway", "--limit"]),
         ("token revoke", &["--gateway", "<ID>"]),
         ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
-        ("publish", &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"]),
+        (
+            "publish",
+            &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"],
+        ),
         ("stats", &["--gateway"]),
         ("listen", &["--api-key", "--transport", "--resume", "--instance", "ws, sse, poll", "auto", "Ctrl+C"]),
     ];
@@ -68,7 +91,12 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
 
 #[tokio::test]
 async fn every_fault_of_a_configuration_is_told_at_once_with_64() {
-    let faulty = [("WS_MAX_CONNECTIONS", "0"), ("GATECAST_LISTN", "x"), ("GATECAST_STORE", "tape"), ("GATECAST_RING_MAX_AGE", "soon")];
+    let faulty = [
+        ("WS_MAX_CONNECTIONS", "0"),
+        ("GATECAST_LISTN", "x"),
+        ("GATECAST_STORE", "tape"),
+        ("GATECAST_RING_MAX_AGE", "soon"),
+    ];
     for command in [["serve", "--dev"], ["config", "--dev"]] {
         let said = run(&command, &faulty).await;
         assert_eq!((said.exit, said.out.as_str()), (64, ""), "{said:?}");
@@ -117,18 +145,30 @@ async fn exit_codes_tell_failures_apart() {
 
 #[tokio::test]
 async fn config_as_json_says_values_units_and_where_each_is_from() {
-    let said = run(&["config", "--dev", "--json", "--data-dir", "/tmp/x"], &[("WS_MAX_CONNECTIONS", "5000"), ("GATECAST_ADMIN_TOKEN", "a-secret-that-is-not-shown")]).await;
+    let said = run(
+        &["config", "--dev", "--json", "--data-dir", "/tmp/x"],
+        &[("WS_MAX_CONNECTIONS", "5000"), ("GATECAST_ADMIN_TOKEN", "a-secret-that-is-not-shown")],
+    )
+    .await;
     assert_eq!(said.exit, 0, "{said:?}");
     assert!(!said.out.contains("a-secret-that"), "{}", said.out);
     let settings: Vec<Value> = serde_json::from_str(&said.out).unwrap();
     let one = |name: &str| settings.iter().find(|setting| setting["name"] == name).unwrap_or_else(|| panic!("{name}"));
     let connections = one("WS_MAX_CONNECTIONS");
-    assert_eq!((&connections["value"], &connections["default"], &connections["source"]), (&json!("5000"), &json!("1000"), &json!("environment")));
-    assert_eq!((&one("GATECAST_DATA_DIR")["value"], &one("WS_CONNECTION_TIMEOUT")["source"]), (&json!("/tmp/x"), &json!("default")));
+    assert_eq!(
+        (&connections["value"], &connections["default"], &connections["source"]),
+        (&json!("5000"), &json!("1000"), &json!("environment"))
+    );
+    assert_eq!(
+        (&one("GATECAST_DATA_DIR")["value"], &one("WS_CONNECTION_TIMEOUT")["source"]),
+        (&json!("/tmp/x"), &json!("default"))
+    );
     for setting in &settings {
         assert!(setting["unit"].is_string() && setting["meaning"].is_string(), "{setting}");
     }
-    for name in ["WS_CONNECTION_TIMEOUT", "WS_RATE_LIMIT_PER_MINUTE", "GATECAST_SHUTDOWN_GRACE", "GATECAST_MAX_EVENT_BYTES"] {
+    for name in
+        ["WS_CONNECTION_TIMEOUT", "WS_RATE_LIMIT_PER_MINUTE", "GATECAST_SHUTDOWN_GRACE", "GATECAST_MAX_EVENT_BYTES"]
+    {
         one(name);
     }
 }
@@ -143,7 +183,10 @@ async fn gateways_are_created_listed_and_deleted() {
     let again = at(&app, &create).await;
     assert!(again.exit == 65 && again.err.contains("NAME_TAKEN"), "{again:?}");
     let words = words_of(&app, &["gateway", "create", "--organization", ORGANIZATION, "--name", "edge-2"]).await;
-    assert!(words.contains("✓ Registered gateway edge-2") && words.contains("gatecast token create --gateway"), "{words}");
+    assert!(
+        words.contains("✓ Registered gateway edge-2") && words.contains("gatecast token create --gateway"),
+        "{words}"
+    );
     let list = json_of(&app, &["gateway", "list"]).await;
     assert_eq!((&list["count"], &list["pagination"]["total"]), (&json!(2), &json!(2)));
     let table = words_of(&app, &["gateway", "list", "--connected", "false", "--limit", "1"]).await;
@@ -190,12 +233,19 @@ async fn an_artifact_is_deployed_and_undeployed_and_the_gateway_hears_both() {
     let deploy = [&["deploy"], &what[..], &["--vhost", "mg.wso2.com", "--file", file.to_str().unwrap()]].concat();
     let words = words_of(&app, &deploy).await;
     assert!(words.contains(&format!("✓ Deployed to gateway {id}")), "{words}");
-    let fetched = app.http.get(app.url(&format!("/api/internal/v1/api-runtime-artifacts/{API}"))).header("api-key", &gateway.token);
-    assert_eq!(fetched.header("accept", "application/yaml").send().await.unwrap().text().await.unwrap(), "name: pets\n");
+    let fetched = app
+        .http
+        .get(app.url(&format!("/api/internal/v1/api-runtime-artifacts/{API}")))
+        .header("api-key", &gateway.token);
+    assert_eq!(
+        fetched.header("accept", "application/yaml").send().await.unwrap().text().await.unwrap(),
+        "name: pets\n"
+    );
     let undeployed = json_of(&app, &[&["undeploy"], &what[..]].concat()).await;
     assert_eq!(undeployed[0]["gatewayId"], id.as_str());
     let (_, heard, _) = app.poll(&gateway.token, "lastEventId=earliest").await.unwrap();
-    let types: Vec<_> = heard["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let types: Vec<_> =
+        heard["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["connection.ack", "api.deployed", "api.undeployed"]);
     let missing = at(&app, &[&["deploy"], &what[..], &["--file", "/nowhere.yaml"]].concat()).await;
     assert_eq!(missing.exit, 65, "{missing:?}");
@@ -234,7 +284,21 @@ async fn a_token_or_payload_that_begins_with_a_hyphen_is_a_value() {
     assert_eq!(refused.exit, 77, "{refused:?}");
     assert_eq!(at(&app, &["--admin-token", "-an-admin-token-for-tests", "stats"]).await.exit, 0);
     let id = gateway.id.to_string();
-    let event = ["publish", "--gateway", &id, "--type", "no.such.type", "--payload", "-1", "--correlation-id", "-c", "--key", "-k", "--idempotency-key", "-i"];
+    let event = [
+        "publish",
+        "--gateway",
+        &id,
+        "--type",
+        "no.such.type",
+        "--payload",
+        "-1",
+        "--correlation-id",
+        "-c",
+        "--key",
+        "-k",
+        "--idempotency-key",
+        "-i",
+    ];
     let published = at(&app, &[&["--admin-token", "-an-admin-token-for-tests"], &event[..]].concat()).await;
     assert!(published.exit == 65 && published.err.contains("UNKNOWN_EVENT_TYPE"), "{published:?}");
 }

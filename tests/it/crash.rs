@@ -63,7 +63,13 @@ async fn other_than(here: &mut Here, dead: Option<SocketAddr>) -> SocketAddr {
 }
 
 /// Publishes one event after the other, to one gateway after the other, and notes what was answered.
-async fn publisher(mut here: Here, gateways: Vec<GatewayId>, numbers: Arc<AtomicU64>, answers: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Told> {
+async fn publisher(
+    mut here: Here,
+    gateways: Vec<GatewayId>,
+    numbers: Arc<AtomicU64>,
+    answers: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Vec<Told> {
     let (mut told, mut dead) = (Vec::new(), None);
     while !stop.load(Ordering::Acquire) {
         let address = other_than(&mut here, dead).await;
@@ -168,7 +174,10 @@ async fn over_sse(seen: &mut Seen, address: SocketAddr) {
 async fn over_long_poll(seen: &mut Seen, address: SocketAddr) {
     let platform = Platform::new(address);
     while !seen.done() {
-        let Ok((status, reply, _)) = platform.poll(&seen.gateway.token, &format!("lastEventId={}", seen.from())).await else { return };
+        let Ok((status, reply, _)) = platform.poll(&seen.gateway.token, &format!("lastEventId={}", seen.from())).await
+        else {
+            return;
+        };
         assert!(status == 200 || status == 204, "{status}: {reply}");
         for message in reply["events"].as_array().into_iter().flatten() {
             seen.take(message);
@@ -177,7 +186,13 @@ async fn over_long_poll(seen: &mut Seen, address: SocketAddr) {
 }
 
 /// Kills and restarts the server, and returns the last one.
-async fn kill_and_kill_again(mut served: Served, data: &Path, here: &watch::Sender<Option<SocketAddr>>, answers: &AtomicU64, random: &mut Random) -> Served {
+async fn kill_and_kill_again(
+    mut served: Served,
+    data: &Path,
+    here: &watch::Sender<Option<SocketAddr>>,
+    answers: &AtomicU64,
+    random: &mut Random,
+) -> Served {
     for round in 1..=KILLS {
         let wanted = answers.load(Ordering::Acquire) + random.in_range(ANSWERS);
         let answered = async {
@@ -185,7 +200,9 @@ async fn kill_and_kill_again(mut served: Served, data: &Path, here: &watch::Send
                 tokio::time::sleep(Duration::from_micros(100)).await;
             }
         };
-        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("round {round}: the server answers after its restart"));
+        timeout(PATIENCE, answered)
+            .await
+            .unwrap_or_else(|_| panic!("round {round}: the server answers after its restart"));
         tokio::time::sleep(Duration::from_micros(random.in_range(DELAY_US))).await;
         served.process.kill().await;
         if round % 4 == 0 {

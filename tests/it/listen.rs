@@ -51,8 +51,15 @@ async fn listen_says_the_quickstarts_lines_on_every_transport_and_goodbye_on_ctr
         let lines = interrupted(&mut listener).await;
         let over = if transport == "auto" { "ws" } else { transport };
         let scheme = if over == "ws" { "wss" } else { "https" };
-        assert_eq!(lines[0], format!("Connecting to {scheme}://{}/api/internal/v1/{over}/gateways/connect...", app.address));
-        let expected = ["✓ Connected successfully!".to_owned(), "✓ Received connection ACK:".into(), format!("  Gateway ID: {}", gateway.id)];
+        assert_eq!(
+            lines[0],
+            format!("Connecting to {scheme}://{}/api/internal/v1/{over}/gateways/connect...", app.address)
+        );
+        let expected = [
+            "✓ Connected successfully!".to_owned(),
+            "✓ Received connection ACK:".into(),
+            format!("  Gateway ID: {}", gateway.id),
+        ];
         assert_eq!(lines[1..4], expected);
         for (line, name) in lines[4..].iter().zip(["  Connection ID: ", "  Timestamp: "]) {
             assert!(line.starts_with(name) && line.len() > name.len(), "{line}");
@@ -60,7 +67,10 @@ async fn listen_says_the_quickstarts_lines_on_every_transport_and_goodbye_on_ctr
         let rest = lines.iter().position(|line| line.is_empty()).unwrap();
         let waiting = ["", "Connection established. Waiting for messages...", "Press Ctrl+C to disconnect", "---", "{"];
         assert_eq!(lines[rest..rest + 5], waiting);
-        assert!(lines.contains(&"  \"type\": \"api.deployed\",".to_owned()) && lines.iter().any(|line| line.contains(&id)), "{lines:#?}");
+        assert!(
+            lines.contains(&"  \"type\": \"api.deployed\",".to_owned()) && lines.iter().any(|line| line.contains(&id)),
+            "{lines:#?}"
+        );
         let goodbye = ["", "Interrupt received, closing connection...", "Connection closed by server"];
         assert_eq!(lines[lines.len() - 3..], goodbye, "{transport}");
     }
@@ -102,7 +112,11 @@ async fn a_listener_that_is_killed_misses_nothing_with_its_resume_file() {
         next += 3;
         // Its last event is in the file before it is killed.
         let newest = app.bounds(gateway.id).await[1].as_str().unwrap().to_owned();
-        let saved = async { while fs::read_to_string(&file).unwrap_or_default().trim() != newest { tokio::task::yield_now().await } };
+        let saved = async {
+            while fs::read_to_string(&file).unwrap_or_default().trim() != newest {
+                tokio::task::yield_now().await
+            }
+        };
         tokio::time::timeout(crate::wire::PATIENCE, saved).await.expect("saved");
         listener.kill().await;
         for n in next..next + 2 {
@@ -116,8 +130,10 @@ async fn a_listener_survives_a_restart_and_a_kill_of_the_server_and_misses_nothi
     let data = tempfile::tempdir().unwrap();
     let mut served = Served::dev(data.path(), &[]).await;
     let (address, gateway) = (served.platform.address, served.platform.register("one").await);
-    let mut listeners: Vec<_> =
-        TRANSPORTS.iter().map(|transport| listen(address, &gateway.token, &["--json", "--transport", transport])).collect();
+    let mut listeners: Vec<_> = TRANSPORTS
+        .iter()
+        .map(|transport| listen(address, &gateway.token, &["--json", "--transport", transport]))
+        .collect();
     for listener in &mut listeners {
         kind(listener, "connected").await;
     }
@@ -144,7 +160,8 @@ async fn a_listener_survives_a_restart_and_a_kill_of_the_server_and_misses_nothi
 
 /// A proxy that ends TLS and answers 403 to every request that `refuses` names by a part of its head.
 async fn proxy(server: SocketAddr, refuses: &'static [&'static str]) -> SocketAddr {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -185,7 +202,8 @@ async fn auto_falls_back_when_a_proxy_refuses_websocket_and_then_sse_and_misses_
     let app = App::start().await;
     let gateway = app.register("one").await;
     let first = app.publish(gateway.id, 0).await;
-    let cases: [(&'static [&'static str], &str); 2] = [(&["upgrade: websocket"], "sse"), (&["upgrade: websocket", "/sse/"], "long-poll")];
+    let cases: [(&'static [&'static str], &str); 2] =
+        [(&["upgrade: websocket"], "sse"), (&["upgrade: websocket", "/sse/"], "long-poll")];
     for (round, (refuses, transport)) in (1..).zip(cases) {
         let proxy = proxy(app.address, refuses).await;
         let mut listener = listen(proxy, &gateway.token, &["--json", "--resume", &first]);

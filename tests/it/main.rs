@@ -16,6 +16,7 @@ mod process;
 mod quickstart;
 mod refusals;
 mod serve;
+mod silenced;
 mod stats;
 mod streams;
 mod tls;

@@ -140,7 +140,9 @@ impl Served {
     async fn listening(mut process: Process) -> Self {
         let address: SocketAddr = process
             .err
-            .until(|line| line.split("Listening on https://").nth(1)?.split(". ").next()?.trim_end_matches('.').parse().ok())
+            .until(|line| {
+                line.split("Listening on https://").nth(1)?.split(". ").next()?.trim_end_matches('.').parse().ok()
+            })
             .await;
         Self { process, platform: Platform::new(address) }
     }
@@ -156,7 +158,8 @@ pub(crate) struct Said {
 
 /// Runs a command to its end.
 pub(crate) async fn run(args: &[&str], settings: &[(&str, &str)]) -> Said {
-    let output = timeout(PATIENCE, gatecast(args, settings).kill_on_drop(true).output()).await.expect("it ends").unwrap();
+    let output =
+        timeout(PATIENCE, gatecast(args, settings).kill_on_drop(true).output()).await.expect("it ends").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said { exit: output.status.code().expect("no signal"), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -55,7 +55,12 @@ fn path(over: &str) -> String {
 async fn attempt(app: &App, over: &str, query: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = http1().get(app.url(&format!("{}{query}", path(over))));
     if over == "ws" {
-        for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")] {
+        for (name, value) in [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
             request = request.header(name, value);
         }
     }
@@ -86,7 +91,11 @@ async fn keys_that_are_missing_wrong_revoked_expired_or_of_nobody_get_one_and_th
     let (_, expiring) = app.post(&format!("/api/v1/gateways/{}/tokens", gateway.id), ends).await;
     let expired = expiring["token"].as_str().unwrap();
     let (_, good) = app.token(gateway.id).await;
-    let over = async { while SystemClock.now() <= end { tokio::task::yield_now().await } };
+    let over = async {
+        while SystemClock.now() <= end {
+            tokio::task::yield_now().await
+        }
+    };
     tokio::time::timeout(PATIENCE, over).await.unwrap();
     let basic = format!("Basic {good}");
     let bearer = format!("Bearer {}", gateway.token);
@@ -164,7 +173,16 @@ async fn a_malformed_cursor_gets_400_on_every_transport_in_header_and_query() {
     let gateway = app.register("one").await;
     let id = app.publish(gateway.id, 1).await;
     for over in TRANSPORTS {
-        for cursor in ["x", "6f3a9c21", "6f3a9c21-", "6f3a9c21-x", "6f3a9c21--1", "6f3a9c2-1", "Earliest", "6f3a9c21-99999999999999999999999"] {
+        for cursor in [
+            "x",
+            "6f3a9c21",
+            "6f3a9c21-",
+            "6f3a9c21-x",
+            "6f3a9c21--1",
+            "6f3a9c2-1",
+            "Earliest",
+            "6f3a9c21-99999999999999999999999",
+        ] {
             let key = ("api-key", gateway.token.as_str());
             let in_header = attempt(&app, over, &format!("?lastEventId={id}"), &[key, ("last-event-id", cursor)]).await;
             Refused::of(in_header).await.is(400, "INVALID_CURSOR");
@@ -190,7 +208,8 @@ async fn what_is_no_websocket_upgrade_gets_426_and_another_method_405_with_allow
     assert_eq!(old.headers["sec-websocket-version"], "13");
     for over in TRANSPORTS {
         for method in [Method::POST, Method::PUT, Method::DELETE] {
-            let answer = http1().request(method, app.url(&path(over))).header("api-key", &gateway.token).send().await.unwrap();
+            let answer =
+                http1().request(method, app.url(&path(over))).header("api-key", &gateway.token).send().await.unwrap();
             let answer = Refused::of(answer).await;
             answer.is(405, "METHOD_NOT_ALLOWED");
             assert_eq!(answer.headers["allow"], if over == "sse" { "GET, HEAD" } else { "GET" }, "{over}");
@@ -205,10 +224,12 @@ async fn x_forwarded_for_counts_only_from_trusted_proxies() {
     let from = async |app: &App, header: &str, value: &str| {
         Refused::of(attempt(app, "sse", "", &[("api-key", key), (header, value)]).await).await.status
     };
-    let untrusting = App::with(&[("WS_RATE_LIMIT_PER_MINUTE", "1"), ("GATECAST_TRUSTED_PROXIES", "192.0.2.0/24")]).await;
+    let untrusting =
+        App::with(&[("WS_RATE_LIMIT_PER_MINUTE", "1"), ("GATECAST_TRUSTED_PROXIES", "192.0.2.0/24")]).await;
     assert_eq!(from(&untrusting, "x-forwarded-for", "198.51.100.1").await, 401);
     assert_eq!(from(&untrusting, "x-forwarded-for", "198.51.100.2").await, 429, "anyone may write the header");
-    let trusting = App::with(&[("WS_RATE_LIMIT_PER_MINUTE", "1"), ("GATECAST_TRUSTED_PROXIES", "127.0.0.0/8,192.0.2.0/24")]).await;
+    let trusting =
+        App::with(&[("WS_RATE_LIMIT_PER_MINUTE", "1"), ("GATECAST_TRUSTED_PROXIES", "127.0.0.0/8,192.0.2.0/24")]).await;
     for (header, value, status) in [
         ("x-forwarded-for", "198.51.100.1", 401),
         ("x-forwarded-for", "198.51.100.2", 401),

@@ -46,7 +46,10 @@ async fn stats_show_the_connections_of_all_transports_and_count_what_they_were_s
     assert_eq!((&stats["gatewayConnections"]["totalActive"], connections.len()), (&json!(3), 3));
     for (ack, transport) in acks.iter().chain([&polled["events"][0]]).zip(["websocket", "sse", "long-poll"]) {
         let shown = connections.iter().find(|shown| shown["connectionId"] == ack["connectionId"]).unwrap();
-        assert_eq!((&shown["gatewayId"], &shown["status"], &shown["transport"]), (&ack["gatewayId"], &json!("connected"), &json!(transport)));
+        assert_eq!(
+            (&shown["gatewayId"], &shown["status"], &shown["transport"]),
+            (&ack["gatewayId"], &json!("connected"), &json!(transport))
+        );
         for time in ["connectedAt", "lastHeartbeat"] {
             let time = shown[time].as_str().unwrap();
             assert!(time.len() == "2026-11-20T17:00:00.123Z".len() && time.ends_with('Z'), "{time}");
@@ -56,12 +59,19 @@ async fn stats_show_the_connections_of_all_transports_and_count_what_they_were_s
     app.publish(one.id, 1).await;
     ws.message().await.unwrap();
     sse.event().await.unwrap();
-    let of_one = eventually(&app, &format!("{STATS}?gatewayId={}", one.id), |stats| stats["eventDelivery"]["totalEventsSent"] == 2).await;
+    let of_one = eventually(&app, &format!("{STATS}?gatewayId={}", one.id), |stats| {
+        stats["eventDelivery"]["totalEventsSent"] == 2
+    })
+    .await;
     assert_eq!(of_one["gatewayConnections"]["totalActive"], 2);
     let of_two = ok(&app, &format!("{STATS}?gatewayId={}", two.id)).await;
-    assert_eq!((&of_two["gatewayConnections"]["totalActive"], &of_two["eventDelivery"]["totalEventsSent"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        (&of_two["gatewayConnections"]["totalActive"], &of_two["eventDelivery"]["totalEventsSent"]),
+        (&json!(1), &json!(0))
+    );
     let all = ok(&app, STATS).await;
-    let delivery = json!({"totalEventsSent": 2, "failedDeliveries": 0, "lastFailureTime": null, "lastFailureReason": null});
+    let delivery =
+        json!({"totalEventsSent": 2, "failedDeliveries": 0, "lastFailureTime": null, "lastFailureReason": null});
     assert_eq!(all["eventDelivery"], delivery);
     drop((ws, sse));
     eventually(&app, STATS, |stats| stats["gatewayConnections"]["totalActive"] == 1).await;
@@ -73,9 +83,14 @@ async fn last_heartbeat_moves_with_every_sign_of_life() {
     let gateway = app.register("one").await;
     let mut ws = Ws::connect(app.address, &gateway.token, None).await.unwrap();
     ws.message().await.unwrap();
-    let heartbeat = |stats: &Value| stats["gatewayConnections"]["connections"][0]["lastHeartbeat"].as_str().map(str::to_owned);
+    let heartbeat =
+        |stats: &Value| stats["gatewayConnections"]["connections"][0]["lastHeartbeat"].as_str().map(str::to_owned);
     let mut before = heartbeat(&ok(&app, STATS).await).unwrap();
-    let reading = async { while let Ok(message) = ws.message().await { drop(message) } };
+    let reading = async {
+        while let Ok(message) = ws.message().await {
+            drop(message)
+        }
+    };
     let watching = async {
         for _ in 0..2 {
             let after = eventually(&app, STATS, |stats| heartbeat(stats).is_some_and(|now| now > before)).await;
@@ -99,7 +114,10 @@ async fn an_event_that_nobody_heard_is_a_failed_delivery_until_a_replica_catches
     let ids: Vec<_> = failed["list"].as_array().unwrap().iter().map(|row| row["eventId"].clone()).collect();
     assert_eq!(ids, [json!(events[1]), json!(events[0])], "newest first");
     let row = &failed["list"][0];
-    assert_eq!((&row["type"], &row["reason"], &row["recovered"]), (&json!("api.deployed"), &json!("not-connected"), &json!(false)));
+    assert_eq!(
+        (&row["type"], &row["reason"], &row["recovered"]),
+        (&json!("api.deployed"), &json!("not-connected"), &json!(false))
+    );
     let at = row["failedAt"].as_str().unwrap();
     for (filter, count) in [
         ("reason=not-connected".to_owned(), 3),
