@@ -119,9 +119,6 @@ impl Leases {
     pub async fn expire(&self) {
         loop {
             let (changed, closing) = (self.changed.notified(), self.registry.closing.notified());
-            tokio::pin!(changed, closing);
-            changed.as_mut().enable();
-            closing.as_mut().enable();
             let next = self.end_expired(Instant::now());
             tokio::select! {
                 () = changed => {}

@@ -5,6 +5,7 @@
 
 mod connection;
 mod listener;
+mod socket;
 mod tls;
 
 use std::future::Future;

@@ -247,10 +247,9 @@ impl Session for CursorSession {
                 return step;
             }
             let connection = self.connection().clone();
+            // Made before the second look, which is when `notify_waiters` begins to count for it: what happens after the
+            // look wakes us, what happened before it is seen.
             let notified = connection.channel.notify.notified();
-            tokio::pin!(notified);
-            // Registered before the second look: what happens after it wakes us, what happened before it is seen.
-            notified.as_mut().enable();
             let read = match self.look(room) {
                 Due::Step(step) => return step,
                 Due::Wait(until) => {
@@ -326,8 +325,6 @@ impl Session for CursorSession {
         let connection = self.connection().clone();
         loop {
             let notified = connection.channel.notify.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
             if let Some(reason) = self.closing(Instant::now()).filter(|reason| reason.silences()) {
                 return reason;
             }

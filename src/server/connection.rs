@@ -28,6 +28,7 @@ use tower_service::Service as _;
 use tracing::debug;
 use warp::filters::BoxedFilter;
 
+use super::socket::Socket;
 use super::tls::Tls;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,6 +90,7 @@ pub(super) async fn serve(
 ) {
     let requests =
         Requests { routes, info: Arc::new(ConnInfo { peer }), sever: Sever::new(), in_flight: Arc::default() };
+    let stream = Socket::new(stream, requests.sever.clone());
     let Some(tls) = tls else {
         return Box::pin(serve_http1(stream, requests, drain, socket)).await;
     };

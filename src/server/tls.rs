@@ -11,11 +11,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
+use super::socket::Socket;
 use crate::config::TlsMode;
 
 /// How often the files are looked at.
@@ -86,7 +86,7 @@ impl Tls {
         Ok(Some(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, files }))
     }
 
-    pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream<Socket>> {
         self.acceptor.accept(stream).await
     }
 

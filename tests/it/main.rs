@@ -18,6 +18,7 @@ mod quickstart;
 mod real_clients;
 mod refusals;
 mod serve;
+mod silenced;
 mod stats;
 mod streams;
 mod tls;

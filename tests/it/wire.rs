@@ -38,7 +38,10 @@ pub(crate) fn trusting_all(alpn: &[&[u8]]) -> ClientConfig {
 }
 
 pub(crate) async fn tls(address: SocketAddr, alpn: &[&[u8]]) -> std::io::Result<Tls> {
-    let tcp = TcpStream::connect(address).await?;
+    tls_over(TcpStream::connect(address).await?, alpn).await
+}
+
+pub(crate) async fn tls_over(tcp: TcpStream, alpn: &[&[u8]]) -> std::io::Result<Tls> {
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(trusting_all(alpn))).connect(name, tcp).await
 }

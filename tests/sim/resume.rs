@@ -127,6 +127,32 @@ async fn live_through(stretches: Vec<Stretch>, retention: Retention) -> Life {
     life
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_step_that_was_not_written_is_given_again_and_the_position_stays() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let first = world.publish(member.id, 0).await.event_id;
+    world.publish(member.id, 1).await;
+    let room = Room { frames: 1, bytes: 1 };
+    for via in ALL {
+        let cursor = first.to_string();
+        let handshake = handshake(&via.transport(), &member, Some(&cursor));
+        let mut session = world.hub.gate.admit(handshake).await.unwrap();
+        let mut names = Vec::new();
+        for _ in 0..2 {
+            for _ in 0..3 {
+                let gatecast_transports::Step::Deliver(frames) = session.next(room).await else { panic!("a delivery") };
+                names.push((frames[0].name().to_owned(), session.position()));
+            }
+            session.written();
+        }
+        let ack = ("connection.ack".to_owned(), cursor.clone());
+        let event = ("api.deployed".to_owned(), cursor.clone());
+        assert_eq!(names, [ack.clone(), ack.clone(), ack, event.clone(), event.clone(), event]);
+        assert_eq!(session.position(), Cursor { seq: first.seq.next(), ..first }.to_string());
+    }
+}
+
 fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }

@@ -81,6 +81,26 @@ async fn a_token_that_runs_out_ends_its_connections_then() {
     assert_eq!(start.elapsed(), Duration::from_secs(100));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_revoke_between_the_check_of_the_key_and_the_registration_wins() {
+    for via in ALL {
+        let world = Arc::new(World::new().await);
+        let member = world.gateway().await;
+        // Admission has checked the key and now waits for the log.
+        let looks = world.looks.clone().acquire_many_owned(u32::MAX).await.unwrap();
+        world.looks.forget_permits(usize::MAX);
+        let (connecting, peer) = (world.clone(), member.clone());
+        let connect = tokio::spawn(async move { connecting.peer(via, &peer, None).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!connect.is_finished());
+        world.revoke(&member).await;
+        drop(looks);
+        let refusal = connect.await.unwrap().expect_err("refused");
+        assert_eq!(refusal.0.status(), 401, "{via:?}");
+        assert!(world.hub.registry.is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_register_and_revoke_never_leave_a_live_connection() {
     let world = Arc::new(World::new().await);

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use gatecast::auth::PlainToken;
 use gatecast::hub::{Hub, Limits};
 use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    CatchUp, Clock, Entry, Epoch, Follower, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId,
-    open_memory,
+    Bounds, Budget, CatchUp, Clock, Cursor, Draft, Entry, Epoch, EventLog, Follower, Gateway, GatewayId, LogError,
+    ManualClock, OrganizationId, Page, Retention, Stores, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// A transport as the gateway sees it: its name and how it shows life.
@@ -33,6 +35,42 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     /// While set, nobody is told of an append: wake-ups are lost.
     pub(crate) deaf: Arc<AtomicBool>,
+    /// A look at a log's bounds takes one of these and waits while there is none.
+    pub(crate) looks: Arc<Semaphore>,
+}
+
+/// The memory engine, with a pause in it where a disk would have one.
+struct SlowLog {
+    log: Arc<dyn EventLog>,
+    looks: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl EventLog for SlowLog {
+    async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        self.log.append(to, draft).await
+    }
+
+    async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
+        self.log.read(of, from, max).await
+    }
+
+    async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
+        let _look = self.looks.acquire().await.unwrap();
+        self.log.bounds(of).await
+    }
+
+    async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
+        self.log.owner_of(epoch).await
+    }
+
+    async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
+        self.log.forget(gateway).await
+    }
+
+    async fn flush(&self) -> Result<(), LogError> {
+        self.log.flush().await
+    }
 }
 
 struct Follow {
@@ -81,6 +119,8 @@ impl World {
         let deaf = Arc::new(AtomicBool::new(false));
         let follower = Arc::new(Follow { tails: tails.clone(), deaf: deaf.clone() });
         let stores = open_memory(settings.retention, clock.clone(), follower);
+        let looked = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let stores = Stores { log: Arc::new(SlowLog { log: stores.log, looks: looked.clone() }), ..stores };
         let limits = Limits {
             capacity: Capacity { total: settings.connections, per_gateway: settings.connections },
             life_limit: Duration::from_secs(30),
@@ -91,7 +131,7 @@ impl World {
         let hub = Arc::new(Hub::open(stores, tails, clock.clone(), limits).await.unwrap());
         let time = hub.clone();
         tokio::spawn(async move { time.keep_time().await });
-        Self { hub, clock, deaf }
+        Self { hub, clock, deaf, looks: looked }
     }
 
     pub(crate) async fn gateway(&self) -> Member {

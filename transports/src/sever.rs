@@ -23,6 +23,12 @@ impl Sever {
         self.0.cancel();
     }
 
+    /// Whether the socket shall be dropped, and with it what is on its way: the accept loop resets it then.
+    #[must_use]
+    pub fn is_severed(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     /// Resolves once the socket shall be dropped. Cancel safe.
     pub async fn severed(&self) {
         self.0.cancelled().await;

@@ -26,6 +26,7 @@ use warp::reply::Response;
 
 use crate::close::CloseReason;
 use crate::request::{self, ConnectRequest};
+use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Gate, Liveness, Session, Transport};
 
@@ -55,7 +56,7 @@ impl WebSocket {
         // Before the 101: whoever is refused shall read a status, and a full house shall cost no upgrade.
         match request.admit(gate, self.name(), Liveness::PingPong).await {
             Ok(session) => {
-                drop(self.tasks.spawn(serve(socket, session, self.timing, self.tasks.clone())));
+                drop(self.tasks.spawn(serve(socket, session, self.timing, request.sever.take(), self.tasks.clone())));
                 upgrade::switching_protocols(accept)
             }
             Err(answer) => answer,
@@ -86,9 +87,15 @@ impl Transport for WebSocket {
 
 /// Waits for the upgraded socket, then hands over to a fresh task: the wait's state would stay in this one's for as
 /// long as the connection lives (DESIGN.md § 8).
-async fn serve(socket: OnUpgrade, mut session: Box<dyn Session>, timing: Timing, tasks: TaskTracker) {
+async fn serve(
+    socket: OnUpgrade,
+    mut session: Box<dyn Session>,
+    timing: Timing,
+    sever: Option<Sever>,
+    tasks: TaskTracker,
+) {
     match timeout(timing.upgrade, socket).await {
-        Ok(Ok(upgraded)) => drop(tasks.spawn(connection::run(TokioIo::new(upgraded), session, timing))),
+        Ok(Ok(upgraded)) => drop(tasks.spawn(connection::run(TokioIo::new(upgraded), session, timing, sever))),
         Ok(Err(_)) | Err(_) => {
             tracing::debug!(connection.id = session.connection_id(), "WebSocket upgrade did not come through.");
             session.ended(CloseReason::UpgradeFailed);
@@ -102,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    fn future_bytes<S, F>(_run: fn(S, Box<dyn Session>, Timing) -> F) -> usize {
+    fn future_bytes<S, F>(_run: fn(S, Box<dyn Session>, Timing, Option<Sever>) -> F) -> usize {
         size_of::<F>()
     }
 

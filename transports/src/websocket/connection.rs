@@ -13,17 +13,18 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::inbound::{Inbound, Rest};
 use super::outbox::Outbox;
 use crate::close::CloseReason;
+use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session.
-pub(super) async fn run<S>(socket: S, session: Box<dyn Session>, timing: Timing)
+pub(super) async fn run<S>(socket: S, session: Box<dyn Session>, timing: Timing, sever: Option<Sever>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // Boxed like the farewell: its copies of the stream would count for as long as the connection lives.
     let socket = Box::pin(WebSocketStream::from_raw_socket(Outbox::new(socket), Role::Server, Some(config()))).await;
-    let mut connection = Connection { socket, session, timing };
+    let mut connection = Connection { socket, session, timing, sever };
     tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
     let end = connection.serve().await;
     tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
@@ -34,6 +35,7 @@ struct Connection<S> {
     socket: WebSocketStream<Outbox<S>>,
     session: Box<dyn Session>,
     timing: Timing,
+    sever: Option<Sever>,
 }
 
 /// Why it is over, and how the peer's stream goes on.
@@ -162,8 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.ended(end.reason);
         // Now, not after the peer's answer: its place is free.
         drop(self.session);
+        let sever = self.sever.filter(|_| end.reason.silences() || end.reason == CloseReason::WriteStalled);
         if !said {
-            return;
+            // What the kernel holds for it goes with the socket.
+            return sever.iter().for_each(Sever::sever);
         }
         let mut socket = self.socket;
         let answered = async {
@@ -177,7 +181,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Rest::Nothing => {}
             }
         };
-        let _ = timeout(self.timing.close_answer, answered).await;
+        if timeout(self.timing.close_answer, answered).await.is_err() {
+            // It has not read up to the close frame: whatever lies before that is not to reach it any more.
+            sever.iter().for_each(Sever::sever);
+        }
         let _ = timeout(last_words, socket.get_mut().shutdown()).await;
     }
 

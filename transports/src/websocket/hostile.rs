@@ -41,7 +41,7 @@ async fn a_talkative_peer_waits_for_the_session_after_64_messages() {
     // All of it is there before the server looks.
     far.write_all(&masked(0x81, b"x").repeat(1000)).await.unwrap();
     far.shutdown().await.unwrap();
-    connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default()).await;
+    connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default(), None).await;
     assert_eq!(script.look(|state| (state.heard_before_written, state.heard.len())), (Some(64), 1000));
 }
 
@@ -49,7 +49,7 @@ async fn a_talkative_peer_waits_for_the_session_after_64_messages() {
 async fn what_follows_a_violation_is_read_and_thrown_away() {
     let script = Script::new([ack()]);
     let (near, mut far) = tokio::io::duplex(256);
-    let server = tokio::spawn(connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default()));
+    let server = tokio::spawn(connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default(), None));
     // Left unread in a TCP socket, it would reset the connection and take the close frame along.
     far.write_all(&[&[0x81, 0x00][..], &[0xa5; 100_000]].concat()).await.unwrap();
     far.shutdown().await.unwrap();
@@ -84,7 +84,7 @@ fn converse(bytes: &[u8], cut_into: usize) -> (Vec<u8>, Vec<CloseReason>) {
         let script = Script::new([ack()]);
         let session = script.admit(handshake()).await.unwrap();
         let (near, far) = tokio::io::duplex(256);
-        let server = connection::run(near, session, Timing::default());
+        let server = connection::run(near, session, Timing::default(), None);
         let (mut reading, mut writing) = tokio::io::split(far);
         let talk = async {
             for piece in bytes.chunks(cut_into) {
