@@ -42,7 +42,8 @@ pub(crate) fn body(
 
 /// The most bytes that a stored body of this length can have as an envelope.
 pub(crate) fn sealed_len_max(body: &Bytes) -> usize {
-    body.len() + SEALING_BYTES_MAX
+    // The byte that says how long the type is does not go out.
+    body.len().saturating_sub(1) + SEALING_BYTES_MAX
 }
 
 /// An event's type and its envelope from `gatewayId` on; `None` for a body that [`body`] did not make.
@@ -94,6 +95,15 @@ mod tests {
             r#"{"type":"api.deployed","eventId":"6f3a9c21-42","gatewayId":"6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11","timestamp":"1970-01-01T00:00:00.000Z","correlationId":"c-1","payload":{"apiId":"a"}}"#
         );
         assert_eq!((frame.id(), frame.name()), (Some("6f3a9c21-42"), "api.deployed"));
+    }
+
+    #[test]
+    fn the_most_bytes_are_those_with_the_longest_cursor_and_not_one_more() {
+        let kind: TypeName = "api.deployed".parse().unwrap();
+        let payload: Box<RawValue> = serde_json::from_str("{}").unwrap();
+        let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
+        let body = body(&kind, gateway, DateTime::UNIX_EPOCH, "c-1", &payload);
+        assert_eq!(sealed("api.deployed", "c-1", "{}", u64::MAX).text().len(), sealed_len_max(&body));
     }
 
     proptest! {
