@@ -11,13 +11,20 @@ const VERSION: u8 = 1;
 const ENTRY_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 /// The key length that says that there is no key.
 const NO_KEY: u32 = u32::MAX;
+/// Set in a key length: the entry ends its key.
+const ENDS_KEY: u32 = 1 << 31;
 
-/// An entry's row: version, `at` in ms, `end`, key length, key, body; numbers big-endian.
+/// An entry's row: version, `at` in ms, `end`, key length (its highest bit: whether it ends the key), key, body; numbers
+/// big-endian.
 /// `end` counts the bytes of all keys and bodies of the log from its first entry up to and with this one, so the size
 /// of any span is a subtraction.
 pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
     let key = entry.key.as_deref();
-    let key_len = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));
+    let key_len = key.map_or(NO_KEY, |key| {
+        // Keys are far shorter than 2 GiB.
+        let len = u32::try_from(key.len()).unwrap_or(NO_KEY);
+        if entry.ends_key { len | ENDS_KEY } else { len }
+    });
     let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len());
     row.push(VERSION);
     row.extend_from_slice(&entry.at.timestamp_millis().to_be_bytes());
@@ -33,12 +40,60 @@ pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<Entry, StoreError> {
     let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
     // One copy out of the store's cache; key and body share it.
     let rest = Bytes::copy_from_slice(row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?);
-    let (key, body) = match usize::try_from(key_len).ok().filter(|_| key_len != NO_KEY) {
+    let (len, ends_key) = key_len_of(key_len);
+    let (key, body) = match len {
         None => (None, rest),
         Some(len) if len <= rest.len() => (Some(rest.slice(..len)), rest.slice(len..)),
         Some(_) => return Err(malformed_entry()),
     };
-    Ok(Entry { seq, at, key, body })
+    Ok(Entry { seq, at, key, ends_key, body })
+}
+
+fn key_len_of(key_len: u32) -> (Option<usize>, bool) {
+    if key_len == NO_KEY {
+        return (None, false);
+    }
+    (usize::try_from(key_len & !ENDS_KEY).ok(), key_len & ENDS_KEY != 0)
+}
+
+/// What compaction needs to know of an entry, without its body.
+pub(super) struct Key {
+    pub(super) key: Bytes,
+    pub(super) at: DateTime<Utc>,
+    pub(super) ends_key: bool,
+    /// As [`Entry::size`].
+    pub(super) size: u64,
+}
+
+/// The key in an entry's row, if it has one.
+pub(super) fn key_of(row: &[u8]) -> Result<Option<Key>, StoreError> {
+    let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
+    let (Some(len), ends_key) = key_len_of(key_len) else { return Ok(None) };
+    let rest = row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?;
+    let key = Bytes::copy_from_slice(rest.get(..len).ok_or_else(malformed_entry)?);
+    Ok(Some(Key { key, at, ends_key, size: rest.len() as u64 }))
+}
+
+/// Which entry of the compacted state a key has: position and size; numbers big-endian.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StateKey {
+    pub(super) seq: Seq,
+    pub(super) size: u64,
+}
+
+impl StateKey {
+    pub(super) fn encode(&self) -> [u8; 16] {
+        let mut row = [0; 16];
+        row[..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        row[8..].copy_from_slice(&self.size.to_be_bytes());
+        row
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let parts = row.split_first_chunk::<8>().zip(row.last_chunk::<8>()).filter(|_| row.len() == 16);
+        let ((seq, _), size) = parts.ok_or_else(|| StoreError::Malformed("a key of a compacted state".to_owned()))?;
+        Ok(Self { seq: Seq(u64::from_be_bytes(*seq)), size: u64::from_be_bytes(*size) })
+    }
 }
 
 /// What the bounds of a log need to know of an entry, without its body.
@@ -76,7 +131,8 @@ fn malformed_entry() -> StoreError {
     StoreError::Malformed("an entry of a log".to_owned())
 }
 
-/// A log's own row: version, epoch, floor, offset of the floor; numbers big-endian.
+/// A log's own row: version, epoch, floor, offset of the floor, then of the compacted state: keys, bytes, newest entry
+/// let go; numbers big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) epoch: Epoch,
@@ -84,14 +140,27 @@ pub(super) struct Head {
     pub(super) floor: Seq,
     /// Bytes of all entries before the floor.
     pub(super) floor_start: u64,
+    /// Entries of the compacted state, which is of all entries before the floor.
+    pub(super) keys: u64,
+    /// Their bytes.
+    pub(super) key_bytes: u64,
+    /// The newest entry that the state has let go by its bounds; 0 for none.
+    pub(super) let_go: Seq,
 }
 
 impl Head {
-    pub(super) fn encode(&self) -> [u8; 21] {
-        let mut row = [VERSION; 21];
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self { epoch, floor: Seq(1), floor_start: 0, keys: 0, key_bytes: 0, let_go: Seq(0) }
+    }
+
+    pub(super) fn encode(&self) -> [u8; 45] {
+        let mut row = [VERSION; 45];
         row[1..5].copy_from_slice(&self.epoch.0.to_be_bytes());
         row[5..13].copy_from_slice(&self.floor.0.to_be_bytes());
-        row[13..].copy_from_slice(&self.floor_start.to_be_bytes());
+        row[13..21].copy_from_slice(&self.floor_start.to_be_bytes());
+        row[21..29].copy_from_slice(&self.keys.to_be_bytes());
+        row[29..37].copy_from_slice(&self.key_bytes.to_be_bytes());
+        row[37..].copy_from_slice(&self.let_go.0.to_be_bytes());
         row
     }
 
@@ -100,11 +169,17 @@ impl Head {
             let (&version, rest) = row.split_first()?;
             let (epoch, rest) = rest.split_first_chunk::<4>()?;
             let (floor, rest) = rest.split_first_chunk::<8>()?;
-            let (floor_start, _) = rest.split_first_chunk::<8>()?;
+            let (floor_start, rest) = rest.split_first_chunk::<8>()?;
+            let (keys, rest) = rest.split_first_chunk::<8>()?;
+            let (key_bytes, rest) = rest.split_first_chunk::<8>()?;
+            let (let_go, _) = rest.split_first_chunk::<8>()?;
             (version == VERSION).then(|| Self {
                 epoch: Epoch(u32::from_be_bytes(*epoch)),
                 floor: Seq(u64::from_be_bytes(*floor)),
                 floor_start: u64::from_be_bytes(*floor_start),
+                keys: u64::from_be_bytes(*keys),
+                key_bytes: u64::from_be_bytes(*key_bytes),
+                let_go: Seq(u64::from_be_bytes(*let_go)),
             })
         };
         head().ok_or_else(|| StoreError::Malformed("the head of a log".to_owned()))

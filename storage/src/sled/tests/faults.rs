@@ -30,7 +30,7 @@ async fn stores(data: &Path) -> Result<Stores, StoreError> {
 }
 
 fn draft(body: &str) -> Draft {
-    Draft { at: ManualClock::default().now(), key: None, body: body.to_owned().into(), expect: None }
+    Draft { at: ManualClock::default().now(), key: None, ends_key: false, body: body.to_owned().into(), expect: None }
 }
 
 fn rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {
@@ -135,7 +135,8 @@ async fn rows_below_the_floor_are_neither_seen_nor_kept() {
         epoch = bounds.epoch;
         rows_come_down_to(&engine, of, epoch, 112).await;
         // What a crash amid a sweep may leave.
-        let stray = Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, body: "stray".into() };
+        let stray =
+            Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, ends_key: false, body: "stray".into() };
         let row = crate::sled::row::encode_entry(&stray, 3);
         engine.shared.db.put(&keys::entry(of, epoch, stray.seq), &row).unwrap();
     }
