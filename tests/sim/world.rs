@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gatecast::auth::PlainToken;
 use gatecast::hub::{Hub, Limits};
 use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    CatchUp, Clock, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId, open_memory,
+    CatchUp, Clock, Compaction, Directory, EventType, Gateway, GatewayId, ManualClock, OrganizationId, Retention,
+    Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -47,8 +49,12 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let retention =
-            Retention { max_events: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(7 * 24 * 3600) };
+        let retention = Retention {
+            max_events: 10_000,
+            max_bytes: 64 << 20,
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            compaction: Compaction::DEFAULT,
+        };
         Self { retention, connections: 100_000, attempts_per_minute: u32::MAX }
     }
 }
@@ -62,6 +68,8 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         let tails = Tails::new();
         let stores = open_memory(settings.retention, clock.clone(), tails.clone());
+        let directory = Directory::open(stores.directory_records.clone()).await.unwrap();
+        directory.put_event_type(without_keys(clock.now())).await.unwrap();
         let limits = Limits {
             capacity: Capacity { total: settings.connections, per_gateway: settings.connections },
             life_limit: Duration::from_secs(30),
@@ -113,9 +121,14 @@ impl World {
         self.hub.registry.close_token(member.token);
     }
 
+    /// One of seven APIs is deployed.
     pub(crate) async fn publish(&self, to: GatewayId, n: u64) -> Published {
-        let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
-        let event = NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+        self.publish_about(to, "api.deployed", &format!("a{}", n % 7), n).await
+    }
+
+    pub(crate) async fn publish_about(&self, to: GatewayId, kind: &str, api: &str, n: u64) -> Published {
+        let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"{api}","n":{n}}}"#)).unwrap();
+        let event = NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }
@@ -127,6 +140,21 @@ impl World {
     pub(crate) async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {
         let transport = via.transport();
         transport.connect(self.hub.gate.as_ref(), handshake(&transport, member, cursor)).await
+    }
+}
+
+/// An event type whose events are no one's state.
+pub(crate) const WITHOUT_KEYS: &str = "log.line";
+
+fn without_keys(at: DateTime<Utc>) -> EventType {
+    EventType {
+        name: WITHOUT_KEYS.to_owned(),
+        description: None,
+        schema: true.into(),
+        key_pointer: None,
+        ends_key: false,
+        created_at: at,
+        updated_at: at,
     }
 }
 
