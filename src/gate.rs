@@ -191,7 +191,12 @@ impl Admission {
     }
 
     fn session(&self, hold: Hold, start: Start, acked: bool, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
-        let id = hold.registration().connection.id;
+        let connection = &hold.registration().connection;
+        if let (Hold::Leased(_), Some(below)) = (&hold, start.below) {
+            // A poll that is answered with the ack alone leaves the rest to the next one.
+            connection.set_below(Some((start.position, below)));
+        }
+        let id = connection.id;
         let ack = acked
             .then(|| control::ack(peer.gateway.id, id, peer.now, start.position, start.resume, handshake.transport));
         let opening = ack.into_iter().collect();

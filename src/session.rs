@@ -216,11 +216,11 @@ impl CursorSession {
             debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.id, ?reset, "Stream reset told.");
         }
         let bytes = frames.iter().map(|frame| frame.text().len()).sum();
-        self.handed = Handed::Compacted { events, to, below, bytes };
         if frames.is_empty() {
-            self.written();
+            self.climbed(&events, to, below, bytes);
             return None;
         }
+        self.handed = Handed::Compacted { events, to, below, bytes };
         Some(Step::Deliver(frames))
     }
 

@@ -6,6 +6,7 @@
 
 mod app;
 mod architecture;
+mod compaction;
 mod order;
 mod quickstart;
 mod streams;
