@@ -85,7 +85,7 @@ impl<'a> Fold<'a> {
         if let Some(before) = self.fresh_keys.remove(&key.key) {
             self.drop_fresh(before);
         } else if let Some(before) = self.on_disk(&key.key)? {
-            self.drop_row(before.seq, before.size, &key.key);
+            self.drop_row(before, &key.key);
         }
         let oldest_tombstone_at = self.limits.oldest_tombstone_at(key.at);
         self.head.keys += 1;
@@ -110,8 +110,8 @@ impl<'a> Fold<'a> {
         let epoch = self.head.epoch;
         for (seq, Fresh { key, row }) in self.fresh {
             self.rows.insert(&keys::state(self.of, epoch, seq), row);
-            let state_key = StateKey { seq, size: key.size };
-            self.rows.insert(keys::state_key(self.of, epoch, &key.key), &state_key.encode());
+            let state_key = StateKey { seq, size: key.size, ends_key: key.ends_key };
+            self.rows.insert(keys::state_key(self.of, epoch, &key.key), &state_key.encode()[..]);
             if key.ends_key {
                 self.rows.insert(&keys::tombstone(self.of, epoch, seq), &key.at.timestamp_millis().to_be_bytes());
             }
@@ -133,7 +133,7 @@ impl<'a> Fold<'a> {
         let row = self.db.get(&keys::state(self.of, self.head.epoch, seq))?;
         let key = row.map(|row| key_of(&row)).transpose()?.flatten();
         let key = key.ok_or_else(|| StoreError::Malformed("a tombstone without its entry".to_owned()))?;
-        self.drop_row(seq, key.size, &key.key);
+        self.drop_row(StateKey { seq, size: key.size, ends_key: key.ends_key }, &key.key);
         Ok(())
     }
 
@@ -143,10 +143,12 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn drop_row(&mut self, seq: Seq, size: u64, key: &[u8]) {
+    fn drop_row(&mut self, StateKey { seq, size, ends_key }: StateKey, key: &[u8]) {
         let epoch = self.head.epoch;
         self.rows.remove(&keys::state(self.of, epoch, seq));
-        self.rows.remove(&keys::tombstone(self.of, epoch, seq));
+        if ends_key {
+            self.rows.remove(&keys::tombstone(self.of, epoch, seq));
+        }
         self.rows.remove(keys::state_key(self.of, epoch, key));
         self.gone.insert(seq);
         self.uncount(size);

@@ -74,25 +74,31 @@ pub(super) fn key_of(row: &[u8]) -> Result<Option<Key>, StoreError> {
     Ok(Some(Key { key, at, ends_key, size: rest.len() as u64 }))
 }
 
-/// Which entry of the compacted state a key has: position and size; numbers big-endian.
+/// Which entry of the compacted state a key has: position, size, whether it ends the key; numbers big-endian.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StateKey {
     pub(super) seq: Seq,
     pub(super) size: u64,
+    pub(super) ends_key: bool,
 }
 
 impl StateKey {
-    pub(super) fn encode(&self) -> [u8; 16] {
-        let mut row = [0; 16];
+    pub(super) fn encode(&self) -> [u8; 17] {
+        let mut row = [u8::from(self.ends_key); 17];
         row[..8].copy_from_slice(&self.seq.0.to_be_bytes());
-        row[8..].copy_from_slice(&self.size.to_be_bytes());
+        row[8..16].copy_from_slice(&self.size.to_be_bytes());
         row
     }
 
     pub(super) fn decode(row: &[u8]) -> Result<Self, StoreError> {
-        let parts = row.split_first_chunk::<8>().zip(row.last_chunk::<8>()).filter(|_| row.len() == 16);
-        let ((seq, _), size) = parts.ok_or_else(|| StoreError::Malformed("a key of a compacted state".to_owned()))?;
-        Ok(Self { seq: Seq(u64::from_be_bytes(*seq)), size: u64::from_be_bytes(*size) })
+        let parts = || {
+            let (seq, rest) = row.split_first_chunk::<8>()?;
+            let (size, rest) = rest.split_first_chunk::<8>()?;
+            let [ends_key] = rest else { return None };
+            let (seq, size) = (Seq(u64::from_be_bytes(*seq)), u64::from_be_bytes(*size));
+            Some(Self { seq, size, ends_key: *ends_key != 0 })
+        };
+        parts().ok_or_else(|| StoreError::Malformed("a key of a compacted state".to_owned()))
     }
 }
 
