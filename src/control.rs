@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, Cursor, GatewayId};
+use gatecast_storage::{Cursor, GatewayId, Seq};
 use gatecast_transports::Frame;
 use serde_json::json;
 
 use crate::envelope::timestamp;
 use crate::registry::ConnectionId;
+use crate::tail::CompactedPage;
 
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,23 +68,32 @@ pub(crate) fn ack(
     Arc::new(Frame::new(Some(position.to_string()), "connection.ack", text))
 }
 
-/// `stream.reset`: events after `requested` will not be delivered; what is still held follows.
-pub(crate) fn reset(
-    gateway: GatewayId,
-    at: DateTime<Utc>,
-    reason: ResetReason,
-    requested: Cursor,
-    bounds: &Bounds,
-) -> Arc<Frame> {
-    let before_oldest = bounds.oldest.prev();
+/// What a `stream.reset` says.
+pub(crate) struct Reset<'a> {
+    pub(crate) reason: ResetReason,
+    pub(crate) requested: Cursor,
+    /// What follows begins after this.
+    pub(crate) from: Seq,
+    /// How many events between there and the ring will not come.
+    pub(crate) lost: u64,
+    /// How many events of compacted state follow.
+    pub(crate) compacted: u64,
+    pub(crate) log: &'a CompactedPage,
+}
+
+/// `stream.reset`: events after `requested` will not be delivered; the compacted state follows, then the ring.
+///
+/// `complete` says whether that leads to the state of a gateway that never left: not if the log that the cursor counts
+/// in is gone, or if compacted state after the cursor had to be let go by its bounds.
+pub(crate) fn reset(gateway: GatewayId, at: DateTime<Utc>, reset: &Reset<'_>) -> Arc<Frame> {
+    let Reset { reason, requested, from, log, .. } = *reset;
     let lost = match reason {
-        ResetReason::Overwritten => Some(before_oldest.0.saturating_sub(requested.seq.0)),
+        // For a foreign cursor, all that this gateway's log ever had and no longer has.
+        ResetReason::Overwritten | ResetReason::Foreign => Some(reset.lost),
         ResetReason::UnknownEpoch => None,
         ResetReason::Ahead => Some(0),
-        // All that this gateway's log ever had and no longer has.
-        ResetReason::Foreign => Some(before_oldest.0),
     };
-    let oldest = (bounds.events() > 0).then(|| Cursor { epoch: bounds.epoch, seq: bounds.oldest }.to_string());
+    let cursor = |seq| Cursor { epoch: log.epoch, seq }.to_string();
     let text = json!({
         "type": "stream.reset",
         "gatewayId": gateway,
@@ -91,9 +101,11 @@ pub(crate) fn reset(
         "payload": {
             "reason": reason.as_str(),
             "requested": requested.to_string(),
-            "oldest": oldest,
-            "newest": bounds.head().to_string(),
+            "oldest": (log.oldest <= log.newest).then(|| cursor(log.oldest)),
+            "newest": cursor(log.newest),
             "lost": lost,
+            "compacted": reset.compacted,
+            "complete": reason != ResetReason::UnknownEpoch && from >= log.let_go,
         },
     });
     Arc::new(Frame::new(None, "stream.reset", text.to_string()))

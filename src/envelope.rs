@@ -82,7 +82,7 @@ mod tests {
         let at = DateTime::UNIX_EPOCH;
         let body = body(&kind.parse().unwrap(), gateway, at, correlation, &payload);
         let longest = sealed_len_max(&body);
-        let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, body }).unwrap();
+        let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, ends_key: false, body }).unwrap();
         assert!(frame.text().len() <= longest);
         frame
     }
@@ -118,7 +118,7 @@ mod tests {
 
         #[test]
         fn a_body_of_any_bytes_never_panics(bytes: Vec<u8>) {
-            let entry = Entry { seq: Seq(1), at: DateTime::UNIX_EPOCH, key: None, body: bytes.into() };
+            let entry = Entry { seq: Seq(1), at: DateTime::UNIX_EPOCH, key: None, ends_key: false, body: bytes.into() };
             let _ = seal(Epoch(1), &entry);
         }
     }

@@ -5,7 +5,7 @@
 //! - A schema is compiled once, when its type is registered. A check parses the payload once, or not at all if the
 //!   type neither constrains it nor looks for a key in it.
 //! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
-//!   compacted state. A type whose events must not displace those of others has keys of its own ([`KeyRule`]).
+//!   compacted state. A type whose events end their key (`api.deleted`) leaves a tombstone there. A type whose events must not displace those of others has keys of its own ([`KeyRule`]).
 
 mod built_in;
 mod key;
@@ -44,6 +44,8 @@ pub struct CheckedType {
     pub schema: Value,
     /// Which entity an event is about.
     pub key: KeyRule,
+    /// Whether that entity is gone with it.
+    pub ends_key: bool,
     /// Part of the product: it cannot be replaced or deleted.
     pub built_in: bool,
     /// When it was first registered; `None` for a built-in.
@@ -51,6 +53,15 @@ pub struct CheckedType {
     /// When it was last registered; `None` for a built-in.
     pub updated_at: Option<DateTime<Utc>>,
     validator: Option<Validator>,
+}
+
+/// What an event means to the state of its gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The entity that it is about, if any.
+    pub key: Option<String>,
+    /// Whether that entity is gone with it.
+    pub ends_key: bool,
 }
 
 /// The event type is not registered.
@@ -82,6 +93,7 @@ impl CheckedType {
             description: row.description,
             schema: row.schema,
             key,
+            ends_key: row.ends_key,
             built_in: false,
             created_at: Some(row.created_at),
             updated_at: Some(row.updated_at),
@@ -143,18 +155,14 @@ impl EventTypes {
     }
 
     /// Checks a payload against its type: adds what is wrong to `faults`, with pointers below `/payload`, and returns
-    /// the key of the entity that the event is about.
+    /// what the event is about.
     ///
     /// # Errors
     /// If there is no such type.
-    pub fn check(
-        &self,
-        kind: &TypeName,
-        payload: &RawValue,
-        faults: &mut Vec<Fault>,
-    ) -> Result<Option<String>, UnknownType> {
+    pub fn check(&self, kind: &TypeName, payload: &RawValue, faults: &mut Vec<Fault>) -> Result<Subject, UnknownType> {
         let types = self.types.load();
-        Ok(types.get(kind).ok_or(UnknownType)?.check(payload, faults))
+        let kind = types.get(kind).ok_or(UnknownType)?;
+        Ok(Subject { key: kind.check(payload, faults), ends_key: kind.ends_key })
     }
 
     /// A type by name.

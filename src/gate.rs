@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, Cursor, Gateway, GatewayId, Token};
-use gatecast_transports::{Frame, Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
+use gatecast_storage::{Bounds, Cursor, Gateway, GatewayId, Seq, Token};
+use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::api::error::{ApiError, problem};
 use crate::auth::{AuthError, Authenticator};
+use crate::below::Below;
 use crate::control::{self, ResetReason, Resume};
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
-use crate::registry::{ConnectionId, Full, Identity, Registry};
+use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
 use crate::session::{CursorSession, Hold, Works};
 
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
@@ -53,10 +54,8 @@ enum From {
 /// Where a session begins.
 struct Start {
     position: Cursor,
-    /// What the ack names.
-    acked: Cursor,
     resume: Resume,
-    reset: Option<Arc<Frame>>,
+    below: Option<Below>,
 }
 
 /// A peer that has passed all checks on its own.
@@ -153,7 +152,7 @@ impl Admission {
             peer: peer.address,
             connected_at: peer.now,
         };
-        let start = self.start(peer, bounds).await?;
+        let start = self.start(peer, bounds, None).await?;
         let registration = self.registry.register(identity, channel, start.position).map_err(|full| {
             warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
             match full {
@@ -166,7 +165,7 @@ impl Admission {
         }
         let id = registration.connection.id;
         info!(
-            gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.acked,
+            gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,
             "Gateway connected over {}.", handshake.transport,
         );
         let hold = if handshake.liveness == Liveness::Lease {
@@ -180,8 +179,8 @@ impl Admission {
     /// A later poll of a connection.
     async fn go_on(&self, poll: Poll, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
         let (_, bounds) = self.open(peer.gateway.id).await?;
-        let start = self.start(peer, bounds).await?;
         let connection = &poll.registration().connection;
+        let start = self.start(peer, bounds, Some(connection)).await?;
         connection.heard(peer.now);
         connection.moved(start.position);
         Ok(self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake))
@@ -193,23 +192,35 @@ impl Admission {
     }
 
     fn session(&self, hold: Hold, start: Start, acked: bool, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
-        let id = hold.registration().connection.id;
-        let ack =
-            acked.then(|| control::ack(peer.gateway.id, id, peer.now, start.acked, start.resume, handshake.transport));
-        let opening = ack.into_iter().chain(start.reset).collect();
+        let connection = &hold.registration().connection;
+        if let (Hold::Leased(_), Some(below)) = (&hold, start.below) {
+            // A poll that is answered with the ack alone leaves the rest to the next one.
+            connection.set_below(Some((start.position, below)));
+        }
+        let id = connection.id;
+        let ack = acked
+            .then(|| control::ack(peer.gateway.id, id, peer.now, start.position, start.resume, handshake.transport));
+        let opening = ack.into_iter().collect();
         let expires = peer.token.expires_at.map(|at| {
             // Wall time is asked once; from here on the deadline is monotonic.
             Instant::now() + (at - peer.now).to_std().unwrap_or_default()
         });
-        Box::new(CursorSession::new(self.works.clone(), hold, handshake.liveness, start.position, opening, expires))
+        Box::new(CursorSession::new(
+            self.works.clone(),
+            hold,
+            handshake.liveness,
+            (start.position, start.below),
+            opening,
+            expires,
+        ))
     }
 
-    async fn start(&self, peer: &Peer, bounds: Bounds) -> Result<Start, ApiError> {
-        let (head, before) = (bounds.head(), Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() });
-        let at = |position, resume| Start { position, acked: position, resume, reset: None };
+    async fn start(&self, peer: &Peer, bounds: Bounds, known: Option<&Connection>) -> Result<Start, ApiError> {
+        let before = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
+        let at = |position, resume| Start { position, resume, below: None };
         let requested = match peer.from.unwrap_or(From::Live) {
-            From::Live => return Ok(at(head, Resume::Live)),
-            From::Earliest => return Ok(at(before, Resume::Resumed)),
+            From::Live => return Ok(at(bounds.head(), Resume::Live)),
+            From::Earliest => return self.earliest(peer, &bounds, before).await,
             From::After(cursor) => cursor,
         };
         let reason = if requested.epoch != bounds.epoch {
@@ -218,13 +229,28 @@ impl Admission {
         } else if requested.seq > bounds.newest {
             ResetReason::Ahead
         } else if requested.seq < before.seq {
+            // A poll that goes on in the middle of the compacted state was told of the reset by an earlier one.
+            if let Some(below) = known.and_then(|connection| connection.below(requested)) {
+                return Ok(Start { position: requested, resume: Resume::Resumed, below: Some(below) });
+            }
             ResetReason::Overwritten
         } else {
             return Ok(at(requested, Resume::Resumed));
         };
         warn!(gateway.id = %peer.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
-        let reset = control::reset(peer.gateway.id, peer.now, reason, requested, &bounds);
-        Ok(Start { position: before, acked: requested, resume: Resume::Reset, reset: Some(reset) })
+        Ok(Start { position: requested, resume: Resume::Reset, below: Some(Below::reset(reason)) })
+    }
+
+    /// Everything held: the compacted state, if there is any, then the ring.
+    async fn earliest(&self, peer: &Peer, bounds: &Bounds, before: Cursor) -> Result<Start, ApiError> {
+        let tail = &self.works.tail;
+        let is_compacted = before.seq > Seq(0)
+            && timeout(BOUNDS_TIMEOUT, tail.is_compacted(peer.gateway.id, bounds))
+                .await
+                .map_err(|late| ApiError::Unavailable(late.into()))??;
+        let (position, below) =
+            if is_compacted { (Cursor { seq: Seq(0), ..before }, Some(Below::earliest())) } else { (before, None) };
+        Ok(Start { position, resume: Resume::Resumed, below })
     }
 }
 

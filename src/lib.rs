@@ -9,6 +9,7 @@
 //!
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
+//! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
 //! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
@@ -17,6 +18,7 @@
 
 pub mod api;
 pub mod auth;
+mod below;
 pub mod cli;
 pub mod client;
 pub mod config;

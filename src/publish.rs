@@ -46,6 +46,7 @@ pub struct CheckedEvent {
     payload: Arc<RawValue>,
     correlation_id: String,
     key: Option<Bytes>,
+    ends_key: bool,
 }
 
 /// An event that is stored.
@@ -130,7 +131,7 @@ impl Publisher {
         }
         let mut faults = out_of_bounds(&event);
         let payload = compact(&event.payload, &mut faults);
-        let key = self
+        let subject = self
             .types
             .check(&event.kind, &payload, &mut faults)
             .map_err(|_| PublishError::UnknownType(event.kind.clone()))?;
@@ -141,7 +142,8 @@ impl Publisher {
             kind: event.kind,
             payload: payload.into(),
             correlation_id: event.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
-            key: event.key.or(key).map(Bytes::from),
+            key: event.key.or(subject.key).map(Bytes::from),
+            ends_key: subject.ends_key,
         };
         let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), DateTime::UNIX_EPOCH));
         if bytes > self.event_bytes_max { Err(self.too_large(bytes)) } else { Ok(checked) }
@@ -161,7 +163,7 @@ impl Publisher {
         expect: Option<Cursor>,
     ) -> Result<Published, PublishError> {
         let at = self.clock.now();
-        let draft = Draft { at, key: event.key.clone(), body: event.body(to, at), expect };
+        let draft = Draft { at, key: event.key.clone(), ends_key: event.ends_key, body: event.body(to, at), expect };
         let append = self.log.append(to, draft);
         let event_id = tokio::time::timeout(APPEND_TIMEOUT, append).await.map_err(|_| PublishError::Timeout)??;
         let connections = self.registry.connections_of(to);

@@ -15,6 +15,7 @@ use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::below::Below;
 use crate::tail::Channel;
 
 /// A connection's id, made by us.
@@ -79,6 +80,8 @@ pub(crate) struct Connection {
     epoch: AtomicU64,
     position: AtomicU64,
     events_sent: AtomicU64,
+    /// How far it is in the compacted state, while it is: for the next poll of a lease.
+    below: Mutex<Option<Box<(Cursor, Below)>>>,
 }
 
 /// A connection as stats show it.
@@ -156,6 +159,7 @@ impl Registry {
             epoch: AtomicU64::new(u64::from(at.epoch.0)),
             position: AtomicU64::new(at.seq.0),
             events_sent: AtomicU64::new(0),
+            below: Mutex::default(),
         });
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
         entries.by_token.insert((connection.identity.token, connection.id));
@@ -261,6 +265,17 @@ impl Connection {
     pub(crate) fn moved(&self, to: Cursor) {
         self.epoch.store(u64::from(to.epoch.0), Ordering::Relaxed);
         self.position.store(to.seq.0, Ordering::Relaxed);
+    }
+
+    /// Remembers how far it is in the compacted state, or that it no longer is.
+    pub(crate) fn set_below(&self, below: Option<(Cursor, Below)>) {
+        *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below.map(Box::new);
+    }
+
+    /// What was remembered, if it is of this cursor.
+    pub(crate) fn below(&self, at: Cursor) -> Option<Below> {
+        let known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|known| known.0 == at).map(|known| known.1)
     }
 
     fn info(&self) -> ConnectionInfo {

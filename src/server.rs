@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatecast_storage::{Clock, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock};
+use gatecast_storage::{Clock, Compaction, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock};
 use gatecast_transports::{LongPoll, Sse, Transport, WebSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -189,6 +189,7 @@ async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>
         max_events: config.retention.max_events,
         max_bytes: config.retention.max_bytes.0,
         max_age: config.retention.max_age,
+        compaction: Compaction::DEFAULT,
     };
     let (clock, follower) = (clock.clone(), tails.clone());
     match config.store {

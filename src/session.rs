@@ -1,10 +1,11 @@
 //! The read path: a cursor over a gateway's log, and what its connection shall do next.
 //!
 //! A [`CursorSession`] queues nothing. It looks, in this order, at whether it shall end, whether its peer is dead,
-//! whether its opening (ack, reset) was written, whether a ping is due, and what lies after its cursor; then it waits
+//! whether its opening (the ack) was written, whether a ping is due, and what lies after its cursor; then it waits
 //! for its gateway's channel or the next deadline. The cursor moves when the transport says that a step was
 //! [`written`](Session::written), so a step that was cancelled is given again. Live delivery, catching up and slow
 //! readers are this one path; they differ in where the events come from ([`Tail::hot`], [`Tail::cold`]).
+//! A cursor that its log's ring has left behind is [`Below`] it, told so, and led back by the compacted state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, St
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::control::{self, ResetReason};
+use crate::below::{Below, Climb};
+use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::lease::Poll;
 use crate::pacing::Pacing;
@@ -51,6 +53,8 @@ pub(crate) struct CursorSession {
     id: String,
     liveness: Liveness,
     position: Cursor,
+    /// It is not in the ring.
+    below: Option<Below>,
     /// What is said before the first event, until it was written.
     opening: Vec<Arc<Frame>>,
     handed: Handed,
@@ -68,7 +72,7 @@ enum Handed {
     Nothing,
     Opening,
     Events { to: Seq, count: usize, bytes: usize },
-    Reset { to: Cursor },
+    Compacted { events: Vec<Seq>, to: Cursor, below: Option<Below>, bytes: usize },
     Ping(Bytes),
 }
 
@@ -85,7 +89,7 @@ impl CursorSession {
         works: Arc<Works>,
         hold: Hold,
         liveness: Liveness,
-        position: Cursor,
+        (position, below): (Cursor, Option<Below>),
         opening: Vec<Arc<Frame>>,
         expires: Option<Instant>,
     ) -> Self {
@@ -96,6 +100,7 @@ impl CursorSession {
             hold,
             liveness,
             position,
+            below,
             opening,
             handed: Handed::Nothing,
             pacing: Pacing::new(),
@@ -142,6 +147,7 @@ impl CursorSession {
 
     fn events(&mut self, room: Room) -> Due {
         if self.reading.is_none()
+            && self.below.is_none()
             && let Some(frames) = self.works.tail.hot(&self.connection().channel, self.position, room)
         {
             return Due::Step(self.deliver(frames));
@@ -162,7 +168,7 @@ impl CursorSession {
     }
 
     fn behind(&self) -> bool {
-        self.position.seq < self.connection().channel.head()
+        self.below.is_some() || self.position.seq < self.connection().channel.head()
     }
 
     fn closing(&self, now: Instant) -> Option<CloseReason> {
@@ -179,32 +185,59 @@ impl CursorSession {
     /// What a read of the log gives; `None` to look again.
     async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
         self.read_again = None;
-        let (reason, requested) = match read {
+        let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
             Ok(Tailed::Frames(_)) => {
                 self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
                 return None;
             }
-            Ok(Tailed::Truncated { .. }) => (ResetReason::Overwritten, self.position),
-            Ok(Tailed::Lost) => (ResetReason::UnknownEpoch, self.position),
+            Ok(Tailed::Compacted(page)) => {
+                let gateway = self.connection().identity.gateway;
+                let climb = self.below?.climb(gateway, self.works.clock.now(), self.position, *page);
+                return self.climb(climb);
+            }
+            Ok(Tailed::Truncated { oldest }) => (Below::overwritten(oldest), ResetReason::Overwritten),
+            Ok(Tailed::Lost) => (Below::reset(ResetReason::UnknownEpoch), ResetReason::UnknownEpoch),
             Err(error) => {
                 warn!(gateway.id = %self.connection().identity.gateway, %error, "Event log is not readable; the connection waits.");
                 self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
                 return None;
             }
         };
-        let Ok(bounds) = self.works.tail.bounds(&self.connection().channel).await else {
-            self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
-            return None;
-        };
-        let to = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
-        if to == requested {
-            return None;
-        }
         let gateway = self.connection().identity.gateway;
         warn!(gateway.id = %gateway, connection.id = %self.id, ?reason, "Stream reset in mid-stream: the reader was slower than the ring.");
-        self.handed = Handed::Reset { to };
-        Some(Step::Deliver(vec![control::reset(gateway, self.works.clock.now(), reason, requested, &bounds)]))
+        self.below = Some(below);
+        None
+    }
+
+    /// Gives what leads back to the ring; `None` if there is nothing to give on this stretch of the way.
+    fn climb(&mut self, Climb { frames, events, to, below, reset }: Climb) -> Option<Step> {
+        if reset.is_some() {
+            debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.id, ?reset, "Stream reset told.");
+        }
+        let bytes = frames.iter().map(|frame| frame.text().len()).sum();
+        if frames.is_empty() {
+            self.climbed(&events, to, below, bytes);
+            return None;
+        }
+        self.handed = Handed::Compacted { events, to, below, bytes };
+        Some(Step::Deliver(frames))
+    }
+
+    fn climbed(&mut self, events: &[Seq], to: Cursor, below: Option<Below>, bytes: usize) {
+        (self.position, self.below) = (to, below);
+        self.pacing.delivered(events.len(), bytes);
+        self.hold.registration().sent(events.len());
+        let connection = self.connection();
+        connection.moved(to);
+        if let Hold::Leased(_) = self.hold {
+            connection.set_below(below.map(|below| (to, below)));
+        }
+        let (gateway, now) = (connection.identity.gateway, self.works.clock.now());
+        for &seq in events {
+            // One by one: what lies between them was not delivered.
+            self.works.deliveries.recovered(gateway, seq.prev(), Cursor { seq, ..to }, now);
+        }
     }
 
     /// Keeps on record that an event did not reach this replica.
@@ -257,9 +290,12 @@ impl Session for CursorSession {
                     continue;
                 }
                 Due::Read(room) => {
-                    let Self { works, position, reading, .. } = self;
+                    let Self { works, position, below, reading, .. } = self;
                     let gateway = connection.identity.gateway;
-                    let read = reading.get_or_insert_with(|| Box::pin(works.tail.cold(gateway, *position, room)));
+                    let read = reading.get_or_insert_with(|| match below {
+                        Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
+                        None => Box::pin(works.tail.cold(gateway, *position, room)),
+                    });
                     tokio::select! { biased; read = read => Some(read), () = notified => None }
                 }
             };
@@ -289,10 +325,7 @@ impl Session for CursorSession {
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
                 self.works.deliveries.recovered(gateway, after, self.position, self.works.clock.now());
             }
-            Handed::Reset { to } => {
-                self.position = to;
-                self.connection().moved(to);
-            }
+            Handed::Compacted { events, to, below, bytes } => self.climbed(&events, to, below, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
                 self.pacing.pinged(payload, self.pinged);

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use gatecast_storage::{Bounds, Budget, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq};
+use gatecast_storage::{
+    Bounds, Budget, Compacted, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq,
+};
 use gatecast_transports::{Frame, Room};
 use tokio::sync::{Notify, Semaphore};
 use tracing::{error, warn};
@@ -28,6 +30,8 @@ const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const COLD_READS_MAX: usize = 32;
 /// How often positions are compared with the logs; Centrifugo's default (centrifuge config.go).
 const POSITION_CHECK_EVERY: Duration = Duration::from_secs(40);
+/// Of these, reads of compacted state: the first of a gateway may make the log's writer fold a ringful of entries.
+const COMPACTED_READS_MAX: usize = 8;
 
 /// The channels of all gateways that are connected.
 #[derive(Default)]
@@ -63,6 +67,25 @@ pub(crate) enum Tailed {
     Truncated { oldest: Seq },
     /// The log has another life than the cursor, or is shorter: it was lost under the connection.
     Lost,
+    /// What was asked for: compacted state.
+    Compacted(Box<CompactedPage>),
+}
+
+/// Compacted state, ready to be written, and the log that it is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CompactedPage {
+    pub(crate) epoch: Epoch,
+    /// Where the ring goes on.
+    pub(crate) oldest: Seq,
+    pub(crate) newest: Seq,
+    pub(crate) let_go: Seq,
+    pub(crate) frames: Vec<Arc<Frame>>,
+    /// Their positions.
+    pub(crate) events: Vec<Seq>,
+    /// The last position that was looked at: that of the last frame, unless its event cannot be read.
+    pub(crate) last: Option<Seq>,
+    /// How many events follow after these.
+    pub(crate) left: u64,
 }
 
 impl Tails {
@@ -182,13 +205,19 @@ pub struct Tail {
     tails: Arc<Tails>,
     log: Arc<dyn EventLog>,
     cold_reads: Arc<Semaphore>,
+    compacted_reads: Arc<Semaphore>,
 }
 
 impl Tail {
     /// Reads `log`, whose follower must be `tails`.
     #[must_use]
     pub fn new(tails: Arc<Tails>, log: Arc<dyn EventLog>) -> Self {
-        Self { tails, log, cold_reads: Arc::new(Semaphore::new(COLD_READS_MAX)) }
+        Self {
+            tails,
+            log,
+            cold_reads: Arc::new(Semaphore::new(COLD_READS_MAX)),
+            compacted_reads: Arc::new(Semaphore::new(COMPACTED_READS_MAX)),
+        }
     }
 
     /// A gateway's channel and what its log holds. Every append after these bounds wakes the channel.
@@ -215,11 +244,6 @@ impl Tail {
                 }
             }
         }
-    }
-
-    /// What the log of a channel holds now.
-    pub(crate) async fn bounds(&self, channel: &Channel) -> Result<Bounds, LogError> {
-        self.log.bounds(channel.gateway).await
     }
 
     /// Whose log has this epoch now.
@@ -251,6 +275,45 @@ impl Tail {
             })
         }
     }
+
+    /// The compacted state after a cursor, from the log; a cursor of another epoch is before all of it.
+    pub(crate) fn compacted(
+        &self,
+        gateway: GatewayId,
+        after: Cursor,
+        room: Room,
+    ) -> impl Future<Output = Result<Tailed, LogError>> + Send + 'static {
+        let (log, reads) = (self.log.clone(), self.compacted_reads.clone());
+        async move {
+            // As in `cold`.
+            let _permit = reads.acquire_owned().await.ok();
+            let budget = Budget { events: room.frames, bytes: room.bytes };
+            let page = log.compacted(gateway, after, budget).await?;
+            Ok(Tailed::Compacted(Box::new(compacted_page(gateway, &page))))
+        }
+    }
+
+    /// Whether there is compacted state.
+    pub(crate) async fn is_compacted(&self, gateway: GatewayId, bounds: &Bounds) -> Result<bool, LogError> {
+        let start = Cursor { epoch: bounds.epoch, seq: Seq(0) };
+        Ok(!self.log.compacted(gateway, start, Budget { events: 1, bytes: 1 }).await?.entries.is_empty())
+    }
+}
+
+/// Entries of compacted state as frames. One that cannot be read is left out, so it counts as lost.
+fn compacted_page(gateway: GatewayId, page: &Compacted) -> CompactedPage {
+    let (mut frames, mut events) = (Vec::with_capacity(page.entries.len()), Vec::with_capacity(page.entries.len()));
+    for entry in &page.entries {
+        if let Some(frame) = envelope::seal(page.epoch, entry) {
+            frames.push(frame);
+            events.push(entry.seq);
+        } else {
+            error!(gateway.id = %gateway, event.seq = %entry.seq, "Compacted event is not readable; it counts as lost.");
+        }
+    }
+    let last = page.entries.last().map(|entry| entry.seq);
+    let Compacted { epoch, oldest, newest, left, let_go, .. } = *page;
+    CompactedPage { epoch, oldest, newest, let_go, frames, events, last, left }
 }
 
 /// Entries as frames, up to the first that can't be read; if that is the very first, it counts as gone.

@@ -28,6 +28,7 @@ struct View<'a> {
     schema: &'a Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_pointer: Option<&'a str>,
+    ends_key: bool,
     built_in: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<Time>,
@@ -102,6 +103,7 @@ fn row(api: &Api, name: &str, body: &Value) -> Result<EventType, ApiError> {
     }
     let description = fields.text("description", DESCRIPTION_CHARS);
     let key_pointer = fields.parsed::<String>("keyPointer", "a JSON Pointer into the payload");
+    let ends_key = fields.bool("endsKey").unwrap_or(false);
     let schema = fields.get("schema").cloned();
     fields.require("schema");
     if schema.as_ref().is_some_and(|schema| !schema.is_object() && !schema.is_boolean()) {
@@ -109,7 +111,15 @@ fn row(api: &Api, name: &str, body: &Value) -> Result<EventType, ApiError> {
     }
     let schema = fields.finish(schema)?;
     let now = api.clock.now();
-    Ok(EventType { name: name.to_owned(), description, schema, key_pointer, created_at: now, updated_at: now })
+    Ok(EventType {
+        name: name.to_owned(),
+        description,
+        schema,
+        key_pointer,
+        ends_key,
+        created_at: now,
+        updated_at: now,
+    })
 }
 
 fn name(request: &Request<'_>) -> Result<TypeName, ApiError> {
@@ -123,6 +133,7 @@ fn view(kind: &CheckedType) -> View<'_> {
         description: kind.description.as_deref(),
         schema: &kind.schema,
         key_pointer: kind.key.pointer(),
+        ends_key: kind.ends_key,
         built_in: kind.built_in,
         created_at: kind.created_at.map(Time),
         updated_at: kind.updated_at.map(Time),

@@ -90,7 +90,12 @@ impl TextView<'_> {
         writeln!(self.out, "!!! STREAM RESET ({}): lost {lost} events !!!", printable(&reset.reason))?;
         writeln!(self.out, "!!! asked for what follows {}", word(&reset.requested))?;
         writeln!(self.out, "!!! still held: {} to {}", word(&reset.oldest), word(&reset.newest))?;
-        writeln!(self.out, "!!! the gateway's compacted state follows")
+        let compacted = reset.compacted.map(|compacted| format!(" ({compacted} events)")).unwrap_or_default();
+        writeln!(self.out, "!!! the gateway's compacted state follows{compacted}")?;
+        if reset.complete == Some(false) {
+            writeln!(self.out, "!!! it is not complete: what was deleted meanwhile may not be told")?;
+        }
+        Ok(())
     }
 }
 

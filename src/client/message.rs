@@ -43,6 +43,10 @@ pub struct Reset {
     pub newest: Option<String>,
     /// How many events will never be delivered; `None` if no one knows.
     pub lost: Option<u64>,
+    /// How many events of compacted state follow.
+    pub compacted: Option<u64>,
+    /// Whether what follows leads to the state of a gateway that never left.
+    pub complete: Option<bool>,
     /// The message as it came.
     #[serde(skip)]
     pub raw: String,

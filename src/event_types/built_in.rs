@@ -11,7 +11,7 @@ pub(super) fn all() -> Vec<CheckedType> {
     vec![
         built_in("api.deployed", "A revision of an API is to be served by the gateway.", about_api(), of_api()),
         built_in("api.undeployed", "An API is no longer to be served by the gateway.", about_api(), of_api()),
-        built_in("api.deleted", "An API is gone for good.", about_api(), of_api()),
+        CheckedType { ends_key: true, ..built_in("api.deleted", "An API is gone for good.", about_api(), of_api()) },
         // Its own keys: in a compacted state the latest lifecycle change must not displace the deployment.
         built_in(
             "api.lifecycle.changed",
@@ -51,6 +51,7 @@ fn built_in(name: &str, description: &str, schema: Value, key: KeyRule) -> Check
         description: Some(description.to_owned()),
         schema,
         key,
+        ends_key: false,
         built_in: true,
         created_at: None,
         updated_at: None,

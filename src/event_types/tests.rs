@@ -13,6 +13,7 @@ fn row(schema: Value, key_pointer: Option<&str>) -> EventType {
         description: None,
         schema,
         key_pointer: key_pointer.map(str::to_owned),
+        ends_key: false,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
     }
@@ -21,8 +22,8 @@ fn row(schema: Value, key_pointer: Option<&str>) -> EventType {
 /// The key and the pointers of what is wrong.
 fn check(types: &EventTypes, kind: &str, payload: &Value) -> (Option<String>, Vec<String>) {
     let mut faults = Vec::new();
-    let key = types.check(&kind.parse().unwrap(), &raw(payload), &mut faults).unwrap();
-    (key, faults.into_iter().map(|fault| fault.pointer).collect())
+    let subject = types.check(&kind.parse().unwrap(), &raw(payload), &mut faults).unwrap();
+    (subject.key, faults.into_iter().map(|fault| fault.pointer).collect())
 }
 
 fn refusal(schema: Value) -> Fault {
@@ -56,6 +57,12 @@ fn an_undeployment_displaces_the_deployment_and_a_lifecycle_change_does_not() {
     assert_eq!(key("api.deployed"), key("api.deleted"));
     assert_ne!(key("api.deployed"), key("api.lifecycle.changed"));
     assert_eq!(key("gateway.config.updated").as_deref(), Some("gateway.config"));
+}
+
+#[test]
+fn only_a_deletion_ends_its_key_among_the_built_in_types() {
+    let ending = built_in::all().into_iter().filter(|kind| kind.ends_key).map(|kind| kind.name.to_string());
+    assert_eq!(ending.collect::<Vec<_>>(), ["api.deleted"]);
 }
 
 #[test]

@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatecast_storage::{
-    Budget, Clock, Cursor, Draft, EventLog, GatewayId, NoFollower, Retention, Seq, Stores, SystemClock, open_sled,
+    Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, NoFollower, Retention, Seq, Stores, SystemClock,
+    open_sled,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const RETENTION: Retention =
-    Retention { max_events: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(7 * 86_400) };
+const RETENTION: Retention = Retention {
+    max_events: 10_000,
+    max_bytes: 64 << 20,
+    max_age: Duration::from_secs(7 * 86_400),
+    compaction: Compaction::DEFAULT,
+};
 const MEASURE: Duration = Duration::from_secs(4);
 const BODY_BYTES: usize = 300;
 const MANY_GATEWAYS: u128 = 100_000;
@@ -54,7 +59,13 @@ async fn open(data: &std::path::Path) -> Result<Stores, Failure> {
 }
 
 fn draft() -> Draft {
-    Draft { at: SystemClock.now(), key: None, body: Bytes::from_static(&[b'x'; BODY_BYTES]), expect: None }
+    Draft {
+        at: SystemClock.now(),
+        key: None,
+        ends_key: false,
+        body: Bytes::from_static(&[b'x'; BODY_BYTES]),
+        expect: None,
+    }
 }
 
 /// Appends to 1,000 gateways for a while; says how many were answered.

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, reason = "the cases are tests")]
 
+pub mod compaction_cases;
 pub mod log_cases;
 pub mod log_limits;
 pub mod log_races;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::clock::{Clock, ManualClock};
+use crate::compaction::Compaction;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Budget, Draft, Entry, EventLog, Follower, Page, Retention};
 use crate::records::Records;
@@ -91,8 +93,12 @@ pub struct Rig<'a> {
 }
 
 /// Bounds that no case reaches by chance.
-pub const ROOMY: Retention =
-    Retention { max_events: 100_000, max_bytes: 1 << 30, max_age: Duration::from_secs(24 * 60 * 60) };
+pub const ROOMY: Retention = Retention {
+    max_events: 100_000,
+    max_bytes: 1 << 30,
+    max_age: Duration::from_secs(24 * 60 * 60),
+    compaction: Compaction::DEFAULT,
+};
 /// A budget that no case reaches by chance.
 pub const ALL: Budget = Budget { events: usize::MAX, bytes: usize::MAX };
 
@@ -122,7 +128,13 @@ impl<'a> Rig<'a> {
     /// An entry to be, published now, without a key.
     #[must_use]
     pub fn draft(&self, body: &str) -> Draft {
-        Draft { at: self.clock.now(), key: None, body: Bytes::copy_from_slice(body.as_bytes()), expect: None }
+        Draft {
+            at: self.clock.now(),
+            key: None,
+            ends_key: false,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            expect: None,
+        }
     }
 
     /// Appends an entry.
@@ -186,6 +198,18 @@ macro_rules! log_contract {
             all_bounds_hold_after_a_reopen
             positions_go_on_after_everything_aged_out
             bounds_agree_with_reads_all_the_way
+        );
+        $crate::log_contract!(@mount $host, compaction_cases:
+            the_latest_entry_of_each_key_that_left_the_ring_is_kept
+            compacted_state_is_read_in_pages_from_any_position
+            compacted_state_and_ring_are_of_one_moment
+            a_tombstone_is_kept_as_the_latest_of_its_key
+            compacted_state_is_bounded_by_keys
+            compacted_state_is_bounded_by_bytes
+            old_tombstones_are_let_go
+            compacted_state_survives_a_reopen
+            a_forgotten_log_leaves_no_compacted_state
+            readers_of_compacted_state_beside_writers_reach_the_state
         );
         $crate::log_contract!(@mount $host, log_races:
             concurrent_appends_to_one_gateway_have_one_order

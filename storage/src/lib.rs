@@ -6,6 +6,7 @@
 //! Start at [`log`], then [`memory`] (the model in 150 lines), then [`sled`].
 //! - [`ids`]: the newtypes everything else speaks in; [`ids::Cursor`] is the one position on every transport.
 //! - [`log`]: [`EventLog`], one bounded durable ring per gateway, and [`Follower`], which hears of every append.
+//! - [`compaction`]: [`Compacted`], what the entries that left a ring leave behind: the latest of every key.
 //! - [`records`]: [`Records`], small tables with atomic commits; engines implement it and [`EventLog`], nothing else.
 //! - [`directory`]: gateways, tokens, APIs, deployments and event types, on top of [`Records`].
 //! - [`deliveries`]: failed deliveries, bounded and written behind, on top of [`Records`].
@@ -14,6 +15,7 @@
 //! - [`clock`]: wall time, injected.
 
 pub mod clock;
+pub mod compaction;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod deliveries;
@@ -26,6 +28,7 @@ pub mod sled;
 pub mod stores;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use compaction::{Compacted, Compaction};
 pub use deliveries::{
     Deliveries, DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure, FailureReason,
 };

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::compaction::{Compacted, Compaction};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::records::StoreError;
 
@@ -16,6 +17,9 @@ pub struct Draft {
     pub at: DateTime<Utc>,
     /// The entity that the entry is about, for compaction; `None` for entries that are no one's state.
     pub key: Option<Bytes>,
+    /// The entity is gone with this entry: it is its tombstone, which compacted state lets go of first. Without a key
+    /// it means nothing and is not kept.
+    pub ends_key: bool,
     /// Opaque to the engine.
     pub body: Bytes,
     /// Append only if this is the newest position (`<epoch>-0` for an empty log), else [`LogError::Conflict`].
@@ -29,6 +33,13 @@ impl Draft {
         // Out of range only beyond what `DateTime` itself can hold.
         DateTime::from_timestamp_millis(self.at.timestamp_millis()).unwrap_or(self.at)
     }
+
+    /// The entry that this becomes at a position.
+    #[must_use]
+    pub(crate) fn at_seq(self, seq: Seq) -> Entry {
+        let ends_key = self.ends_key && self.key.is_some();
+        Entry { seq, at: self.at_millis(), key: self.key, ends_key, body: self.body }
+    }
 }
 
 /// A stored entry.
@@ -40,6 +51,8 @@ pub struct Entry {
     pub at: DateTime<Utc>,
     /// As in [`Draft::key`].
     pub key: Option<Bytes>,
+    /// As in [`Draft::ends_key`]; never without a key.
+    pub ends_key: bool,
     /// As in [`Draft::body`].
     pub body: Bytes,
 }
@@ -153,6 +166,8 @@ pub struct Retention {
     pub max_bytes: u64,
     /// Age of an entry by [`Draft::at`] against the engine's clock.
     pub max_age: Duration,
+    /// What is kept of the entries that are gone.
+    pub compaction: Compaction,
 }
 
 impl Retention {
@@ -203,6 +218,8 @@ impl Follower for NoFollower {
 ///   power loss, is readable, and the [`Follower`] was told of it, in this order: durable, readable, told, answered.
 /// - Concurrent appends to one gateway get positions in the order in which the follower and readers see them.
 /// - An answered entry stays readable until [`Retention`] lets it go; a position is never reused within an epoch.
+/// - The compacted state is that of [`crate::compaction`], exactly and of one moment, survives as entries do, and
+///   holds whatever the ring has let go: an entry is in one or the other or counted as lost, never in none.
 /// - A failed flush poisons the engine: it refuses further appends rather than guess what is on disk.
 /// - Every method is cancel safe: dropping the future of `append` leaves the entry stored or not stored, never torn.
 #[async_trait]
@@ -218,6 +235,14 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// [`LogError::Store`] if the store cannot be read now.
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError>;
+
+    /// The compacted state after `after`, within `max`, and where the ring goes on. A cursor of another epoch is
+    /// before everything.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be read now, or written: an engine may have to catch up with its work
+    /// first.
+    async fn compacted(&self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, LogError>;
 
     /// What the log holds, creating it (durably, with a new epoch) if the gateway has none.
     ///

@@ -1,5 +1,6 @@
 //! The engine in memory: the model that the others are tested against. Nothing survives the process.
 
+mod compacted;
 mod log;
 mod records;
 

@@ -6,9 +6,11 @@
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`], since nothing else holds what it holds.
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
-//!   position 8), `F` forgotten logs whose rows are being deleted, and the lower-case tags of [`Table`](crate::Table).
+//!   position 8), `S` entries of compacted states (alike), `K` where
+//!   keys (gateway, epoch, key), `D` which of them are tombstones, `F` forgotten logs whose rows are being deleted, and the lower-case tags of [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
+//! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
 //! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
 //! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
@@ -26,6 +28,7 @@ mod batch;
 mod committer;
 mod database;
 mod engine;
+mod fold;
 mod job;
 mod keys;
 mod lock;
@@ -49,6 +52,7 @@ use self::database::failed;
 use self::engine::Engine;
 use self::lock::DataLock;
 use crate::clock::Clock;
+use crate::compaction::Compaction;
 use crate::log::{Follower, NoFollower, Retention};
 use crate::records::StoreError;
 use crate::stores::Stores;
@@ -87,7 +91,7 @@ fn open_stores(
     let directory = open::open(&data.join("directory"), DIRECTORY_CACHE_BYTES, Arc::clone(&lock))?;
     let events = open::open_or_set_aside(&data.join("events"), EVENTS_CACHE_BYTES, &lock, &*clock)?;
     let events = Arc::new(Engine::start("events", events, retention, Arc::clone(&clock), follower)?);
-    let no_logs = Retention { max_events: 1, max_bytes: 0, max_age: Duration::ZERO };
+    let no_logs = Retention { max_events: 1, max_bytes: 0, max_age: Duration::ZERO, compaction: Compaction::DEFAULT };
     let directory = Arc::new(Engine::start("directory", directory, no_logs, clock, Arc::new(NoFollower))?);
     Ok(Stores {
         log: Arc::new(SledLog::new(Arc::clone(&events))),

@@ -1,5 +1,6 @@
 //! kill -9 in the middle of writing, several times over the same data: every answered entry is there afterwards, dense,
-//! in order, with the body it was answered for, and no position is ever given twice.
+//! in order, with the body it was answered for, and no position is ever given twice. What left the ring is in the
+//! compacted state exactly if no later entry of its key did.
 //!
 //! The binary runs itself as the child (so it has no test harness): the child appends and prints each answer, the
 //! parent kills it after some of them and looks at what is on disk.
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatecast_storage::{
-    Budget, Clock, Cursor, Draft, EventLog, GatewayId, LogError, NoFollower, Page, Retention, Seq, Stores, SystemClock,
-    open_sled,
+    Bounds, Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, LogError, NoFollower, Page, Retention, Seq,
+    Stores, SystemClock, open_sled,
 };
 use uuid::Uuid;
 
@@ -28,7 +29,12 @@ const GATEWAYS: usize = 4;
 /// The gateway whose log is forgotten now and then.
 const FORGETFUL: usize = 3;
 /// Small, so that rows are deleted all the time.
-const RETENTION: Retention = Retention { max_events: 64, max_bytes: 1 << 30, max_age: Duration::from_secs(86_400) };
+const RETENTION: Retention = Retention {
+    max_events: 64,
+    max_bytes: 1 << 30,
+    max_age: Duration::from_secs(86_400),
+    compaction: Compaction::DEFAULT,
+};
 
 type Answers = HashMap<(usize, Cursor), String>;
 
@@ -38,6 +44,12 @@ fn main() {
         Some(data) => runtime.block_on(append_for_ever(Path::new(&data))),
         None => runtime.block_on(kill_and_check()),
     }
+}
+
+/// Which of a few entities an entry is about: it can be told from the beginning of the body.
+fn key(body: &str) -> Bytes {
+    let number = body.split('/').nth(2).and_then(|number| number.parse::<usize>().ok()).unwrap();
+    Bytes::from(format!("entity {}", number * number % 23))
 }
 
 fn gateway(number: usize) -> GatewayId {
@@ -63,8 +75,17 @@ async fn append_for_ever(data: &Path) {
                 }
                 let padding = if number.is_multiple_of(97) { 150_000 } else { number * 31 % 900 };
                 let body = format!("{run}/{writer}/{number}/{}", "x".repeat(padding));
-                let draft = Draft { at: SystemClock.now(), key: None, body: Bytes::from(body), expect: None };
+                let draft = Draft {
+                    at: SystemClock.now(),
+                    key: Some(key(&body)),
+                    ends_key: number.is_multiple_of(5),
+                    body: Bytes::from(body),
+                    expect: None,
+                };
                 let cursor = log.append(gateway(to), draft).await.unwrap();
+                if number % 40 == 7 {
+                    log.compacted(gateway(to), cursor, Budget { events: 1, bytes: 1 }).await.unwrap();
+                }
                 println!("{to} {cursor} {run}/{writer}/{number}/");
             }
         })
@@ -146,5 +167,28 @@ async fn check(log: &dyn EventLog, number: usize, answers: &Answers, forgot: boo
         if let Some(body) = answers.get(&(number, cursor)) {
             assert!(entry.body.starts_with(body.as_bytes()), "{cursor} has another body than was answered");
         }
+    }
+    check_compacted(log, number, answers, bounds).await;
+}
+
+async fn check_compacted(log: &dyn EventLog, number: usize, answers: &Answers, bounds: Bounds) {
+    let start = Cursor { epoch: bounds.epoch, seq: Seq(0) };
+    let page = log.compacted(gateway(number), start, Budget { events: usize::MAX, bytes: usize::MAX }).await.unwrap();
+    assert_eq!((page.oldest, page.newest, page.left), (bounds.oldest, bounds.newest, 0));
+    let mut latest: HashMap<Bytes, Seq> = HashMap::new();
+    for entry in page.entries {
+        assert!(entry.seq < bounds.oldest);
+        let body = String::from_utf8(entry.body.to_vec()).unwrap();
+        if let Some(answered) = answers.get(&(number, Cursor { seq: entry.seq, ..start })) {
+            assert!(body.starts_with(answered));
+        }
+        assert_eq!(entry.key, Some(key(&body)));
+        assert_eq!(latest.insert(key(&body), entry.seq), None, "one entry a key");
+    }
+    let gone = answers
+        .iter()
+        .filter(|((to, cursor), _)| *to == number && cursor.epoch == bounds.epoch && cursor.seq < bounds.oldest);
+    for ((_, cursor), body) in gone {
+        assert!(latest[&key(body)] >= cursor.seq, "{cursor} is the latest of its key and not there");
     }
 }

@@ -8,6 +8,7 @@ mod app;
 mod architecture;
 mod bad_input;
 mod cli;
+mod compaction;
 mod crash;
 mod dead_peer;
 mod listen;

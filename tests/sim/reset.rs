@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatecast_storage::{Cursor, Retention};
+use gatecast_storage::{Compaction, Cursor, Retention};
 use serde_json::{Value, json};
 
 use crate::world::{ALL, Member, Settings, Via, World};
@@ -30,15 +30,16 @@ async fn an_overwritten_cursor_is_told_exactly_what_is_lost() {
         world.publish(member.id, n).await;
     }
     for via in ALL {
-        let (ack, reset, rest) = resume(&world, via, &member, &first.to_string(), 10).await;
+        let (ack, reset, rest) = resume(&world, via, &member, &first.to_string(), 17).await;
         assert_eq!(ack["resume"], "reset");
         assert_eq!(reset["type"], "stream.reset");
         let at = |seq: u64| Cursor { epoch: first.epoch, seq: gatecast_storage::Seq(seq) }.to_string();
         assert_eq!(
             reset["payload"],
-            json!({"reason": "overwritten", "requested": at(1), "oldest": at(16), "newest": at(25), "lost": 14})
+            json!({"reason": "overwritten", "requested": at(1), "oldest": at(16), "newest": at(25), "lost": 7,
+                "compacted": 7, "complete": true})
         );
-        assert_eq!(rest, (16..=25).collect::<Vec<_>>());
+        assert_eq!(rest, (9..=25).collect::<Vec<_>>(), "seven APIs, then the ring");
     }
 }
 
@@ -59,6 +60,49 @@ async fn a_cursor_from_elsewhere_is_accepted_and_reset() {
             assert_eq!((&reset["payload"]["reason"], &reset["payload"]["lost"]), (&json!(reason), &lost));
             assert_eq!(rest, [1]);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_from_elsewhere_is_given_the_compacted_state() {
+    let (world, member) = short_ring().await;
+    let other = world.gateway().await;
+    let foreign = world.publish(other.id, 0).await.event_id;
+    let mut head = world.publish(member.id, 1).await.event_id;
+    for n in 2..=25 {
+        head = world.publish(member.id, n).await.event_id;
+    }
+    let ahead = Cursor { seq: head.seq.next(), ..head };
+    let unknown = Cursor { epoch: gatecast_storage::Epoch(head.epoch.0 ^ foreign.epoch.0 ^ 1), ..head };
+    for (cursor, lost, complete) in [(foreign, json!(8), true), (ahead, json!(0), true), (unknown, Value::Null, false)]
+    {
+        for via in ALL {
+            let (_, reset, rest) = resume(&world, via, &member, &cursor.to_string(), 17).await;
+            let payload = &reset["payload"];
+            assert_eq!((&payload["lost"], &payload["compacted"]), (&lost, &json!(7)));
+            assert_eq!(payload["complete"], complete);
+            assert_eq!(rest, (9..=25).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_had_to_be_cut_is_said_to_be_incomplete() {
+    let compaction = Compaction { max_keys: 4, ..Compaction::DEFAULT };
+    let retention = Retention { max_events: 10, compaction, ..Settings::default().retention };
+    let world = World::with(Settings { retention, ..Settings::default() }).await;
+    let member = world.gateway().await;
+    let first = world.publish(member.id, 1).await.event_id;
+    for n in 2..=25 {
+        world.publish(member.id, n).await;
+    }
+    // Of the seven APIs' latest, 9 to 15, the first three went: what a reader after 10 lacks is 11.
+    for (seq, lost, complete) in [(1, 10, false), (10, 1, false), (11, 0, true)] {
+        let cursor = Cursor { seq: gatecast_storage::Seq(seq), ..first }.to_string();
+        let (_, reset, rest) = resume(&world, Via::Sse, &member, &cursor, 14).await;
+        let payload = &reset["payload"];
+        assert_eq!((&payload["lost"], &payload["complete"]), (&json!(lost), &json!(complete)), "after {seq}");
+        assert_eq!(rest, (12..=25).collect::<Vec<_>>());
     }
 }
 
@@ -91,15 +135,17 @@ async fn a_reader_slower_than_its_ring_is_reset_in_mid_stream() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         client.peer.read(true);
-        let (mut seen, mut lost) = (0, 0);
-        while seen + lost < 601 {
+        let (mut seen, mut lost, mut last) = (0, 0, before - 1);
+        while last < before + 600 {
             let message = crate::world::json(&client.message().await.unwrap());
+            let cursor = |text: &Value| text.as_str().unwrap().parse::<Cursor>().unwrap().seq.0;
             if message["type"] == "stream.reset" {
                 assert_eq!(message["payload"]["reason"], "overwritten");
+                lost = cursor(&message["payload"]["requested"]) + 1 - before - seen;
                 lost += message["payload"]["lost"].as_u64().unwrap();
             } else {
-                let seq: Cursor = message["eventId"].as_str().unwrap().parse().unwrap();
-                assert_eq!(seq.seq.0, before + seen + lost);
+                assert!(cursor(&message["eventId"]) > last);
+                last = cursor(&message["eventId"]);
                 seen += 1;
             }
         }
@@ -116,7 +162,7 @@ async fn earliest_gives_all_that_is_held_without_a_reset() {
     for via in ALL {
         let mut client = world.connect(via, &member, Some("earliest")).await.unwrap();
         assert_eq!(crate::world::json(&client.message().await.unwrap())["resume"], "resumed");
-        assert_eq!(client.numbers(10).await, (16..=25).collect::<Vec<_>>());
+        assert_eq!(client.numbers(17).await, (9..=25).collect::<Vec<_>>(), "seven APIs, then the ring");
     }
 }
 

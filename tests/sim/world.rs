@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use gatecast::auth::PlainToken;
 use gatecast::hub::{Hub, Limits};
 use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    Bounds, Budget, CatchUp, Clock, Cursor, Draft, Entry, Epoch, EventLog, Follower, Gateway, GatewayId, LogError,
-    ManualClock, OrganizationId, Page, Retention, Stores, Token, TokenId, open_memory,
+    Bounds, Budget, CatchUp, Clock, Compacted, Compaction, Cursor, Directory, Draft, Entry, Epoch, EventLog, EventType,
+    Follower, Gateway, GatewayId, LogError, ManualClock, OrganizationId, Page, Retention, Stores, Token, TokenId,
+    open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -53,6 +55,10 @@ impl EventLog for SlowLog {
 
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
         self.log.read(of, from, max).await
+    }
+
+    async fn compacted(&self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, LogError> {
+        self.log.compacted(of, after, max).await
     }
 
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
@@ -102,8 +108,12 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let retention =
-            Retention { max_events: 10_000, max_bytes: 64 << 20, max_age: Duration::from_secs(7 * 24 * 3600) };
+        let retention = Retention {
+            max_events: 10_000,
+            max_bytes: 64 << 20,
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            compaction: Compaction::DEFAULT,
+        };
         Self { retention, connections: 100_000, attempts_per_minute: u32::MAX }
     }
 }
@@ -121,6 +131,8 @@ impl World {
         let stores = open_memory(settings.retention, clock.clone(), follower);
         let looked = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let stores = Stores { log: Arc::new(SlowLog { log: stores.log, looks: looked.clone() }), ..stores };
+        let directory = Directory::open(stores.directory_records.clone()).await.unwrap();
+        directory.put_event_type(without_keys(clock.now())).await.unwrap();
         let limits = Limits {
             capacity: Capacity { total: settings.connections, per_gateway: settings.connections },
             life_limit: Duration::from_secs(30),
@@ -172,9 +184,14 @@ impl World {
         self.hub.registry.close_token(member.token);
     }
 
+    /// One of seven APIs is deployed.
     pub(crate) async fn publish(&self, to: GatewayId, n: u64) -> Published {
-        let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"a{}","n":{n}}}"#, n % 7)).unwrap();
-        let event = NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+        self.publish_about(to, "api.deployed", &format!("a{}", n % 7), n).await
+    }
+
+    pub(crate) async fn publish_about(&self, to: GatewayId, kind: &str, api: &str, n: u64) -> Published {
+        let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"{api}","n":{n}}}"#)).unwrap();
+        let event = NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }
@@ -186,6 +203,21 @@ impl World {
     pub(crate) async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {
         let transport = via.transport();
         transport.connect(self.hub.gate.as_ref(), handshake(&transport, member, cursor)).await
+    }
+}
+
+/// An event type whose events are no one's state.
+pub(crate) const WITHOUT_KEYS: &str = "log.line";
+
+fn without_keys(at: DateTime<Utc>) -> EventType {
+    EventType {
+        name: WITHOUT_KEYS.to_owned(),
+        description: None,
+        schema: true.into(),
+        key_pointer: None,
+        ends_key: false,
+        created_at: at,
+        updated_at: at,
     }
 }
 

@@ -11,7 +11,8 @@ fn order() -> Value {
     json!({
         "description": "An order came in.",
         "schema": { "type": "object", "required": ["id"], "properties": { "id": { "type": "integer" } } },
-        "keyPointer": "/id"
+        "keyPointer": "/id",
+        "endsKey": true
     })
 }
 
@@ -27,8 +28,8 @@ async fn a_registered_type_works_at_once_and_after_a_restart() {
     let reply = world.admin("PUT", PATH, order()).await;
     let made = reply.expect(201);
     assert_eq!(
-        (&made["type"], &made["keyPointer"], &made["builtIn"]),
-        (&json!("order.created"), &json!("/id"), &json!(false))
+        (&made["type"], &made["keyPointer"], &made["endsKey"], &made["builtIn"]),
+        (&json!("order.created"), &json!("/id"), &json!(true), &json!(false))
     );
     assert_eq!(reply.headers["location"], PATH);
     world.admin("POST", &events, event.clone()).await.expect(201);
@@ -55,7 +56,8 @@ async fn built_in_types_are_listed_and_cannot_be_changed() {
     assert_eq!(names, expected);
     for name in expected {
         let path = format!("/api/internal/v1/event-types/{name}");
-        assert_eq!(world.get(&path).await.expect(200)["builtIn"], true);
+        let kind = world.get(&path).await.expect(200);
+        assert_eq!((&kind["builtIn"], &kind["endsKey"]), (&json!(true), &json!(name == "api.deleted")));
         world.admin("PUT", &path, json!({ "schema": true })).await.problem(409, "BUILT_IN_TYPE");
         world.admin("DELETE", &path, Value::Null).await.problem(409, "BUILT_IN_TYPE");
     }
@@ -73,6 +75,7 @@ async fn what_is_wrong_with_a_type_is_said_with_pointers() {
         (json!({ "schema": { "pattern": "(?=a)" } }), "/schema"),
         (json!({ "schema": true, "keyPointer": "id" }), "/keyPointer"),
         (json!({ "schema": true, "keyPointer": 5 }), "/keyPointer"),
+        (json!({ "schema": true, "endsKey": "yes" }), "/endsKey"),
         (json!({ "schema": true, "type": "another" }), "/type"),
         (json!({ "schema": true, "description": "a\u{0}" }), "/description"),
     ] {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
-    Bounds, Budget, Clock, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch, EventLog, GatewayId, LogError,
-    ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
+    Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
+    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -46,7 +46,12 @@ impl World {
     pub(super) async fn over(records: Arc<MemoryRecords>) -> Self {
         let clock = Arc::new(ManualClock::default());
         let tails = Tails::new();
-        let retention = Retention { max_events: 5, max_bytes: 1 << 20, max_age: std::time::Duration::from_secs(3600) };
+        let retention = Retention {
+            max_events: 5,
+            max_bytes: 1 << 20,
+            max_age: std::time::Duration::from_secs(3600),
+            compaction: Compaction::DEFAULT,
+        };
         let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), tails.clone())));
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
         let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
@@ -211,6 +216,11 @@ impl EventLog for FragileLog {
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
         self.up()?;
         self.inner.read(of, from, max).await
+    }
+
+    async fn compacted(&self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, LogError> {
+        self.up()?;
+        self.inner.compacted(of, after, max).await
     }
 
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {

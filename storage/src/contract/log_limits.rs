@@ -98,7 +98,7 @@ pub async fn an_old_entry_behind_a_young_one_waits_for_it(host: &dyn LogHost) {
 
 /// Whatever the engine had deleted by then.
 pub async fn all_bounds_hold_after_a_reopen(host: &dyn LogHost) {
-    let retention = Retention { max_events: 50, max_bytes: 1_000, max_age: Duration::from_secs(100) };
+    let retention = Retention { max_events: 50, max_bytes: 1_000, max_age: Duration::from_secs(100), ..ROOMY };
     let (mut rig, of) = (Rig::open(host, retention).await, gateway());
     for size in (0..130).map(|n| n % 40) {
         rig.append(of, &"x".repeat(size)).await;
@@ -133,7 +133,7 @@ pub async fn positions_go_on_after_everything_aged_out(host: &dyn LogHost) {
 
 /// At every step of a long run under all bounds.
 pub async fn bounds_agree_with_reads_all_the_way(host: &dyn LogHost) {
-    let retention = Retention { max_events: 8, max_bytes: 60, max_age: Duration::from_secs(10) };
+    let retention = Retention { max_events: 8, max_bytes: 60, max_age: Duration::from_secs(10), ..ROOMY };
     let (rig, of) = (Rig::open(host, retention).await, gateway());
     for step in 0..120_usize {
         rig.append(of, &"x".repeat(step * 7 % 23)).await;

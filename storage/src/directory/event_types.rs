@@ -17,6 +17,9 @@ pub struct EventType {
     pub schema: serde_json::Value,
     /// Where in a payload the entity's key is: a JSON Pointer (RFC 6901).
     pub key_pointer: Option<String>,
+    /// Its events are tombstones: the entity is gone.
+    #[serde(default)]
+    pub ends_key: bool,
     /// The first put.
     pub created_at: DateTime<Utc>,
     /// The last put.

@@ -99,6 +99,7 @@ async fn a_reopened_directory_is_the_same() {
         description: None,
         schema: serde_json::json!({"type": "object"}),
         key_pointer: Some("/apiId".to_owned()),
+        ends_key: true,
         created_at: at(1),
         updated_at: at(1),
     };

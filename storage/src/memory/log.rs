@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
+use super::compacted::State;
 use crate::clock::Clock;
+use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, Page, Retention};
 
@@ -69,6 +71,15 @@ impl EventLog for MemoryLog {
         Ok(self.with_ring(of, |ring| ring.page(from, max)))
     }
 
+    async fn compacted(&self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, LogError> {
+        Ok(self.with_ring(of, |ring| {
+            let Bounds { epoch, oldest, newest, .. } = ring.bounds();
+            let after = if after.epoch == epoch { after.seq } else { Seq(0) };
+            let (entries, left) = ring.compacted.page(after, max);
+            Compacted { epoch, oldest, newest, entries, left, let_go: ring.compacted.let_go() }
+        }))
+    }
+
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
         Ok(self.with_ring(of, |ring| ring.bounds()))
     }
@@ -95,11 +106,13 @@ struct Ring {
     newest: Seq,
     bytes: u64,
     entries: VecDeque<Entry>,
+    /// Of all entries before those.
+    compacted: State,
 }
 
 impl Ring {
     fn new(epoch: Epoch) -> Self {
-        Self { epoch, newest: Seq(0), bytes: 0, entries: VecDeque::new() }
+        Self { epoch, newest: Seq(0), bytes: 0, entries: VecDeque::new(), compacted: State::default() }
     }
 
     fn bounds(&self) -> Bounds {
@@ -109,7 +122,7 @@ impl Ring {
 
     fn push(&mut self, draft: Draft) -> Entry {
         self.newest = self.newest.next();
-        let entry = Entry { seq: self.newest, at: draft.at_millis(), key: draft.key, body: draft.body };
+        let entry = draft.at_seq(self.newest);
         self.bytes += entry.size();
         self.entries.push_back(entry.clone());
         entry
@@ -122,17 +135,18 @@ impl Ring {
             held > 1 && (held as u64 > retention.max_events || ring.bytes > retention.max_bytes)
         };
         while over(self) {
-            self.pop();
+            self.pop(retention);
         }
         let oldest_kept = retention.oldest_kept_at(now);
         while self.entries.front().is_some_and(|entry| entry.at < oldest_kept) {
-            self.pop();
+            self.pop(retention);
         }
     }
 
-    fn pop(&mut self) {
+    fn pop(&mut self, retention: &Retention) {
         if let Some(gone) = self.entries.pop_front() {
             self.bytes -= gone.size();
+            self.compacted.fold(gone, &retention.compaction);
         }
     }
 

@@ -1,13 +1,15 @@
 use std::collections::HashMap;
 
 use super::committer::Shared;
+use super::fold::fold;
 use super::job::{Job, Reply};
 use super::keys;
 use super::ring::Ring;
 use super::row::{Head, encode_entry};
 use super::sweeps::Sweep;
+use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Draft, Entry, LogError};
+use crate::log::{Budget, Draft, Entry, LogError};
 use crate::records::{Change, Durability, StoreError};
 
 /// A log is trimmed on disk once it has this many rows more than it may show, as a part of what it may show: deleting
@@ -15,6 +17,9 @@ use crate::records::{Change, Durability, StoreError};
 const TRIM_SLACK_PART: u64 = 8;
 /// The slack is never more rows than this.
 const TRIM_SLACK_ROWS_MAX: u64 = 1_024;
+/// Rows that one append lets go of: no publisher waits for more than about a slack of them. Logs whose entries went by
+/// age have more, which the next appends let go of, or who reads the compacted state.
+const TRIM_ROWS_MAX: usize = 1_024;
 
 /// The writes under one sync. Until then they are in the tree, but in no ring that a reader sees.
 pub(super) struct Batch<'a> {
@@ -70,6 +75,11 @@ impl<'a> Batch<'a> {
                 self.replies.push(Reply::Appended(answer, result));
                 fault
             }
+            Job::Compacted { of, after, max, answer } => {
+                let (result, fault) = part(self.compacted(of, after, max).map_err(LogError::from));
+                self.replies.push(Reply::Compacted(answer, result));
+                fault
+            }
             Job::Touch { of, answer } => self.reply(answer, |batch| batch.ring(of).map(drop)),
             Job::Forget { gateway, answer } => self.reply(answer, |batch| batch.forget(gateway)),
             Job::Commit { changes, durability, room, answer } => {
@@ -106,7 +116,7 @@ impl<'a> Batch<'a> {
             // The head may be of this very batch; the answer waits for its sync like all others.
             return Err(LogError::Conflict { head });
         }
-        let entry = Entry { seq: ring.newest.next(), at: draft.at_millis(), key: draft.key, body: draft.body };
+        let entry = draft.at_seq(ring.newest.next());
         ring.newest = entry.seq;
         ring.end += entry.size();
         let row = encode_entry(&entry, ring.end);
@@ -125,8 +135,7 @@ impl<'a> Batch<'a> {
         Ok(cursor)
     }
 
-    /// Raises the floor when the rows on disk are a chunk more than what readers see. The head is written before the
-    /// rows are deleted: a crash between leaves rows too many, which no one sees.
+    /// Raises the floor when the rows on disk are a chunk more than what readers see.
     fn trim(&mut self, of: GatewayId, ring: &mut Ring) -> Result<(), StoreError> {
         let Shared { db, retention, clock, .. } = self.shared;
         let rows = ring.newest.next().0 - ring.head.floor.0;
@@ -139,15 +148,38 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         ring.settle(of, db, retention, clock.now())?;
-        if ring.oldest <= ring.head.floor {
-            return Ok(());
+        self.raise_floor(of, ring, TRIM_ROWS_MAX)
+    }
+
+    /// Raises the floor towards what readers see, over up to `rows_max` rows (and the rest of a chunk), folding them
+    /// into the compacted state. The head is written before the rows are deleted: a crash between leaves rows too many,
+    /// which no one sees and which are not folded again, since the floor is what is folded from.
+    fn raise_floor(&mut self, of: GatewayId, ring: &mut Ring, rows_max: usize) -> Result<(), StoreError> {
+        let Shared { db, retention, .. } = self.shared;
+        let before = ring.head.floor;
+        let to = (ring.oldest, ring.front.map_or(ring.end, |front| front.start));
+        let mut rows = 0;
+        while ring.head.floor < ring.oldest && rows < rows_max {
+            let (head, folded) = fold(db, of, ring.head, to, &retention.compaction)?;
+            ring.head = head;
+            rows += folded;
         }
-        let span = (ring.head.floor, ring.oldest);
-        let floor_start = ring.front.map_or(ring.end, |front| front.start);
-        ring.head = Head { floor: ring.oldest, floor_start, ..ring.head };
-        db.put(&keys::head(of), &ring.head.encode())?;
-        self.sweeps.push(Sweep { gateway: of, epoch: ring.head.epoch, span, is_forgotten: false });
+        if ring.head.floor > before {
+            self.needs_sync = true;
+            let span = (before, ring.head.floor);
+            self.sweeps.push(Sweep { gateway: of, epoch: ring.head.epoch, span, is_forgotten: false });
+        }
         Ok(())
+    }
+
+    /// Lets go of all that readers don't see any more, then reads: nothing comes between on this thread.
+    fn compacted(&mut self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, StoreError> {
+        let Shared { db, retention, clock, .. } = self.shared;
+        let mut ring = self.ring(of)?;
+        ring.settle(of, db, retention, clock.now())?;
+        self.raise_floor(of, &mut ring, usize::MAX)?;
+        self.rings.insert(of, Some(ring));
+        db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)
     }
 
     fn forget(&mut self, gateway: GatewayId) -> Result<(), StoreError> {
@@ -207,7 +239,7 @@ impl<'a> Batch<'a> {
         };
         let ring = Ring::new(Epoch::unused(is_used));
         let mut rows = ::sled::Batch::default();
-        rows.insert(&keys::head(of), &ring.head.encode());
+        rows.insert(&keys::head(of), &ring.head.encode()[..]);
         rows.insert(&keys::owner(ring.head.epoch), of.0.as_bytes());
         self.needs_sync = true;
         db.apply(rows)?;

@@ -10,6 +10,7 @@ use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::row::{Front, Head, decode_entry, entry_end};
+use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
 use crate::records::StoreError;
@@ -115,7 +116,7 @@ impl Database {
         first: Seq,
         last: Seq,
     ) -> impl Iterator<Item = Result<Front, StoreError>> {
-        self.rows(of, epoch, first, last).map(|row| {
+        self.entry_rows(of, epoch, first, last).map(|row| {
             let (seq, row) = row?;
             Front::decode(seq, &row)
         })
@@ -132,7 +133,7 @@ impl Database {
     ) -> Result<Vec<Entry>, StoreError> {
         let mut fault = None;
         let mut expected = first;
-        let dense = self.rows(of, epoch, first, last).map_while(|row| {
+        let dense = self.entry_rows(of, epoch, first, last).map_while(|row| {
             let entry = row.and_then(|(seq, row)| decode_entry(seq, &row));
             let entry = entry.map_err(|error| fault = Some(error)).ok()?;
             let fits = entry.seq == expected;
@@ -162,15 +163,85 @@ impl Database {
         Ok(keys.len() < max)
     }
 
-    fn rows(
+    /// Deletes up to `max` rows of the compacted state of a life of a log; says whether all are deleted.
+    pub(super) fn remove_state(&self, of: GatewayId, epoch: Epoch, max: usize) -> Result<bool, StoreError> {
+        let prefixes = keys::all_state(of, epoch);
+        let keys = prefixes.iter().flat_map(|prefix| self.tree.scan_prefix(prefix).keys()).take(max);
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        for key in &keys {
+            self.remove(key)?;
+        }
+        Ok(keys.len() < max)
+    }
+
+    /// The compacted state after a position as it is on disk: of everything before the head's floor.
+    pub(super) fn compacted(
+        &self,
+        of: GatewayId,
+        head: Head,
+        newest: Seq,
+        after: Seq,
+        max: Budget,
+    ) -> Result<Compacted, StoreError> {
+        let mut fault = None;
+        let rows = self.state_rows(of, head.epoch, after.next()).map_while(|row| {
+            let entry = row.and_then(|(seq, row)| decode_entry(seq, &row));
+            entry.map_err(|error| fault = Some(error)).ok()
+        });
+        let entries = max.fill(rows);
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        let left = match entries.last() {
+            None => 0,
+            // All of the state is counted already, and its beginning is what most readers read.
+            Some(_) if after == Seq(0) => head.keys.saturating_sub(entries.len() as u64),
+            Some(last) => {
+                let span = keys::state(of, head.epoch, last.seq.next())..=keys::state(of, head.epoch, Seq(u64::MAX));
+                self.tree.range(span).keys().try_fold(0, |left, key| key.map(|_| left + 1)).map_err(failed)?
+            }
+        };
+        let Head { epoch, floor: oldest, let_go, .. } = head;
+        Ok(Compacted { epoch, oldest, newest, entries, left, let_go })
+    }
+
+    /// The rows of entries from `first` to `last`, whichever are there.
+    pub(super) fn entry_rows(
         &self,
         of: GatewayId,
         epoch: Epoch,
         first: Seq,
         last: Seq,
     ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+        self.rows(span(of, epoch, first, last))
+    }
+
+    /// The rows of the compacted state from `first` on.
+    pub(super) fn state_rows(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        first: Seq,
+    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+        self.rows(keys::state(of, epoch, first)..=keys::state(of, epoch, Seq(u64::MAX)))
+    }
+
+    /// The tombstones in the compacted state from `first` on.
+    pub(super) fn tombstones(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        first: Seq,
+    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+        self.rows(keys::tombstone(of, epoch, first)..=keys::tombstone(of, epoch, Seq(u64::MAX)))
+    }
+
+    fn rows(
+        &self,
+        span: RangeInclusive<[u8; 29]>,
+    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> + use<> {
         // An inverted range would panic in the tree.
-        let rows = (first <= last).then(|| self.tree.range(span(of, epoch, first, last)));
+        let rows = (span.start() <= span.end()).then(|| self.tree.range(span));
         rows.into_iter().flatten().map(|row| {
             let (key, row) = row.map_err(failed)?;
             Ok((seq_of(&key)?, row))

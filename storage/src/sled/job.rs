@@ -1,7 +1,8 @@
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::compaction::Compacted;
 use crate::ids::{Cursor, GatewayId};
-use crate::log::{Draft, LogError};
+use crate::log::{Budget, Draft, LogError};
 use crate::records::{Change, Durability, StoreError};
 
 /// What the committer is asked to do.
@@ -12,6 +13,13 @@ pub(super) enum Job {
         /// Room in the queue by bytes, given back once the entry is written.
         room: OwnedSemaphorePermit,
         answer: oneshot::Sender<Result<Cursor, LogError>>,
+    },
+    /// Fold all that has left the ring into the compacted state and read a page of it.
+    Compacted {
+        of: GatewayId,
+        after: Cursor,
+        max: Budget,
+        answer: oneshot::Sender<Result<Compacted, LogError>>,
     },
     /// Load the log of a gateway, or create it.
     Touch {
@@ -38,6 +46,7 @@ pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
 /// What to say once the batch is durable. A caller that went away is not told; what it asked for is done.
 pub(super) enum Reply {
     Appended(oneshot::Sender<Result<Cursor, LogError>>, Result<Cursor, LogError>),
+    Compacted(oneshot::Sender<Result<Compacted, LogError>>, Result<Compacted, LogError>),
     Done(Answer, Result<(), StoreError>),
 }
 
@@ -45,6 +54,7 @@ impl Reply {
     pub(super) fn send(self) {
         match self {
             Self::Appended(to, result) => drop(to.send(result)),
+            Self::Compacted(to, result) => drop(to.send(result)),
             Self::Done(to, result) => drop(to.send(result)),
         }
     }
@@ -53,6 +63,7 @@ impl Reply {
     pub(super) fn refuse(self) {
         match self {
             Self::Appended(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
+            Self::Compacted(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
             Self::Done(to, _) => drop(to.send(Err(StoreError::Poisoned))),
         }
     }
@@ -62,6 +73,7 @@ impl Job {
     pub(super) fn refuse(self) {
         match self {
             Self::Append { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
+            Self::Compacted { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
             Self::Touch { answer, .. }
             | Self::Forget { answer, .. }
             | Self::Commit { answer, .. }

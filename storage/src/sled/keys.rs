@@ -12,6 +12,13 @@ const HEAD: u8 = b'H';
 /// Entries: this byte, the gateway, the epoch, the position.
 const ENTRY: u8 = b'R';
 
+/// Compacted state: this byte, the gateway, the epoch, the position.
+const STATE: u8 = b'S';
+/// Where in the compacted state a key is: this byte, the gateway, the epoch, the key.
+const STATE_KEY: u8 = b'K';
+/// Tombstones in the compacted state: this byte, the gateway, the epoch, the position.
+const TOMBSTONE: u8 = b'D';
+
 /// Owners of epochs: this byte, the epoch; the row is the gateway's 16 bytes.
 const OWNER: u8 = b'O';
 
@@ -32,7 +39,41 @@ pub(super) fn head(gateway: GatewayId) -> [u8; 17] {
 /// Where an entry is: 29 bytes, positions in order. The epoch is in the key, so that leftovers of an earlier log of
 /// the gateway lie outside every range that is ever read.
 pub(super) fn entry(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
-    let mut key = [ENTRY; 29];
+    at(ENTRY, gateway, epoch, seq)
+}
+
+/// Where an entry of the compacted state is: as [`entry`].
+pub(super) fn state(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
+    at(STATE, gateway, epoch, seq)
+}
+
+/// Where it says that an entry of the compacted state is a tombstone: as [`entry`].
+pub(super) fn tombstone(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
+    at(TOMBSTONE, gateway, epoch, seq)
+}
+
+/// Where it says which entry of the compacted state a key has.
+pub(super) fn state_key(gateway: GatewayId, epoch: Epoch, key: &[u8]) -> Vec<u8> {
+    let mut on_disk = Vec::with_capacity(21 + key.len());
+    on_disk.extend_from_slice(&of_log(STATE_KEY, gateway, epoch));
+    on_disk.extend_from_slice(key);
+    on_disk
+}
+
+/// The prefixes of all rows of a life of a log's compacted state.
+pub(super) fn all_state(gateway: GatewayId, epoch: Epoch) -> [[u8; 21]; 3] {
+    [STATE, STATE_KEY, TOMBSTONE].map(|tag| of_log(tag, gateway, epoch))
+}
+
+fn of_log(tag: u8, gateway: GatewayId, epoch: Epoch) -> [u8; 21] {
+    let mut key = [tag; 21];
+    key[1..17].copy_from_slice(gateway.0.as_bytes());
+    key[17..].copy_from_slice(&epoch.0.to_be_bytes());
+    key
+}
+
+fn at(tag: u8, gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
+    let mut key = [tag; 29];
     key[1..17].copy_from_slice(gateway.0.as_bytes());
     key[17..21].copy_from_slice(&epoch.0.to_be_bytes());
     key[21..].copy_from_slice(&seq.0.to_be_bytes());
@@ -47,10 +88,7 @@ pub(super) fn seq_of(key: &[u8]) -> Option<Seq> {
 
 /// Says that the entries of a life of a gateway's log are to be deleted: 21 bytes.
 pub(super) fn forgotten(gateway: GatewayId, epoch: Epoch) -> [u8; 21] {
-    let mut key = [FORGOTTEN; 21];
-    key[1..17].copy_from_slice(gateway.0.as_bytes());
-    key[17..].copy_from_slice(&epoch.0.to_be_bytes());
-    key
+    of_log(FORGOTTEN, gateway, epoch)
 }
 
 /// The prefix of all [`forgotten`] keys.

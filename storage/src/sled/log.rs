@@ -7,6 +7,7 @@ use super::committer::Shared;
 use super::engine::Engine;
 use super::job::Job;
 use super::ring::Ring;
+use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Budget, Draft, EventLog, LogError, Page};
 use crate::records::StoreError;
@@ -58,6 +59,18 @@ impl EventLog for SledLog {
         Ok(self.engine.blocking(move |shared| shared.page(of, ring, from, max)).await?)
     }
 
+    /// On a blocking thread if everything that left the ring is folded and nothing is being written to the log, which
+    /// is the rule: a reader of compacted state was away, and pages follow each other. Else the committer does it.
+    async fn compacted(&self, of: GatewayId, after: Cursor, max: Budget) -> Result<Compacted, LogError> {
+        let ring = self.ring(of).await?;
+        if let Some(page) = self.engine.blocking(move |shared| shared.compacted(of, ring, after, max)).await? {
+            return Ok(page);
+        }
+        let (answer, done) = oneshot::channel();
+        self.engine.send(Job::Compacted { of, after, max, answer }).await?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
         let ring = self.ring(of).await?;
         let shared = &self.engine.shared;
@@ -87,6 +100,24 @@ impl Shared {
         ring.settle(of, &self.db, &self.retention, self.clock.now())?;
         self.rings.remember(of, &ring);
         Ok(ring)
+    }
+
+    /// `None` if the compacted state on disk is not (or was not all the time) that of what readers see.
+    fn compacted(
+        &self,
+        of: GatewayId,
+        ring: Ring,
+        after: Cursor,
+        max: Budget,
+    ) -> Result<Option<Compacted>, StoreError> {
+        let ring = self.settled(of, ring)?;
+        let is_whole = || Ok(ring.head.floor == ring.oldest && self.db.head(of)? == Some(ring.head));
+        if !is_whole()? {
+            return Ok(None);
+        }
+        let page = self.db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
+        // State and head are written in one commit: the same head again means the same state all along.
+        Ok(is_whole()?.then_some(page))
     }
 
     /// Up to `ring.newest`, which is durable: rows after it may be in the tree already.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::database::Database;
 use super::row::{Front, Head};
-use crate::ids::{Epoch, GatewayId, Seq};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Retention};
 use crate::records::StoreError;
 
@@ -26,8 +26,7 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(epoch: Epoch) -> Self {
-        let head = Head { epoch, floor: Seq(1), floor_start: 0 };
-        Self { head, newest: Seq(0), end: 0, oldest: Seq(1), front: None }
+        Self { head: Head::new(epoch), newest: Seq(0), end: 0, oldest: Seq(1), front: None }
     }
 
     /// What readers may see. True only of a settled ring.
@@ -35,6 +34,11 @@ impl Ring {
         let bytes =
             self.front.filter(|_| self.oldest <= self.newest).map_or(0, |front| self.end.saturating_sub(front.start));
         Bounds { epoch: self.head.epoch, oldest: self.oldest, newest: self.newest, bytes }
+    }
+
+    /// A cursor as a position in this log: one of another epoch is before everything.
+    pub(super) fn seq_of(&self, cursor: Cursor) -> Seq {
+        if cursor.epoch == self.head.epoch { cursor.seq } else { Seq(0) }
     }
 
     /// How far the bound by count reaches.

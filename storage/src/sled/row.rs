@@ -11,13 +11,20 @@ const VERSION: u8 = 1;
 const ENTRY_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 /// The key length that says that there is no key.
 const NO_KEY: u32 = u32::MAX;
+/// Set in a key length: the entry ends its key.
+const ENDS_KEY: u32 = 1 << 31;
 
-/// An entry's row: version, `at` in ms, `end`, key length, key, body; numbers big-endian.
+/// An entry's row: version, `at` in ms, `end`, key length (its highest bit: whether it ends the key), key, body; numbers
+/// big-endian.
 /// `end` counts the bytes of all keys and bodies of the log from its first entry up to and with this one, so the size
 /// of any span is a subtraction.
 pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
     let key = entry.key.as_deref();
-    let key_len = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));
+    let key_len = key.map_or(NO_KEY, |key| {
+        // Keys are far shorter than 2 GiB.
+        let len = u32::try_from(key.len()).unwrap_or(NO_KEY);
+        if entry.ends_key { len | ENDS_KEY } else { len }
+    });
     let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len());
     row.push(VERSION);
     row.extend_from_slice(&entry.at.timestamp_millis().to_be_bytes());
@@ -33,12 +40,66 @@ pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<Entry, StoreError> {
     let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
     // One copy out of the store's cache; key and body share it.
     let rest = Bytes::copy_from_slice(row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?);
-    let (key, body) = match usize::try_from(key_len).ok().filter(|_| key_len != NO_KEY) {
+    let (len, ends_key) = key_len_of(key_len);
+    let (key, body) = match len {
         None => (None, rest),
         Some(len) if len <= rest.len() => (Some(rest.slice(..len)), rest.slice(len..)),
         Some(_) => return Err(malformed_entry()),
     };
-    Ok(Entry { seq, at, key, body })
+    Ok(Entry { seq, at, key, ends_key, body })
+}
+
+fn key_len_of(key_len: u32) -> (Option<usize>, bool) {
+    if key_len == NO_KEY {
+        return (None, false);
+    }
+    (usize::try_from(key_len & !ENDS_KEY).ok(), key_len & ENDS_KEY != 0)
+}
+
+/// What compaction needs to know of an entry, without its body.
+pub(super) struct Key {
+    pub(super) key: Bytes,
+    pub(super) at: DateTime<Utc>,
+    pub(super) ends_key: bool,
+    /// As [`Entry::size`].
+    pub(super) size: u64,
+}
+
+/// The key in an entry's row, if it has one.
+pub(super) fn key_of(row: &[u8]) -> Result<Option<Key>, StoreError> {
+    let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
+    let (Some(len), ends_key) = key_len_of(key_len) else { return Ok(None) };
+    let rest = row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?;
+    let key = Bytes::copy_from_slice(rest.get(..len).ok_or_else(malformed_entry)?);
+    Ok(Some(Key { key, at, ends_key, size: rest.len() as u64 }))
+}
+
+/// Which entry of the compacted state a key has: position, size, whether it ends the key; numbers big-endian.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StateKey {
+    pub(super) seq: Seq,
+    pub(super) size: u64,
+    pub(super) ends_key: bool,
+}
+
+impl StateKey {
+    pub(super) fn encode(&self) -> [u8; 17] {
+        let mut row = [u8::from(self.ends_key); 17];
+        row[..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        row[8..16].copy_from_slice(&self.size.to_be_bytes());
+        row
+    }
+
+    pub(super) fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let parts = || {
+            let (seq, rest) = row.split_first_chunk::<8>()?;
+            let (size, rest) = rest.split_first_chunk::<8>()?;
+            let [ends_key] = rest else { return None };
+            let (seq, size) = (Seq(u64::from_be_bytes(*seq)), u64::from_be_bytes(*size));
+            Some(Self { seq, size, ends_key: *ends_key != 0 })
+        };
+        parts().ok_or_else(|| StoreError::Malformed("a key of a compacted state".to_owned()))
+    }
 }
 
 /// What the bounds of a log need to know of an entry, without its body.
@@ -76,7 +137,8 @@ fn malformed_entry() -> StoreError {
     StoreError::Malformed("an entry of a log".to_owned())
 }
 
-/// A log's own row: version, epoch, floor, offset of the floor; numbers big-endian.
+/// A log's own row: version, epoch, floor, offset of the floor, then of the compacted state: keys, bytes, newest entry
+/// let go; numbers big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) epoch: Epoch,
@@ -84,14 +146,27 @@ pub(super) struct Head {
     pub(super) floor: Seq,
     /// Bytes of all entries before the floor.
     pub(super) floor_start: u64,
+    /// Entries of the compacted state, which is of all entries before the floor.
+    pub(super) keys: u64,
+    /// Their bytes.
+    pub(super) key_bytes: u64,
+    /// The newest entry that the state has let go by its bounds; 0 for none.
+    pub(super) let_go: Seq,
 }
 
 impl Head {
-    pub(super) fn encode(&self) -> [u8; 21] {
-        let mut row = [VERSION; 21];
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self { epoch, floor: Seq(1), floor_start: 0, keys: 0, key_bytes: 0, let_go: Seq(0) }
+    }
+
+    pub(super) fn encode(&self) -> [u8; 45] {
+        let mut row = [VERSION; 45];
         row[1..5].copy_from_slice(&self.epoch.0.to_be_bytes());
         row[5..13].copy_from_slice(&self.floor.0.to_be_bytes());
-        row[13..].copy_from_slice(&self.floor_start.to_be_bytes());
+        row[13..21].copy_from_slice(&self.floor_start.to_be_bytes());
+        row[21..29].copy_from_slice(&self.keys.to_be_bytes());
+        row[29..37].copy_from_slice(&self.key_bytes.to_be_bytes());
+        row[37..].copy_from_slice(&self.let_go.0.to_be_bytes());
         row
     }
 
@@ -100,13 +175,43 @@ impl Head {
             let (&version, rest) = row.split_first()?;
             let (epoch, rest) = rest.split_first_chunk::<4>()?;
             let (floor, rest) = rest.split_first_chunk::<8>()?;
-            let (floor_start, _) = rest.split_first_chunk::<8>()?;
+            let (floor_start, rest) = rest.split_first_chunk::<8>()?;
+            // A head of before there was a compacted state ends here: it has none.
+            let state = |part: usize| rest.as_chunks::<8>().0.get(part).map_or(0, |chunk| u64::from_be_bytes(*chunk));
             (version == VERSION).then(|| Self {
                 epoch: Epoch(u32::from_be_bytes(*epoch)),
                 floor: Seq(u64::from_be_bytes(*floor)),
                 floor_start: u64::from_be_bytes(*floor_start),
+                keys: state(0),
+                key_bytes: state(1),
+                let_go: Seq(state(2)),
             })
         };
         head().ok_or_else(|| StoreError::Malformed("the head of a log".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_without_a_compacted_state_is_read() {
+        let head = Head { floor: Seq(7), floor_start: 70, ..Head::new(Epoch(5)) };
+        assert_eq!(Head::decode(&head.encode()[..21]).unwrap(), head);
+        let head = Head { keys: 1, key_bytes: 2, let_go: Seq(3), ..head };
+        assert_eq!(Head::decode(&head.encode()).unwrap(), head);
+    }
+
+    #[test]
+    fn an_entry_says_whether_it_ends_its_key() {
+        for (key, ends_key) in [(None, false), (Some(Bytes::new()), true), (Some(Bytes::from_static(b"k")), false)] {
+            let at = DateTime::UNIX_EPOCH;
+            let entry = Entry { seq: Seq(1), at, key: key.clone(), ends_key, body: Bytes::from_static(b"body") };
+            let row = encode_entry(&entry, 9);
+            assert_eq!(decode_entry(Seq(1), &row).unwrap(), entry);
+            let found = key_of(&row).unwrap().map(|found| (found.key, found.ends_key, found.size));
+            assert_eq!(found, key.map(|key| (key, ends_key, entry.size())));
+        }
     }
 }

@@ -60,7 +60,9 @@ impl Sweeps {
     pub(super) fn step(&mut self, db: &Database, jobs: usize) -> Result<(), StoreError> {
         let Some(sweep) = self.queue.pop_front() else { return Ok(()) };
         let max = SWEEP_ROWS_MIN.max(jobs * SWEEP_ROWS_PER_JOB);
-        if !db.remove_entries(sweep.gateway, sweep.epoch, sweep.span, max)? {
+        let are_gone = db.remove_entries(sweep.gateway, sweep.epoch, sweep.span, max)?
+            && (!sweep.is_forgotten || db.remove_state(sweep.gateway, sweep.epoch, max)?);
+        if !are_gone {
             self.queue.push_front(sweep);
         } else if sweep.is_forgotten {
             db.remove(&keys::forgotten(sweep.gateway, sweep.epoch))?;

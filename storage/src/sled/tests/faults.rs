@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::clock::{Clock, ManualClock};
@@ -30,7 +31,7 @@ async fn stores(data: &Path) -> Result<Stores, StoreError> {
 }
 
 fn draft(body: &str) -> Draft {
-    Draft { at: ManualClock::default().now(), key: None, body: body.to_owned().into(), expect: None }
+    Draft { at: ManualClock::default().now(), key: None, ends_key: false, body: body.to_owned().into(), expect: None }
 }
 
 fn rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {
@@ -121,6 +122,53 @@ async fn a_forgotten_log_frees_its_rows_also_when_the_process_ends_before() {
     assert_eq!(engine.shared.db.prefix(&keys::ALL_FORGOTTEN).count(), 0);
 }
 
+fn state_rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {
+    keys::all_state(of, epoch).iter().map(|prefix| engine.shared.db.prefix(prefix).count()).sum()
+}
+
+#[tokio::test]
+async fn compacted_rows_are_bounded_by_the_keys_and_freed_when_the_log_is_forgotten() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut last = None;
+    for number in 0..3_000 {
+        let key = Some(Bytes::from(format!("{}", number % 400)));
+        last = Some(log.append(of, Draft { key, ends_key: number % 2 == 0, ..draft("x") }).await.unwrap());
+    }
+    let page = log.compacted(of, last.unwrap(), ALL).await.unwrap();
+    assert_eq!(page.oldest, Seq(2_901));
+    // Per key its entry and its position, and of every second one that it is a tombstone.
+    assert_eq!(state_rows(&engine, of, page.epoch), 400 + 400 + 200);
+    let head = engine.shared.db.head(of).unwrap().unwrap();
+    assert_eq!((head.keys, head.floor), (400, Seq(2_901)));
+    log.forget(of).await.unwrap();
+    for _ in 0..1_000 {
+        log.flush().await.unwrap();
+    }
+    assert_eq!(state_rows(&engine, of, page.epoch) + rows(&engine, of, page.epoch), 0);
+    assert_eq!(engine.shared.db.prefix(&keys::ALL_FORGOTTEN).count(), 0);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_understood_does_not_stop_the_log() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let keyed = |key: &'static str| Draft { key: Some(Bytes::from_static(key.as_bytes())), ..draft("x") };
+    for key in ["a", "b", "c"] {
+        log.append(of, keyed(key)).await.unwrap();
+    }
+    let epoch = log.bounds(of).await.unwrap().epoch;
+    engine.shared.db.put(&keys::entry(of, epoch, Seq(2)), b"?").unwrap();
+    for _ in 0..300 {
+        log.append(of, draft("x")).await.unwrap();
+    }
+    let page = log.compacted(of, Cursor { epoch, seq: Seq(0) }, ALL).await.unwrap();
+    let seqs: Vec<_> = page.entries.iter().map(|entry| entry.seq.0).collect();
+    assert_eq!((seqs, page.lost_after(Seq(0))), (vec![1, 3], page.oldest.prev().0 - 2));
+}
+
 #[tokio::test]
 async fn rows_below_the_floor_are_neither_seen_nor_kept() {
     let (data, of) = (TempDir::new().unwrap(), gateway());
@@ -135,7 +183,8 @@ async fn rows_below_the_floor_are_neither_seen_nor_kept() {
         epoch = bounds.epoch;
         rows_come_down_to(&engine, of, epoch, 112).await;
         // What a crash amid a sweep may leave.
-        let stray = Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, body: "stray".into() };
+        let stray =
+            Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, ends_key: false, body: "stray".into() };
         let row = crate::sled::row::encode_entry(&stray, 3);
         engine.shared.db.put(&keys::entry(of, epoch, stray.seq), &row).unwrap();
     }

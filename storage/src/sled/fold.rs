@@ -1,0 +1,196 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ::sled::{Batch, IVec};
+use bytes::Bytes;
+
+use super::database::Database;
+use super::keys;
+use super::row::{Head, Key, StateKey, entry_end, key_of};
+use crate::compaction::Compaction;
+use crate::ids::{GatewayId, Seq};
+use crate::records::StoreError;
+
+/// Rows folded into a log's compacted state in one commit.
+const FOLD_ROWS_MAX: usize = 256;
+
+/// Folds the oldest rows of a log, up to `to` and [`FOLD_ROWS_MAX`], into its compacted state and raises its floor over
+/// them: rows and head in one commit, so a crash leaves all of it or nothing. `end` is the offset of `to`.
+///
+/// A key's rows are `S` (its entry, by position), `K` (its position, by key) and, for a tombstone, `D` (by position).
+pub(super) fn fold(
+    db: &Database,
+    of: GatewayId,
+    head: Head,
+    (to, end): (Seq, u64),
+    limits: &Compaction,
+) -> Result<(Head, usize), StoreError> {
+    let mut fold = Fold::new(db, of, head, limits);
+    let (mut rows, mut floor) = (0, (head.floor, head.floor_start));
+    for row in db.entry_rows(of, head.epoch, head.floor, to.prev()).take(FOLD_ROWS_MAX) {
+        let (seq, row) = row?;
+        rows += 1;
+        floor = (seq.next(), entry_end(&row).unwrap_or(floor.1));
+        fold.take(seq, row)?;
+    }
+    // Rows that are missing count as gone.
+    let (floor, floor_start) = if rows == FOLD_ROWS_MAX { floor } else { (to, end) };
+    Ok((fold.commit(floor, floor_start)?, rows))
+}
+
+/// Entries on their way into a compacted state. Keys that the chunk has several entries of are written once.
+struct Fold<'a> {
+    db: &'a Database,
+    of: GatewayId,
+    limits: &'a Compaction,
+    head: Head,
+    /// Entries of this chunk that are in the state now.
+    fresh: BTreeMap<Seq, Fresh>,
+    fresh_keys: HashMap<Bytes, Seq>,
+    /// Entries on disk that are no longer in the state.
+    gone: HashSet<Seq>,
+    rows: Batch,
+    /// On disk, everything before these was given up or is gone: where to look for what goes next.
+    first_row: Seq,
+    first_tombstone: Seq,
+}
+
+struct Fresh {
+    key: Key,
+    row: IVec,
+}
+
+impl<'a> Fold<'a> {
+    fn new(db: &'a Database, of: GatewayId, head: Head, limits: &'a Compaction) -> Self {
+        Self {
+            db,
+            of,
+            limits,
+            head,
+            fresh: BTreeMap::new(),
+            fresh_keys: HashMap::new(),
+            gone: HashSet::new(),
+            rows: Batch::default(),
+            first_row: Seq(0),
+            first_tombstone: Seq(0),
+        }
+    }
+
+    fn take(&mut self, seq: Seq, row: IVec) -> Result<(), StoreError> {
+        let key = key_of(&row).unwrap_or_else(|error| {
+            // Not a reason to let the log grow for ever.
+            tracing::error!(gateway.id = %self.of, event.seq = %seq, %error, "A stored event is lost.");
+            None
+        });
+        let Some(key) = key else { return Ok(()) };
+        if let Some(before) = self.fresh_keys.remove(&key.key) {
+            self.drop_fresh(before);
+        } else if let Some(before) = self.on_disk(&key.key)? {
+            self.drop_row(before, &key.key);
+        }
+        let oldest_tombstone_at = self.limits.oldest_tombstone_at(key.at);
+        self.head.keys += 1;
+        self.head.key_bytes += key.size;
+        self.fresh_keys.insert(key.key.clone(), seq);
+        self.fresh.insert(seq, Fresh { key, row });
+        while let Some((oldest, at)) = self.oldest_tombstone()?
+            && at < oldest_tombstone_at.timestamp_millis()
+        {
+            self.give_up(oldest)?;
+        }
+        while self.limits.is_exceeded_by(self.head.keys, self.head.key_bytes) {
+            let tombstone = self.oldest_tombstone()?.map(|(seq, _)| seq);
+            let Some(oldest) = tombstone.map_or_else(|| self.oldest(), |seq| Ok(Some(seq)))? else { break };
+            self.give_up(oldest)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the chunk has made of the state, and the head with it.
+    fn commit(mut self, floor: Seq, floor_start: u64) -> Result<Head, StoreError> {
+        let epoch = self.head.epoch;
+        for (seq, Fresh { key, row }) in self.fresh {
+            self.rows.insert(&keys::state(self.of, epoch, seq), row);
+            let state_key = StateKey { seq, size: key.size, ends_key: key.ends_key };
+            self.rows.insert(keys::state_key(self.of, epoch, &key.key), &state_key.encode()[..]);
+            if key.ends_key {
+                self.rows.insert(&keys::tombstone(self.of, epoch, seq), &key.at.timestamp_millis().to_be_bytes());
+            }
+        }
+        self.head = Head { floor, floor_start, ..self.head };
+        self.rows.insert(&keys::head(self.of), &self.head.encode()[..]);
+        self.db.apply(self.rows)?;
+        Ok(self.head)
+    }
+
+    fn give_up(&mut self, seq: Seq) -> Result<(), StoreError> {
+        self.head.let_go = self.head.let_go.max(seq);
+        if let Some(fresh) = self.fresh.get(&seq) {
+            let key = fresh.key.key.clone();
+            self.fresh_keys.remove(&key);
+            self.drop_fresh(seq);
+            return Ok(());
+        }
+        let row = self.db.get(&keys::state(self.of, self.head.epoch, seq))?;
+        let key = row.map(|row| key_of(&row)).transpose()?.flatten();
+        let key = key.ok_or_else(|| StoreError::Malformed("a tombstone without its entry".to_owned()))?;
+        self.drop_row(StateKey { seq, size: key.size, ends_key: key.ends_key }, &key.key);
+        Ok(())
+    }
+
+    fn drop_fresh(&mut self, seq: Seq) {
+        if let Some(fresh) = self.fresh.remove(&seq) {
+            self.uncount(fresh.key.size);
+        }
+    }
+
+    fn drop_row(&mut self, StateKey { seq, size, ends_key }: StateKey, key: &[u8]) {
+        let epoch = self.head.epoch;
+        self.rows.remove(&keys::state(self.of, epoch, seq));
+        if ends_key {
+            self.rows.remove(&keys::tombstone(self.of, epoch, seq));
+        }
+        self.rows.remove(keys::state_key(self.of, epoch, key));
+        self.gone.insert(seq);
+        self.uncount(size);
+    }
+
+    fn uncount(&mut self, size: u64) {
+        self.head.keys = self.head.keys.saturating_sub(1);
+        self.head.key_bytes = self.head.key_bytes.saturating_sub(size);
+    }
+
+    /// The entry of a key in the state on disk, unless it is gone already.
+    fn on_disk(&self, key: &[u8]) -> Result<Option<StateKey>, StoreError> {
+        let row = self.db.get(&keys::state_key(self.of, self.head.epoch, key))?;
+        let found = row.map(|row| StateKey::decode(&row)).transpose()?;
+        Ok(found.filter(|found| !self.gone.contains(&found.seq)))
+    }
+
+    /// What is on disk is older than what is fresh.
+    fn oldest(&mut self) -> Result<Option<Seq>, StoreError> {
+        for row in self.db.state_rows(self.of, self.head.epoch, self.first_row) {
+            let (seq, _) = row?;
+            self.first_row = seq;
+            if !self.gone.contains(&seq) {
+                return Ok(Some(seq));
+            }
+        }
+        self.first_row = Seq(u64::MAX);
+        Ok(self.fresh.keys().next().copied())
+    }
+
+    /// The oldest tombstone, and when it was published.
+    fn oldest_tombstone(&mut self) -> Result<Option<(Seq, i64)>, StoreError> {
+        for row in self.db.tombstones(self.of, self.head.epoch, self.first_tombstone) {
+            let (seq, at) = row?;
+            self.first_tombstone = seq;
+            if !self.gone.contains(&seq) {
+                let at = <[u8; 8]>::try_from(&*at).map_err(|e| StoreError::Malformed(format!("a tombstone: {e}")))?;
+                return Ok(Some((seq, i64::from_be_bytes(at))));
+            }
+        }
+        self.first_tombstone = Seq(u64::MAX);
+        let fresh = self.fresh.iter().find(|(_, fresh)| fresh.key.ends_key);
+        Ok(fresh.map(|(seq, fresh)| (*seq, fresh.key.at.timestamp_millis())))
+    }
+}
