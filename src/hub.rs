@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
-use gatecast_storage::{Clock, Directory, EventLog, LogError, StoreError, Stores};
+use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
@@ -57,6 +57,8 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     /// Failed deliveries.
     pub deliveries: Arc<Deliveries>,
+    /// How far replicas are and what they reported.
+    pub receipts: Arc<Receipts>,
     /// The events.
     pub log: Arc<dyn EventLog>,
     /// Decides who may connect.
@@ -81,6 +83,7 @@ impl Hub {
         limits: Limits,
     ) -> Result<Self, StoreError> {
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
+        let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let registry = Registry::new(limits.capacity);
@@ -97,8 +100,13 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         ));
-        let works =
-            Works { tail: Tail::new(tails, log.clone()), deliveries: deliveries.clone(), clock: clock.clone(), timing };
+        let works = Works {
+            tail: Tail::new(tails, log.clone()),
+            deliveries: deliveries.clone(),
+            receipts: receipts.clone(),
+            clock: clock.clone(),
+            timing,
+        };
         let gate = Arc::new(Admission {
             works: Arc::new(works),
             authenticator: authenticator.clone(),
@@ -114,6 +122,7 @@ impl Hub {
             publisher,
             registry,
             deliveries,
+            receipts,
             log,
             gate,
             leases,
@@ -134,6 +143,7 @@ impl Hub {
             event_types: self.event_types.clone(),
             registry: self.registry.clone(),
             deliveries: self.deliveries.clone(),
+            receipts: self.receipts.clone(),
             log: self.log.clone(),
             admin,
             authenticator: self.authenticator.clone(),
@@ -167,6 +177,9 @@ impl Hub {
     pub async fn flush(&self) -> Result<(), LogError> {
         if let Err(error) = self.deliveries.flush().await {
             error!(%error, "Failed deliveries of the last second may not have been kept.");
+        }
+        if let Err(error) = self.receipts.flush().await {
+            error!(%error, "Positions of the last second may not have been kept; some events may be delivered again.");
         }
         self.log.flush().await
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Epoch, GatewayId, Seq};
+use gatecast_storage::{Cursor, Epoch, GatewayId, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -125,6 +125,8 @@ struct Entries {
 /// Keeps a connection registered while it lives.
 pub(crate) struct Registration {
     pub(crate) connection: Arc<Connection>,
+    /// How far its peer is; set once it is admitted.
+    pub(crate) seat: Option<Seat>,
     registry: Arc<Registry>,
 }
 
@@ -168,7 +170,7 @@ impl Registry {
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
         entries.by_token.insert((connection.identity.token, connection.id));
         entries.connections.insert(connection.id, connection.clone());
-        Ok(Registration { connection, registry: self.clone() })
+        Ok(Registration { connection, seat: None, registry: self.clone() })
     }
 
     /// How many connections a gateway has.
@@ -290,7 +292,19 @@ impl Connection {
 }
 
 impl Registration {
-    pub(crate) fn sent(&self, events: usize) {
+    /// The peer has received everything up to here.
+    pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
+        if let Some(seat) = &self.seat {
+            seat.confirmed(to, now);
+        }
+    }
+
+    /// Something was written to the peer: so many events, and it is up to here now.
+    pub(crate) fn sent(&self, events: usize, to: Cursor, now: DateTime<Utc>) {
+        self.connection.moved(to);
+        if let Some(seat) = &self.seat {
+            seat.sent(to, now);
+        }
         self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
         self.registry.events_sent.fetch_add(events as u64, Ordering::Relaxed);
     }

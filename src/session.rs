@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Clock, Cursor, LogError, Seq};
+use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -32,6 +32,7 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Works {
     pub(crate) tail: Tail,
     pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) receipts: Arc<Receipts>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
 }
@@ -207,6 +208,16 @@ impl CursorSession {
         Some(Step::Deliver(vec![control::reset(gateway, self.works.clock.now(), reason, requested, &bounds)]))
     }
 
+    /// A pong is a receipt of everything up to the position that its ping carried. One that was not sent yet is none, and
+    /// before the opening was written the peer does not know yet where it is.
+    fn confirmed(&self, pong: &[u8]) {
+        let to = std::str::from_utf8(pong).ok().and_then(|text| text.parse::<Cursor>().ok());
+        let is_sent = |to: &Cursor| to.epoch == self.position.epoch && to.seq <= self.position.seq;
+        if let Some(to) = to.filter(is_sent).filter(|_| self.opening.is_empty()) {
+            self.hold.registration().confirmed(to, self.works.clock.now());
+        }
+    }
+
     /// Keeps on record that an event did not reach this replica.
     fn failed(&self, reason: FailureReason) {
         let gateway = self.connection().identity.gateway;
@@ -285,14 +296,14 @@ impl Session for CursorSession {
                 let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
-                self.hold.registration().sent(count);
-                self.connection().moved(self.position);
+                let now = self.works.clock.now();
+                self.hold.registration().sent(count, self.position, now);
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
-                self.works.deliveries.recovered(gateway, after, self.position, self.works.clock.now());
+                self.works.deliveries.recovered(gateway, after, self.position, now);
             }
             Handed::Reset { to } => {
                 self.position = to;
-                self.connection().moved(to);
+                self.hold.registration().sent(0, to, self.works.clock.now());
             }
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
@@ -315,6 +326,7 @@ impl Session for CursorSession {
                     self.written();
                 }
                 self.pacing.pong(payload, self.life);
+                self.confirmed(payload);
             }
             Heard::Text(text) => {
                 debug!(connection.id = %self.id, bytes = text.len(), "Message heard; nothing here understands it.");

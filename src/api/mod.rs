@@ -38,7 +38,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId};
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
@@ -78,6 +78,8 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// What could not be handed over.
     pub deliveries: Arc<Deliveries>,
+    /// How far replicas are and what they reported.
+    pub receipts: Arc<Receipts>,
     /// The gateways' logs.
     pub log: Arc<dyn EventLog>,
     /// Who may call.

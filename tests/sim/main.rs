@@ -11,4 +11,5 @@ mod reset;
 mod resume;
 mod revocation;
 mod slow_reader;
+mod stored;
 mod world;

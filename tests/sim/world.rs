@@ -9,11 +9,13 @@ use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    CatchUp, Clock, Gateway, GatewayId, ManualClock, OrganizationId, Retention, Token, TokenId, open_memory,
+    CatchUp, Change, Clock, Durability, Gateway, GatewayId, ManualClock, MemoryRecords, OrganizationId, Records as _,
+    Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
 use serde_json::value::RawValue;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// A transport as the gateway sees it: its name and how it shows life.
@@ -29,6 +31,10 @@ pub(crate) const ALL: [Via; 3] = [Via::WebSocket, Via::Sse, Via::LongPoll];
 pub(crate) struct World {
     pub(crate) hub: Arc<Hub>,
     pub(crate) clock: Arc<ManualClock>,
+    stores: Stores,
+    tails: Arc<Tails>,
+    limits: Limits,
+    time: JoinHandle<()>,
 }
 
 /// A gateway and a token of it.
@@ -69,13 +75,41 @@ impl World {
             event_bytes_max: 1 << 20,
             trusted_proxies: Vec::new(),
         };
-        let hub = Arc::new(Hub::open(stores, tails, clock.clone(), limits).await.unwrap());
-        let time = hub.clone();
-        tokio::spawn(async move { time.keep_time().await });
-        Self { hub, clock }
+        Self::open(stores, tails, clock, limits).await
+    }
+
+    async fn open(stores: Stores, tails: Arc<Tails>, clock: Arc<ManualClock>, limits: Limits) -> Self {
+        let hub = Hub::open(stores.clone(), tails.clone(), clock.clone(), limits.clone()).await.unwrap();
+        let hub = Arc::new(hub);
+        let timed = hub.clone();
+        let time = tokio::spawn(async move { timed.keep_time().await });
+        Self { hub, clock, stores, tails, limits, time }
+    }
+
+    /// The server ends well and starts again over the same stores.
+    pub(crate) async fn restart(self) -> Self {
+        self.hub.flush().await.unwrap();
+        self.crash().await
+    }
+
+    /// The server is killed and starts again over what its stores held at that moment.
+    pub(crate) async fn crash(self) -> Self {
+        self.time.abort();
+        let records = MemoryRecords::new();
+        for table in [Table::Deliveries, Table::Positions, Table::Outcomes] {
+            let rows = self.stores.events_records.scan(table).await.unwrap();
+            let changes = rows.into_iter().map(|(key, row)| Change { table, key, row: Some(row) }).collect();
+            records.commit(changes, Durability::Synced).await.unwrap();
+        }
+        let stores = Stores { events_records: Arc::new(records), ..self.stores };
+        Self::open(stores, self.tails, self.clock, self.limits).await
     }
 
     pub(crate) async fn gateway(&self) -> Member {
+        self.gateway_with(CatchUp::Live).await
+    }
+
+    pub(crate) async fn gateway_with(&self, catch_up: CatchUp) -> Member {
         let id = GatewayId(Uuid::new_v4());
         let now = self.clock.now();
         let gateway = Gateway {
@@ -85,7 +119,7 @@ impl World {
             display_name: "simulated".into(),
             description: None,
             vhost: None,
-            catch_up: CatchUp::Live,
+            catch_up,
             created_at: now,
             updated_at: now,
         };

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
     Bounds, Budget, Clock, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch, EventLog, GatewayId, LogError,
-    ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
+    ManualClock, MemoryLog, MemoryRecords, Page, Receipts, Retention, StoreError, TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ impl World {
         let retention = Retention { max_events: 5, max_bytes: 1 << 20, max_age: std::time::Duration::from_secs(3600) };
         let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), tails.clone())));
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
+        let receipts = Arc::new(Receipts::open(records.clone(), clock.clone()).await.unwrap());
         let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
         let deliveries = Arc::new(deliveries);
         let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
@@ -68,6 +69,7 @@ impl World {
             event_types,
             registry,
             deliveries,
+            receipts,
             log: log.clone(),
             admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
             clock: clock.clone(),
