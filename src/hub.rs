@@ -22,6 +22,7 @@ use crate::lease::Leases;
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
+use crate::receipts::Reports;
 use crate::registry::{Capacity, Registry};
 use crate::session::Works;
 use crate::tail::{Tail, Tails};
@@ -64,6 +65,8 @@ pub struct Hub {
     /// Decides who may connect.
     pub gate: Arc<dyn Gate>,
     leases: Arc<Leases>,
+    reports: Arc<Reports>,
+    proxies: Proxies,
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
@@ -100,20 +103,24 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         ));
+        let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
+        let reports = Arc::new(reports);
         let works = Works {
             tail: Tail::new(tails, log.clone()),
             deliveries: deliveries.clone(),
             receipts: receipts.clone(),
+            reports: reports.clone(),
             clock: clock.clone(),
             timing,
         };
+        let proxies = Proxies::new(limits.trusted_proxies);
         let gate = Arc::new(Admission {
             works: Arc::new(works),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
             rate: RateTable::new(limits.attempts_per_minute),
-            proxies: Proxies::new(limits.trusted_proxies),
+            proxies: proxies.clone(),
             draining: draining.clone(),
         });
         let event_bytes_max = limits.event_bytes_max;
@@ -126,6 +133,8 @@ impl Hub {
             log,
             gate,
             leases,
+            reports,
+            proxies,
             event_types,
             authenticator,
             clock,
@@ -144,6 +153,8 @@ impl Hub {
             registry: self.registry.clone(),
             deliveries: self.deliveries.clone(),
             receipts: self.receipts.clone(),
+            reports: self.reports.clone(),
+            proxies: self.proxies.clone(),
             log: self.log.clone(),
             admin,
             authenticator: self.authenticator.clone(),

@@ -10,6 +10,7 @@
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
+//! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it.
 //! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;
+pub mod receipts;
 pub mod registry;
 pub mod server;
 pub mod session;

@@ -22,6 +22,7 @@ use crate::control::{self, ResetReason};
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::lease::Poll;
 use crate::pacing::Pacing;
+use crate::receipts::{Reporter, Reports};
 use crate::registry::{Connection, Registration};
 use crate::tail::{Tail, Tailed};
 
@@ -33,6 +34,7 @@ pub(crate) struct Works {
     pub(crate) tail: Tail,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) receipts: Arc<Receipts>,
+    pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
 }
@@ -218,6 +220,17 @@ impl CursorSession {
         }
     }
 
+    /// A quick peer's report may be read before the transport says that the event was written.
+    fn reported(&self, text: &str) {
+        let Some(seat) = &self.hold.registration().seat else { return };
+        let seq = if let Handed::Events { to, .. } = &self.handed { *to } else { self.position.seq };
+        let sent = Cursor { seq, ..self.position };
+        let from = Reporter { gateway: self.connection().identity.gateway, replica: seat.replica(), sent };
+        if let Some(to) = self.works.reports.hear(text, from) {
+            seat.confirmed(to, self.works.clock.now());
+        }
+    }
+
     /// Keeps on record that an event did not reach this replica.
     fn failed(&self, reason: FailureReason) {
         let gateway = self.connection().identity.gateway;
@@ -328,9 +341,7 @@ impl Session for CursorSession {
                 self.pacing.pong(payload, self.life);
                 self.confirmed(payload);
             }
-            Heard::Text(text) => {
-                debug!(connection.id = %self.id, bytes = text.len(), "Message heard; nothing here understands it.");
-            }
+            Heard::Text(text) => self.reported(text),
         }
     }
 

@@ -39,7 +39,7 @@ pub use directory::{
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
-pub use receipts::{Outcome, Receipts, Replica, Reported, Seat, Subject};
+pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Durability, Records, StoreError, Table};
 pub use sled::{SledLog, SledRecords, open_sled};
 pub use stores::{Stores, open_memory};

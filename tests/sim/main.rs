@@ -7,6 +7,7 @@ mod ack_first;
 mod heartbeat;
 mod limits;
 mod pacing;
+mod receipts;
 mod reset;
 mod resume;
 mod revocation;

@@ -15,7 +15,9 @@ use warp::filters::BoxedFilter;
 use crate::api::{Api, routes};
 use crate::auth::{AdminAuth, Authenticator};
 use crate::event_types::EventTypes;
+use crate::proxies::Proxies;
 use crate::publish::Publisher;
+use crate::receipts::Reports;
 use crate::registry::{Capacity, Identity, Registration, Registry};
 use crate::tail::Tails;
 
@@ -62,6 +64,7 @@ impl World {
             clock.clone(),
             EVENT_BYTES_MAX,
         );
+        let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let parts = Arc::new(Api {
             authenticator: Arc::new(Authenticator::new(directory.clone())),
             directory: directory.clone(),
@@ -69,7 +72,9 @@ impl World {
             event_types,
             registry,
             deliveries,
+            reports: Arc::new(reports),
             receipts,
+            proxies: Proxies::default(),
             log: log.clone(),
             admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
             clock: clock.clone(),
