@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
-use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, StoreError, Stores};
+use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
@@ -46,6 +46,8 @@ pub struct Limits {
     pub event_bytes_max: usize,
     /// Proxies whose word on a peer's address counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// How much of each log its engine keeps.
+    pub retention: Retention,
 }
 
 /// The parts of a server, joined.
@@ -71,6 +73,7 @@ pub struct Hub {
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
     event_bytes_max: usize,
+    retention: Retention,
     draining: Arc<AtomicBool>,
 }
 
@@ -139,6 +142,7 @@ impl Hub {
             authenticator,
             clock,
             event_bytes_max,
+            retention: limits.retention,
             draining,
         })
     }
@@ -160,6 +164,7 @@ impl Hub {
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
             max_event_bytes: self.event_bytes_max,
+            retention: self.retention,
             draining: self.draining.clone(),
         }));
         // The API answers every path, so it comes last.

@@ -10,7 +10,7 @@
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
-//! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it.
+//! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
 //! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -24,6 +24,7 @@ pub mod config;
 mod control;
 pub mod envelope;
 pub mod event_types;
+pub mod gap;
 pub mod gate;
 pub mod heartbeat;
 pub mod hub;

@@ -39,7 +39,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts};
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts, Retention};
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -98,6 +98,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// The largest envelope, in bytes.
     pub max_event_bytes: usize,
+    /// How much of each log is kept.
+    pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod ack_first;
+mod gap;
 mod heartbeat;
 mod limits;
 mod pacing;

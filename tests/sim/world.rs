@@ -74,6 +74,7 @@ impl World {
             attempts_per_minute: settings.attempts_per_minute,
             event_bytes_max: 1 << 20,
             trusted_proxies: Vec::new(),
+            retention: settings.retention,
         };
         Self::open(stores, tails, clock, limits).await
     }

@@ -82,3 +82,57 @@ async fn malformed_receipts_are_refused_by_pointer_and_nothing_is_taken() {
     post(json!(1)).await.problem(400, "VALIDATION_FAILED");
     world.send("POST", PATH, &[("api-key", &key)], "{").await.problem(400, "INVALID_JSON");
 }
+
+#[tokio::test]
+async fn a_timeline_and_a_stream_show_each_replica() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (_, key) = world.token(gateway).await;
+    let at = world.parts.log.bounds(gateway).await.unwrap().head();
+    let (a, _b) = (
+        world.parts.receipts.enter(gateway, Replica::Named("a".into()), at),
+        world.parts.receipts.enter(gateway, Replica::Named("b".into()), at),
+    );
+    let row = deployed(&world, gateway).await;
+    let event: gatecast_storage::Cursor = row["eventId"].as_str().unwrap().parse().unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    a.sent(event, world.parts.clock.now());
+    a.confirmed(event, world.parts.clock.now());
+    let path = format!("/api/internal/v1/events/{gateway}/{event}");
+    let steps = async || {
+        let timeline = world.get(&path).await.expect(200)["timeline"].clone();
+        timeline.as_array().unwrap().iter().map(|step| step["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(steps().await, ["received", "stored"]);
+    let ack =
+        json!({ "type": "deployment.ack", "payload": { "deploymentId": row["deploymentId"], "status": "failed" } });
+    world.send("POST", PATH, &[("api-key", &key), ("gateway-instance", "a")], ack.to_string()).await.expect(202);
+    assert_eq!(steps().await, ["failed", "stored"]);
+    let shown = world.get(&path).await.expect(200)["timeline"][0].clone();
+    assert_eq!((&shown["sentAt"], &shown["receivedAt"]), (&json!("2026-11-20T17:00:01.000Z"), &shown["sentAt"]));
+
+    let stream = world.get(&format!("/api/internal/v1/gateways/{gateway}/stream")).await.expect(200);
+    let of = |index: usize, name: &str| stream["instances"][index][name].clone();
+    assert_eq!((of(0, "instance"), of(0, "position"), of(0, "lag")), (json!("a"), json!(event.to_string()), json!(0)));
+    assert_eq!((of(1, "lag"), of(1, "connections"), of(1, "lastReceiptAt")), (json!(1), json!(1), Value::Null));
+    assert_eq!(of(0, "lastReceiptAt"), "2026-11-20T17:00:01.000Z");
+    assert_eq!(of(1, "timeToGapSeconds"), 3_599.0, "the ring keeps it an hour");
+}
+
+#[tokio::test]
+async fn only_what_is_published_after_the_switch_to_stored_is_owed_to_a_replica_never_seen() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    deployed(&world, gateway).await;
+    let put = async |catch_up: &str| {
+        let body = json!({ "displayName": "Test", "vhost": "default.example", "catchUp": catch_up });
+        world.admin("PUT", &format!("/api/v1/gateways/{gateway}"), body).await.expect(200);
+    };
+    put("stored").await;
+    let switched = world.parts.log.bounds(gateway).await.unwrap().head();
+    deployed(&world, gateway).await;
+    put("stored").await;
+    assert_eq!(world.parts.receipts.anchor(gateway), Some(switched));
+    put("live").await;
+    assert_eq!(world.parts.receipts.anchor(gateway), None);
+}

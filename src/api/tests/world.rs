@@ -79,6 +79,7 @@ impl World {
             admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
             clock: clock.clone(),
             max_event_bytes: EVENT_BYTES_MAX,
+            retention,
             draining: Arc::new(AtomicBool::new(false)),
         });
         Self { filter: routes(parts.clone()), parts, clock, log, tails }
