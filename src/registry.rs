@@ -292,6 +292,14 @@ impl Connection {
 }
 
 impl Registration {
+    /// A pong is a receipt of everything up to the position that its ping carried, if that was sent.
+    pub(crate) fn pong(&self, payload: &[u8], sent: Cursor, now: DateTime<Utc>) {
+        let to = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Cursor>().ok());
+        if let Some(to) = to.filter(|to| to.epoch == sent.epoch && to.seq <= sent.seq) {
+            self.confirmed(to, now);
+        }
+    }
+
     /// The peer has received everything up to here.
     pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
         if let Some(seat) = &self.seat {

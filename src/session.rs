@@ -210,16 +210,6 @@ impl CursorSession {
         Some(Step::Deliver(vec![control::reset(gateway, self.works.clock.now(), reason, requested, &bounds)]))
     }
 
-    /// A pong is a receipt of everything up to the position that its ping carried. One that was not sent yet is none, and
-    /// before the opening was written the peer does not know yet where it is.
-    fn confirmed(&self, pong: &[u8]) {
-        let to = std::str::from_utf8(pong).ok().and_then(|text| text.parse::<Cursor>().ok());
-        let is_sent = |to: &Cursor| to.epoch == self.position.epoch && to.seq <= self.position.seq;
-        if let Some(to) = to.filter(is_sent).filter(|_| self.opening.is_empty()) {
-            self.hold.registration().confirmed(to, self.works.clock.now());
-        }
-    }
-
     /// A quick peer's report may be read before the transport says that the event was written.
     fn reported(&self, text: &str) {
         let Some(seat) = &self.hold.registration().seat else { return };
@@ -339,7 +329,10 @@ impl Session for CursorSession {
                     self.written();
                 }
                 self.pacing.pong(payload, self.life);
-                self.confirmed(payload);
+                // Before the opening was written the peer does not know yet where it is.
+                if self.opening.is_empty() {
+                    self.hold.registration().pong(payload, self.position, self.works.clock.now());
+                }
             }
             Heard::Text(text) => self.reported(text),
         }

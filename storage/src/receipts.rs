@@ -13,7 +13,8 @@
 //!
 //! When it has come, the furthest of the kept positions is marked as taken ([`Receipts::enter`]). Several replicas
 //! that look alike are so never skipped over: whichever of them it is, the others are no further back than what stays
-//! unmarked. A taken position is kept [`TAKEN_KEPT`] longer, as it may have been somebody else who came; one that nobody
+//! unmarked. When a connection ends that was there already when somebody came, the mark moves to its position: that may
+//! have been its own peer, coming back before it was noticed. A taken position is kept [`TAKEN_KEPT`] longer, as it may have been somebody else who came; one that nobody
 //! came back for is kept [`LEFT_KEPT`], and the last one for ever.
 //!
 //! Replicas that give no name are told apart by their address. One that comes from a new address may be any of them,

@@ -38,7 +38,8 @@ struct Kept {
 /// A row of positions, as it is on disk.
 #[derive(Serialize, Deserialize)]
 struct Row {
-    live: Vec<Cursor>,
+    /// With the number of its arrival.
+    live: Vec<(Cursor, u64)>,
     left: Vec<Left>,
     #[serde(default)]
     last_receipt: Option<DateTime<Utc>>,
@@ -61,8 +62,8 @@ impl OfGateway {
     pub(super) fn enter(&mut self, of: &Replica, at: Cursor, now: DateTime<Utc>) -> (Arc<SeatState>, Option<Replica>) {
         let forgotten = self.make_room(of);
         let positions = &mut self.replicas.entry(of.clone()).or_default().positions;
-        positions.take(at.epoch, now);
-        let state = Arc::new(SeatState::new(at));
+        let arrival = positions.take(at.epoch, now);
+        let state = Arc::new(SeatState::new(at, arrival));
         positions.live.push(Arc::clone(&state));
         (state, forgotten)
     }
@@ -72,7 +73,7 @@ impl OfGateway {
         let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return };
         kept.positions.live.swap_remove(index);
         let mut progress = seat.progress();
-        kept.positions.leave(progress.confirmed, now);
+        kept.positions.leave(progress.confirmed, seat.arrival, now);
         kept.last_receipt = kept.last_receipt.max(progress.last_receipt);
         let none = || Marks::new(Cursor { epoch: Epoch(0), seq: Seq(0) });
         let sent = std::mem::replace(&mut progress.sent, none());
@@ -148,7 +149,7 @@ impl OfGateway {
         // Clean before it is read: what moves from here on soils the row again.
         let live = kept.positions.live.iter().map(|seat| {
             seat.is_dirty.store(false, std::sync::atomic::Ordering::Release);
-            seat.confirmed()
+            (seat.confirmed(), seat.arrival)
         });
         let row = Row { live: live.collect(), left: kept.positions.left.clone(), last_receipt: kept.last_receipt };
         to_row(&row).map(Some)
@@ -164,8 +165,8 @@ impl OfGateway {
         let row: Row = serde_json::from_slice(row).map_err(malformed)?;
         let kept = self.replicas.entry(of).or_default();
         kept.last_receipt = row.last_receipt;
-        kept.positions.left = row.left;
-        row.live.into_iter().for_each(|position| kept.positions.leave(position, now));
+        kept.positions.load(row.left);
+        row.live.into_iter().for_each(|(position, arrival)| kept.positions.leave(position, arrival, now));
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub const LEFT_MAX: usize = 64;
 pub(super) struct Positions {
     pub(super) live: Vec<Arc<SeatState>>,
     pub(super) left: Vec<Left>,
+    /// How many have come.
+    arrivals: u64,
 }
 
 /// Where a connection was when it ended.
@@ -26,8 +28,15 @@ pub(super) struct Positions {
 pub(super) struct Left {
     pub(super) position: Cursor,
     pub(super) at: DateTime<Utc>,
-    /// When somebody came who may be the one that left.
-    pub(super) taken: Option<DateTime<Utc>>,
+    /// Somebody came who may be the one that left.
+    pub(super) taken: Option<Taken>,
+}
+
+/// The mark of an arrival on a position that was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Taken {
+    at: DateTime<Utc>,
+    arrival: u64,
 }
 
 impl Positions {
@@ -40,16 +49,27 @@ impl Positions {
 
     /// Somebody came. Of those that left it is one; whoever it is, the others were at least as far as the positions
     /// that remain when the furthest is marked.
-    pub(super) fn take(&mut self, epoch: Epoch, now: DateTime<Utc>) {
+    /// Returns the arrival's number.
+    pub(super) fn take(&mut self, epoch: Epoch, now: DateTime<Utc>) -> u64 {
         self.prune(now);
+        self.arrivals += 1;
+        let arrival = self.arrivals;
         let untaken = self.left.iter_mut().filter(|left| left.taken.is_none());
         if let Some(furthest) = untaken.max_by_key(|left| rank(left.position, epoch)) {
-            furthest.taken = Some(now);
+            furthest.taken = Some(Taken { at: now, arrival });
         }
+        arrival
     }
 
-    pub(super) fn leave(&mut self, position: Cursor, now: DateTime<Utc>) {
-        self.left.push(Left { position, at: now, taken: None });
+    /// The connection that was the `arrival`-th to come has ended. Whoever came since may have been its own peer, whose
+    /// connection was dead: a mark that was set then belongs here rather than on a lower position.
+    pub(super) fn leave(&mut self, position: Cursor, arrival: u64, now: DateTime<Utc>) {
+        self.arrivals = self.arrivals.max(arrival);
+        let place = |cursor: Cursor| rank(cursor, position.epoch);
+        let lower = self.left.iter_mut().filter(|left| place(left.position) < place(position));
+        let marked = lower.filter(|left| left.taken.is_some_and(|taken| taken.arrival > arrival));
+        let taken = marked.min_by_key(|left| place(left.position)).and_then(|left| left.taken.take());
+        self.left.push(Left { position, at: now, taken });
         self.prune(now);
         while self.left.len() > LEFT_MAX
             && let Some(furthest) = self.furthest_left(position.epoch)
@@ -63,9 +83,15 @@ impl Positions {
     pub(super) fn prune(&mut self, now: DateTime<Utc>) {
         let newest = self.left.iter().filter(|left| left.taken.is_none()).map(|left| left.at).max();
         self.left.retain(|left| match left.taken {
-            Some(taken) => within(now, taken, TAKEN_KEPT),
+            Some(taken) => within(now, taken.at, TAKEN_KEPT),
             None => Some(left.at) == newest || within(now, left.at, LEFT_KEPT),
         });
+    }
+
+    /// Takes in what was left before a restart.
+    pub(super) fn load(&mut self, left: Vec<Left>) {
+        self.arrivals = left.iter().filter_map(|left| left.taken).map(|taken| taken.arrival).max().unwrap_or(0);
+        self.left = left;
     }
 
     /// When a connection was here last; `None` while one is.

@@ -22,6 +22,8 @@ pub struct Seat {
 /// What the seat and the book share of it.
 pub(super) struct SeatState {
     progress: Mutex<Progress>,
+    /// The how many-th connection of its replica it is.
+    pub(super) arrival: u64,
     /// The row that holds it is to be written already.
     pub(super) is_dirty: AtomicBool,
 }
@@ -68,7 +70,7 @@ impl Drop for Seat {
 }
 
 impl SeatState {
-    pub(super) fn new(at: Cursor) -> Self {
+    pub(super) fn new(at: Cursor, arrival: u64) -> Self {
         let progress = Progress {
             confirmed: at,
             sent: Marks::new(at),
@@ -76,7 +78,7 @@ impl SeatState {
             sent_to: None,
             last_receipt: None,
         };
-        Self { progress: Mutex::new(progress), is_dirty: AtomicBool::new(false) }
+        Self { progress: Mutex::new(progress), arrival, is_dirty: AtomicBool::new(false) }
     }
 
     pub(super) fn confirmed(&self) -> Cursor {

@@ -202,8 +202,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Times after which marks are forgotten, but not positions that were left.
+fn slow_step() -> impl Strategy<Value = Step> {
+    prop_oneof![4 => step(), 1 => (0..7_200_u64).prop_map(Step::Advance)]
+}
+
 /// Lives through the steps; each of three has received everything up to its own mark and must never begin after it.
-async fn nobody_is_skipped(steps: Vec<Step>, of: [Replica; 3]) {
+async fn nobody_is_skipped(steps: Vec<Step>, of: [Replica; 3], within: Duration) {
     let mut world = World::new().await;
     let mut seats: [Option<Seat>; 3] = [None, None, None];
     let mut marks: [Option<u64>; 3] = [None; 3];
@@ -233,7 +238,7 @@ async fn nobody_is_skipped(steps: Vec<Step>, of: [Replica; 3]) {
                 world.restart().await;
             }
             // Within the times that are promised.
-            Step::Advance(seconds) if spent + seconds < TAKEN_KEPT.as_secs() => {
+            Step::Advance(seconds) if spent + seconds < within.as_secs() => {
                 spent += seconds;
                 world.clock.advance(Duration::from_secs(seconds));
             }
@@ -246,12 +251,19 @@ proptest! {
     #[test]
     fn three_that_look_alike_are_never_skipped_over(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(nobody_is_skipped(steps, [from(1), from(1), from(1)]));
+        runtime.block_on(nobody_is_skipped(steps, [from(1), from(1), from(1)], TAKEN_KEPT));
     }
 
     #[test]
     fn three_at_addresses_of_their_own_are_never_skipped_over(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(nobody_is_skipped(steps, [from(1), from(2), from(3)]));
+        runtime.block_on(nobody_is_skipped(steps, [from(1), from(2), from(3)], LEFT_KEPT));
+    }
+
+    #[test]
+    fn three_that_look_alike_and_were_seen_together_are_not_skipped_over_for_a_day(steps in proptest::collection::vec(slow_step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let together = (0..3).map(Step::Come).chain(steps).collect();
+        runtime.block_on(nobody_is_skipped(together, [from(1), from(1), from(1)], LEFT_KEPT));
     }
 }
