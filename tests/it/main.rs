@@ -8,6 +8,7 @@ mod app;
 mod architecture;
 mod order;
 mod quickstart;
+mod receipts;
 mod streams;
 mod tls;
 mod wire;
