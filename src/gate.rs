@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, Cursor, Gateway, GatewayId, Seq, Token};
+use gatecast_storage::{Bounds, CatchUp, Cursor, Gateway, GatewayId, Replica, Seq, Token};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -47,6 +47,8 @@ enum From {
     Live,
     /// With everything that is held.
     Earliest,
+    /// After the position that is kept of the replica.
+    Stored,
     /// After a cursor.
     After(Cursor),
 }
@@ -152,8 +154,8 @@ impl Admission {
             peer: peer.address,
             connected_at: peer.now,
         };
-        let start = self.start(peer, bounds, None).await?;
-        let registration = self.registry.register(identity, channel, start.position).map_err(|full| {
+        let start = self.start(peer, &peer.replica(handshake), bounds, None).await?;
+        let mut registration = self.registry.register(identity, channel, start.position).map_err(|full| {
             warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
             match full {
                 Full::Server | Full::Gateway => ApiError::CapacityExceeded,
@@ -163,6 +165,8 @@ impl Admission {
         if self.draining.load(Ordering::Acquire) {
             return Err(ApiError::Draining);
         }
+        // A reset that is not received yet must be told again, so what the ack names is where the replica is.
+        registration.seat = Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position));
         let id = registration.connection.id;
         info!(
             gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,
@@ -180,9 +184,12 @@ impl Admission {
     async fn go_on(&self, poll: Poll, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
         let (_, bounds) = self.open(peer.gateway.id).await?;
         let connection = &poll.registration().connection;
-        let start = self.start(peer, bounds, Some(connection)).await?;
+        let start = self.start(peer, &peer.replica(handshake), bounds, Some(connection)).await?;
         connection.heard(peer.now);
         connection.moved(start.position);
+        if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
+            poll.registration().confirmed(start.position, peer.now);
+        }
         Ok(self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake))
     }
 
@@ -215,13 +222,30 @@ impl Admission {
         ))
     }
 
-    async fn start(&self, peer: &Peer, bounds: Bounds, known: Option<&Connection>) -> Result<Start, ApiError> {
+    async fn start(
+        &self,
+        peer: &Peer,
+        replica: &Replica,
+        bounds: Bounds,
+        known: Option<&Connection>,
+    ) -> Result<Start, ApiError> {
         let before = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
         let at = |position, resume| Start { position, resume, below: None };
-        let requested = match peer.from.unwrap_or(From::Live) {
+        let catches_up = peer.gateway.catch_up == CatchUp::Stored;
+        let requested = match peer.from.unwrap_or(if catches_up { From::Stored } else { From::Live }) {
             From::Live => return Ok(at(bounds.head(), Resume::Live)),
             From::Earliest => return self.earliest(peer, &bounds, before).await,
             From::After(cursor) => cursor,
+            From::Stored => match self.works.receipts.stored(peer.gateway.id, replica, bounds.epoch) {
+                Some(cursor) => cursor,
+                // Owed everything since the gateway asked to be caught up, which is all there ever was if it was
+                // registered so.
+                None if catches_up => {
+                    let anchor = self.works.receipts.anchor(peer.gateway.id);
+                    anchor.unwrap_or(Cursor { epoch: bounds.epoch, seq: Seq(0) })
+                }
+                None => return Ok(at(bounds.head(), Resume::Live)),
+            },
         };
         let reason = if requested.epoch != bounds.epoch {
             let owner = self.works.tail.owner_of(requested.epoch).await?;
@@ -255,6 +279,10 @@ impl Admission {
 }
 
 impl Peer {
+    fn replica(&self, handshake: &Handshake) -> Replica {
+        Replica::of(handshake.instance.as_deref(), self.address)
+    }
+
     fn client(&self, handshake: &Handshake) -> Client {
         Client { token: self.token.id, instance: handshake.instance.as_deref().map(Box::from), address: self.address }
     }
@@ -263,8 +291,8 @@ impl Peer {
 fn from(handshake: &Handshake) -> Result<Option<From>, ApiError> {
     Ok(match handshake.cursor.as_deref() {
         None => None,
-        // No position is kept for an instance yet, so `stored` begins as a first connection does.
-        Some("latest" | "stored") => Some(From::Live),
+        Some("latest") => Some(From::Live),
+        Some("stored") => Some(From::Stored),
         Some("earliest") => Some(From::Earliest),
         Some(text) => Some(From::After(text.parse().map_err(|_| ApiError::InvalidCursor)?)),
     })

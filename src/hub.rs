@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
-use gatecast_storage::{Clock, Directory, EventLog, LogError, StoreError, Stores};
+use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
@@ -22,6 +22,7 @@ use crate::lease::Leases;
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
+use crate::receipts::Reports;
 use crate::registry::{Capacity, Registry};
 use crate::session::Works;
 use crate::tail::{Tail, Tails};
@@ -45,6 +46,8 @@ pub struct Limits {
     pub event_bytes_max: usize,
     /// Proxies whose word on a peer's address counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// How much of each log its engine keeps.
+    pub retention: Retention,
 }
 
 /// The parts of a server, joined.
@@ -57,16 +60,21 @@ pub struct Hub {
     pub registry: Arc<Registry>,
     /// Failed deliveries.
     pub deliveries: Arc<Deliveries>,
+    /// How far replicas are and what they reported.
+    pub receipts: Arc<Receipts>,
     /// The events.
     pub log: Arc<dyn EventLog>,
     /// Decides who may connect.
     pub gate: Arc<dyn Gate>,
     works: Arc<Works>,
     leases: Arc<Leases>,
+    reports: Arc<Reports>,
+    proxies: Proxies,
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
     event_bytes_max: usize,
+    retention: Retention,
     draining: Arc<AtomicBool>,
 }
 
@@ -82,6 +90,7 @@ impl Hub {
         limits: Limits,
     ) -> Result<Self, StoreError> {
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
+        let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let registry = Registry::new(limits.capacity);
@@ -98,19 +107,24 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         ));
+        let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
+        let reports = Arc::new(reports);
         let works = Arc::new(Works {
             tail: Tail::new(tails, log.clone()),
             deliveries: deliveries.clone(),
+            receipts: receipts.clone(),
+            reports: reports.clone(),
             clock: clock.clone(),
             timing,
         });
+        let proxies = Proxies::new(limits.trusted_proxies);
         let gate = Arc::new(Admission {
             works: works.clone(),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
             rate: RateTable::new(limits.attempts_per_minute),
-            proxies: Proxies::new(limits.trusted_proxies),
+            proxies: proxies.clone(),
             draining: draining.clone(),
         });
         let event_bytes_max = limits.event_bytes_max;
@@ -119,14 +133,18 @@ impl Hub {
             publisher,
             registry,
             deliveries,
+            receipts,
             log,
             gate,
             works,
             leases,
+            reports,
+            proxies,
             event_types,
             authenticator,
             clock,
             event_bytes_max,
+            retention: limits.retention,
             draining,
         })
     }
@@ -140,11 +158,15 @@ impl Hub {
             event_types: self.event_types.clone(),
             registry: self.registry.clone(),
             deliveries: self.deliveries.clone(),
+            receipts: self.receipts.clone(),
+            reports: self.reports.clone(),
+            proxies: self.proxies.clone(),
             log: self.log.clone(),
             admin,
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
             max_event_bytes: self.event_bytes_max,
+            retention: self.retention,
             draining: self.draining.clone(),
         }));
         // The API answers every path, so it comes last.
@@ -173,6 +195,9 @@ impl Hub {
     pub async fn flush(&self) -> Result<(), LogError> {
         if let Err(error) = self.deliveries.flush().await {
             error!(%error, "Failed deliveries of the last second may not have been kept.");
+        }
+        if let Err(error) = self.receipts.flush().await {
+            error!(%error, "Positions of the last second may not have been kept; some events may be delivered again.");
         }
         self.log.flush().await
     }

@@ -11,6 +11,7 @@
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
+//! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
 //! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -25,6 +26,7 @@ pub mod config;
 mod control;
 pub mod envelope;
 pub mod event_types;
+pub mod gap;
 pub mod gate;
 pub mod heartbeat;
 pub mod hub;
@@ -33,6 +35,7 @@ pub mod limits;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;
+pub mod receipts;
 pub mod registry;
 pub mod server;
 pub mod session;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Epoch, GatewayId, Seq};
+use gatecast_storage::{Cursor, Epoch, GatewayId, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -126,6 +126,8 @@ struct Entries {
 /// Keeps a connection registered while it lives.
 pub(crate) struct Registration {
     pub(crate) connection: Arc<Connection>,
+    /// How far its peer is; set once it is admitted.
+    pub(crate) seat: Option<Seat>,
     registry: Arc<Registry>,
 }
 
@@ -164,7 +166,7 @@ impl Registry {
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
         entries.by_token.insert((connection.identity.token, connection.id));
         entries.connections.insert(connection.id, connection.clone());
-        Ok(Registration { connection, registry: self.clone() })
+        Ok(Registration { connection, seat: None, registry: self.clone() })
     }
 
     /// How many connections a gateway has.
@@ -297,7 +299,27 @@ impl Connection {
 }
 
 impl Registration {
-    pub(crate) fn sent(&self, events: usize) {
+    /// A pong is a receipt of everything up to the position that its ping carried, if that was sent.
+    pub(crate) fn pong(&self, payload: &[u8], sent: Cursor, now: DateTime<Utc>) {
+        let to = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Cursor>().ok());
+        if let Some(to) = to.filter(|to| to.epoch == sent.epoch && to.seq <= sent.seq) {
+            self.confirmed(to, now);
+        }
+    }
+
+    /// The peer has received everything up to here.
+    pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
+        if let Some(seat) = &self.seat {
+            seat.confirmed(to, now);
+        }
+    }
+
+    /// Something was written to the peer: so many events, and it is up to here now.
+    pub(crate) fn sent(&self, events: usize, to: Cursor, now: DateTime<Utc>) {
+        self.connection.moved(to);
+        if let Some(seat) = &self.seat {
+            seat.sent(to, now);
+        }
         self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
         self.registry.events_sent.fetch_add(events as u64, Ordering::Relaxed);
     }

@@ -171,6 +171,16 @@ fn limits(config: &Config) -> Limits {
         attempts_per_minute: config.rate_limit_per_minute,
         event_bytes_max: config.max_event_bytes,
         trusted_proxies: config.trusted_proxies.clone(),
+        retention: retention(config),
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention {
+        max_events: config.retention.max_events,
+        max_bytes: config.retention.max_bytes.0,
+        max_age: config.retention.max_age,
+        compaction: Compaction::DEFAULT,
     }
 }
 
@@ -185,12 +195,7 @@ fn transports(tasks: &TaskTracker) -> [Box<dyn Transport>; 3] {
 }
 
 async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>) -> Result<Stores, StoreError> {
-    let retention = Retention {
-        max_events: config.retention.max_events,
-        max_bytes: config.retention.max_bytes.0,
-        max_age: config.retention.max_age,
-        compaction: Compaction::DEFAULT,
-    };
+    let retention = retention(config);
     let (clock, follower) = (clock.clone(), tails.clone());
     match config.store {
         StoreKind::Memory => Ok(gatecast_storage::open_memory(retention, clock, follower)),

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Clock, Cursor, LogError, Seq};
+use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -24,6 +24,7 @@ use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::lease::Poll;
 use crate::pacing::Pacing;
+use crate::receipts::{Reporter, Reports};
 use crate::registry::{Connection, Registration};
 use crate::tail::{Tail, Tailed};
 
@@ -34,6 +35,8 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Works {
     pub(crate) tail: Tail,
     pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
 }
@@ -227,16 +230,30 @@ impl CursorSession {
     fn climbed(&mut self, events: &[Seq], to: Cursor, below: Option<Below>, bytes: usize) {
         (self.position, self.below) = (to, below);
         self.pacing.delivered(events.len(), bytes);
-        self.hold.registration().sent(events.len());
+        let now = self.works.clock.now();
+        self.hold.registration().sent(events.len(), to, now);
         let connection = self.connection();
-        connection.moved(to);
         if let Hold::Leased(_) = self.hold {
             connection.set_below(below.map(|below| (to, below)));
         }
-        let (gateway, now) = (connection.identity.gateway, self.works.clock.now());
+        let gateway = connection.identity.gateway;
         for &seq in events {
             // One by one: what lies between them was not delivered.
             self.works.deliveries.recovered(gateway, seq.prev(), Cursor { seq, ..to }, now);
+        }
+    }
+
+    /// A quick peer's report may be read before the transport says that the event was written.
+    fn reported(&self, text: &str) {
+        let Some(seat) = &self.hold.registration().seat else { return };
+        let sent = match &self.handed {
+            Handed::Events { to, .. } => Cursor { seq: *to, ..self.position },
+            Handed::Compacted { to, .. } => *to,
+            _ => self.position,
+        };
+        let from = Reporter { gateway: self.connection().identity.gateway, replica: seat.replica(), sent };
+        if let Some(to) = self.works.reports.hear(text, from) {
+            seat.confirmed(to, self.works.clock.now());
         }
     }
 
@@ -320,10 +337,10 @@ impl Session for CursorSession {
                 let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
-                self.hold.registration().sent(count);
-                self.connection().moved(self.position);
+                let now = self.works.clock.now();
+                self.hold.registration().sent(count, self.position, now);
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
-                self.works.deliveries.recovered(gateway, after, self.position, self.works.clock.now());
+                self.works.deliveries.recovered(gateway, after, self.position, now);
             }
             Handed::Compacted { events, to, below, bytes } => self.climbed(&events, to, below, bytes),
             Handed::Ping(payload) => {
@@ -347,10 +364,12 @@ impl Session for CursorSession {
                     self.written();
                 }
                 self.pacing.pong(payload, self.life);
+                // Before the opening was written the peer does not know yet where it is.
+                if self.opening.is_empty() {
+                    self.hold.registration().pong(payload, self.position, self.works.clock.now());
+                }
             }
-            Heard::Text(text) => {
-                debug!(connection.id = %self.id, bytes = text.len(), "Message heard; nothing here understands it.");
-            }
+            Heard::Text(text) => self.reported(text),
         }
     }
 

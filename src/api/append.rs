@@ -23,6 +23,7 @@ pub(super) async fn append(
         return Ok(published);
     }
     api.deliveries.forget(to);
+    api.receipts.forget(to);
     api.log.forget(to).await?;
     Err(ApiError::no_gateway())
 }

@@ -6,6 +6,7 @@
 
 mod elements;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, apis, to_the_end};
 use crate::publish::{CheckedEvent, NewEvent, Published};
+use crate::receipts::standing::{TIMED_OUT, standing};
 
 /// The longest wait for deployments that came before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,9 +73,34 @@ pub(super) struct View {
     correlation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<usize>,
+    /// Replicas that applied it, of as many that are connected or have reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instances: Option<usize>,
+    /// Why it is not applied everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<Reason>>,
     /// Why its event was not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+}
+
+/// Why a replica has not applied a deployment.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reason {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    /// What tells replicas apart that give no name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Time>,
 }
 
 pub(super) async fn deploy(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
@@ -91,7 +118,36 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
     if rows.is_empty() && api.directory.api(&id).is_none() {
         return Err(ApiError::NotFound(Missing::Api));
     }
-    reply::json(StatusCode::OK, &page.cut(rows, |row| view(&row)))
+    reply::json(StatusCode::OK, &page.cut(rows, |row| shown(api, &row)))
+}
+
+/// A deployment with what its replicas made of it.
+fn shown(api: &Api, row: &Deployment) -> View {
+    let standing = standing(row, &api.receipts, api.clock.now());
+    if standing.applied > 0 && standing.status != row.status {
+        api.reports.settle(row.gateway, row.id);
+    }
+    let failures = standing.failures.into_iter().map(|(replica, outcome)| Reason {
+        instance: Some(replica.instance().to_owned()),
+        address: replica.address(),
+        error_code: outcome.error_code,
+        message: outcome.message,
+        at: Some(Time(outcome.at)),
+    });
+    let late = standing.is_late.then(|| Reason {
+        instance: None,
+        address: None,
+        error_code: Some(TIMED_OUT.to_owned()),
+        message: Some("No replica has reported on it in time.".to_owned()),
+        at: None,
+    });
+    View {
+        status: standing.status,
+        applied: Some(standing.applied),
+        instances: Some(standing.of),
+        reasons: Some(failures.chain(late).collect()),
+        ..view(row)
+    }
 }
 
 /// Tells the gateways that an API is deployed to that it is deleted, then deletes it; says whether there was one.
@@ -235,6 +291,9 @@ pub(super) fn view(row: &Deployment) -> View {
         updated_at: Time(row.updated_at),
         correlation_id: None,
         connections: None,
+        applied: None,
+        instances: None,
+        reasons: None,
         code: None,
     }
 }

@@ -1,11 +1,13 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gatecast_storage::{Budget, Cursor, GatewayId, Page};
+use gatecast_storage::{Budget, Cursor, GatewayId, Page, Passage};
 use http::header::IF_MATCH;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::append::{EventId, append};
 use super::error::{ApiError, Missing};
@@ -40,6 +42,41 @@ struct Receipt<'a> {
 struct View<'a> {
     event: &'a RawValue,
     stored_at: Time,
+    /// How far it has come, for each replica that it was written to or that is connected.
+    timeline: Vec<Passing>,
+}
+
+/// How far an event has come at one replica. A time is `null` where only the fact is known any more.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Passing {
+    instance: String,
+    /// What tells replicas apart that give no name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    connected: bool,
+    /// The last step: stored, sent, received, applied or failed.
+    status: &'static str,
+    sent_at: Option<Time>,
+    received_at: Option<Time>,
+    /// When it was applied or failed.
+    reported_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// What of an event says which deployment it is about.
+#[derive(Deserialize)]
+struct About {
+    payload: AboutPayload,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AboutPayload {
+    deployment_id: Option<Uuid>,
 }
 
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
@@ -76,7 +113,33 @@ pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let entry = entries.first().filter(|entry| entry.seq == id.seq).ok_or_else(missing)?;
     let frame = envelope::seal(id.epoch, entry).ok_or_else(missing)?;
     let event = serde_json::from_str(frame.text()).map_err(|error| ApiError::Unavailable(Box::new(error)))?;
-    reply::json(StatusCode::OK, &View { event, stored_at: Time(entry.at) })
+    // Another payload than an object is about no deployment.
+    let about = serde_json::from_str::<About>(frame.text()).ok().and_then(|about| about.payload.deployment_id);
+    let timeline = api.receipts.timeline(gateway, id, about).into_iter().map(passing).collect();
+    reply::json(StatusCode::OK, &View { event, stored_at: Time(entry.at), timeline })
+}
+
+fn passing(passage: Passage) -> Passing {
+    let status = match &passage.outcome {
+        Some(outcome) if outcome.applied => "applied",
+        Some(_) => "failed",
+        None if passage.is_received => "received",
+        None if passage.is_sent => "sent",
+        None => "stored",
+    };
+    let reported_at = passage.outcome.as_ref().map(|outcome| Time(outcome.at));
+    let (error_code, message) = passage.outcome.map_or((None, None), |outcome| (outcome.error_code, outcome.message));
+    Passing {
+        instance: passage.replica.instance().to_owned(),
+        address: passage.replica.address(),
+        connected: passage.is_connected,
+        status,
+        sent_at: passage.sent_at.map(Time),
+        received_at: passage.received_at.map(Time),
+        reported_at,
+        error_code,
+        message,
+    }
 }
 
 /// The event that a body states. The payload is not looked into.

@@ -99,6 +99,7 @@ pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     fields.unchanged("organizationId", &before.organization.to_string());
     let update = changeable(&mut fields);
     let update = fields.finish(update)?;
+    keep_anchor(api, before.id, update.catch_up).await?;
     let gateway = api.directory.update_gateway(before.id, update, api.clock.now()).await?;
     info!(gateway.id = %gateway.id, "Gateway updated.");
     reply::json(StatusCode::OK, &view(&gateway, api.registry.connections_of(gateway.id)))
@@ -115,11 +116,24 @@ pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer
         api.registry.close_gateway(id);
         info!(gateway.id = %id, "Gateway deleted.");
         api.deliveries.forget(id);
+        api.receipts.forget(id);
         api.log.forget(id).await?;
         Ok(())
     })
     .await?;
     reply::no_content()
+}
+
+/// From when on a gateway asks to be caught up, replicas that were never seen are owed everything. Set first: a crash
+/// in between leaves them owed more, never less. A gateway that is registered so is owed its log from the beginning.
+async fn keep_anchor(api: &Api, gateway: GatewayId, now: CatchUp) -> Result<(), ApiError> {
+    let Some(before) = api.directory.gateway(gateway) else { return Ok(()) };
+    match (before.catch_up, now) {
+        (CatchUp::Live, CatchUp::Stored) => api.receipts.set_anchor(gateway, api.log.bounds(gateway).await?.head()),
+        (CatchUp::Stored, CatchUp::Live) => api.receipts.clear_anchor(gateway),
+        (CatchUp::Live, CatchUp::Live) | (CatchUp::Stored, CatchUp::Stored) => {}
+    }
+    Ok(())
 }
 
 /// The members that may change; what is absent is set to its default.

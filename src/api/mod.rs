@@ -16,13 +16,14 @@ mod deployments;
 pub mod error;
 mod event_types;
 mod events;
-mod fields;
+pub(crate) mod fields;
 mod gateways;
 mod health;
 mod idempotency;
 mod page;
 mod problem;
 mod query;
+mod receipts;
 mod reply;
 mod router;
 mod stats;
@@ -38,7 +39,8 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId};
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts, Retention};
+use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
@@ -52,7 +54,9 @@ use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
 use crate::auth::{AdminAuth, Authenticator, bearer, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
+use crate::proxies::Proxies;
 use crate::publish::Publisher;
+use crate::receipts::Reports;
 use crate::registry::Registry;
 
 /// A body of a few members, in bytes.
@@ -78,6 +82,12 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// What could not be handed over.
     pub deliveries: Arc<Deliveries>,
+    /// How far replicas are and what they reported.
+    pub receipts: Arc<Receipts>,
+    /// Takes what gateways report.
+    pub reports: Arc<Reports>,
+    /// Proxies whose word on a gateway's address counts.
+    pub proxies: Proxies,
     /// The gateways' logs.
     pub log: Arc<dyn EventLog>,
     /// Who may call.
@@ -88,6 +98,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// The largest envelope, in bytes.
     pub max_event_bytes: usize,
+    /// How much of each log is kept.
+    pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
 }
@@ -117,11 +129,12 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Arc<ConnInfo>>())
         .and(warp::body::stream())
-        .then(move |method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap, body| {
+        .then(move |method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap, peer, body| {
             let api = Arc::clone(&api);
             async move {
-                let head = Head { method, path: path.as_str(), query: &query, headers };
+                let head = Head { method, path: path.as_str(), query: &query, headers, peer };
                 answer(&api, head, body).await.map(Into::into)
             }
         })
@@ -134,6 +147,7 @@ struct Head<'a> {
     path: &'a str,
     query: &'a str,
     headers: HeaderMap,
+    peer: Option<Arc<ConnInfo>>,
 }
 
 /// What a call is given.
@@ -141,6 +155,7 @@ struct Request<'a> {
     params: [&'a str; 2],
     query: Query<'a>,
     headers: &'a HeaderMap,
+    peer: Option<&'a Arc<ConnInfo>>,
     body: Bytes,
 }
 
@@ -198,7 +213,8 @@ where
         }
         None => Bytes::new(),
     };
-    let request = Request { params: call.params, query: Query::new(head.query), headers: &head.headers, body };
+    let query = Query::new(head.query);
+    let request = Request { params: call.params, query, headers: &head.headers, peer: head.peer.as_ref(), body };
     match caller {
         Some(gateway) => for_gateway(api, &gateway, call.action, &request).await,
         None => for_admin(api, call.action, &request).await,
@@ -253,6 +269,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         | Action::FetchArtifact
         | Action::FetchDeployments
         | Action::TakeManifest
+        | Action::TakeReceipts
         | Action::Unsupported => Err(ApiError::NotFound(Missing::Path)),
     }
 }
@@ -263,6 +280,7 @@ async fn for_gateway(api: &Api, gateway: &Gateway, action: Action, request: &Req
         Action::FetchArtifact => artifacts::fetch(api, gateway, request).await,
         Action::FetchDeployments => artifacts::deployments(api, gateway),
         Action::TakeManifest => artifacts::take_manifest(gateway, request),
+        Action::TakeReceipts => receipts::take(api, gateway, request).await,
         _ => Err(ApiError::NotFound(Missing::Unsupported)),
     }
 }

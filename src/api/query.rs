@@ -11,6 +11,11 @@ impl<'a> Query<'a> {
         Self(text)
     }
 
+    /// As it stood after the question mark.
+    pub(crate) fn raw(&self) -> &'a str {
+        self.0
+    }
+
     /// The first of this name.
     pub(crate) fn get(&self, name: &str) -> Option<Cow<'a, str>> {
         let mut pairs = form_urlencoded::parse(self.0.as_bytes());

@@ -14,6 +14,8 @@ use crate::registry::ConnectionInfo;
 struct Stats {
     gateway_connections: Connections,
     event_delivery: Delivery,
+    /// Messages of gateways that were no receipts, or wrong ones, since the start of the server.
+    messages_ignored: u64,
 }
 
 #[derive(Serialize)]
@@ -61,7 +63,7 @@ pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
     };
     let connections: Vec<_> = connections.into_iter().map(connection).collect();
     let gateway_connections = Connections { total_active: connections.len(), connections };
-    reply::json(StatusCode::OK, &Stats { gateway_connections, event_delivery })
+    reply::json(StatusCode::OK, &Stats { gateway_connections, event_delivery, messages_ignored: api.reports.ignored() })
 }
 
 fn overall(api: &Api) -> Delivery {

@@ -2,7 +2,7 @@
 //!
 //! - At most [`DELIVERIES_MAX`] are kept and [`DELIVERIES_PER_GATEWAY_MAX`] of one gateway, so that it takes a
 //!   hundred failing gateways to push out another's; none longer than [`DELIVERY_AGE_MAX`]. The oldest go first.
-//! - All are in memory (at most some 25 MB) and written behind to [`Records`] with [`Durability::Lazy`]: recording
+//! - All are in memory (at most some 25 MB) and written behind to [`Records`] with [`Durability::Lazy`](crate::Durability::Lazy): recording
 //!   never waits for the disk, and a crash may lose the last second.
 //! - What waits to be written is a set of numbers, each once, so it is bounded by what is kept.
 
@@ -14,15 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 pub use self::failure::{DeliveryFilter, DeliveryTotals, FailedDelivery, Failure, FailureReason, UnknownReason};
 
-use self::book::Book;
+use self::book::{Book, Written};
 use crate::clock::Clock;
 use crate::ids::{Cursor, GatewayId, Seq};
-use crate::records::{Durability, Records, StoreError, Table};
+use crate::records::{Change, Records, StoreError, Table};
+use crate::write_behind::{Source, WriteBehind};
 
 /// Failed deliveries kept in all.
 pub const DELIVERIES_MAX: usize = 100_000;
@@ -30,8 +29,6 @@ pub const DELIVERIES_MAX: usize = 100_000;
 pub const DELIVERIES_PER_GATEWAY_MAX: usize = 1_000;
 /// How long a failed delivery is kept.
 pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Rows in one commit.
-const COMMIT_ROWS_MAX: usize = 1_024;
 
 /// How many failed deliveries are kept, and how long.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +50,7 @@ impl Default for DeliveryLimits {
 /// The failed deliveries of all gateways.
 pub struct Deliveries {
     shared: Arc<Shared>,
-    /// Writes behind; ends with this value.
-    writer: JoinHandle<()>,
+    writer: WriteBehind<Shared>,
 }
 
 struct Shared {
@@ -62,10 +58,6 @@ struct Shared {
     /// [`Book::pending`], readable without the lock: the hot delivery path looks only here while nothing failed.
     pending: AtomicU64,
     clock: Arc<dyn Clock>,
-    records: Arc<dyn Records>,
-    dirty: Notify,
-    /// Held over a commit, so that [`Deliveries::flush`] also waits for the commit under way.
-    committing: tokio::sync::Mutex<()>,
 }
 
 impl Deliveries {
@@ -85,15 +77,8 @@ impl Deliveries {
         }
         book.expire(clock.now());
         let pending = AtomicU64::new(book.pending());
-        let shared = Arc::new(Shared {
-            book: Mutex::new(book),
-            pending,
-            clock,
-            records,
-            dirty: Notify::new(),
-            committing: tokio::sync::Mutex::default(),
-        });
-        let writer = tokio::spawn(write_behind(Arc::clone(&shared)));
+        let shared = Arc::new(Shared { book: Mutex::new(book), pending, clock });
+        let writer = WriteBehind::start(Arc::clone(&shared), records, Duration::ZERO, "Failed deliveries");
         Ok(Self { shared, writer })
     }
 
@@ -141,7 +126,7 @@ impl Deliveries {
     /// # Errors
     /// If the store cannot be written now.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        self.shared.write_dirty().await
+        self.writer.flush().await
     }
 
     /// Runs `work` on the book, then publishes what others wait for.
@@ -151,15 +136,9 @@ impl Deliveries {
         let answer = work(&mut book, now);
         self.shared.pending.store(book.pending(), Ordering::Release);
         if book.is_dirty() {
-            self.shared.dirty.notify_one();
+            self.writer.wake();
         }
         answer
-    }
-}
-
-impl Drop for Deliveries {
-    fn drop(&mut self) {
-        self.writer.abort();
     }
 }
 
@@ -168,35 +147,17 @@ impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Writes what is dirty, in commits of [`COMMIT_ROWS_MAX`]. Cancel safe: rows count as written only after their
-    /// commit.
-    async fn write_dirty(&self) -> Result<(), StoreError> {
-        let _turn = self.committing.lock().await;
-        loop {
-            let (numbers, changes) = self.book().dirty_rows(COMMIT_ROWS_MAX)?;
-            if numbers.is_empty() {
-                return Ok(());
-            }
-            self.records.commit(changes, Durability::Lazy).await?;
-            self.book().written(&numbers);
-        }
-    }
 }
 
-/// Writes whenever something is dirty, until a write fails for good: the store then refuses everything until a restart.
-async fn write_behind(shared: Arc<Shared>) {
-    loop {
-        shared.dirty.notified().await;
-        match shared.write_dirty().await {
-            Ok(()) => {}
-            // The store has waited before it said so; what is dirty stays dirty.
-            Err(StoreError::Overloaded) => shared.dirty.notify_one(),
-            Err(error) => {
-                tracing::error!(%error, "Failed deliveries are no longer written to disk.");
-                return;
-            }
-        }
+impl Source for Shared {
+    type Row = Written;
+
+    fn dirty_rows(&self, max: usize) -> Result<(Vec<Written>, Vec<Change>), StoreError> {
+        self.book().dirty_rows(max)
+    }
+
+    fn written(&self, rows: &[Written]) {
+        self.book().written(rows);
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`records`]: [`Records`], small tables with atomic commits; engines implement it and [`EventLog`], nothing else.
 //! - [`directory`]: gateways, tokens, APIs, deployments and event types, on top of [`Records`].
 //! - [`deliveries`]: failed deliveries, bounded and written behind, on top of [`Records`].
+//! - [`receipts`]: how far replicas are and what they reported, bounded and written behind likewise (`write_behind`).
 //! - [`memory`] and [`sled`]: the engines; [`stores`] is what both hand out. `contract` (feature `contract`) is the
 //!   suite that every engine passes.
 //! - [`clock`]: wall time, injected.
@@ -23,9 +24,11 @@ pub mod directory;
 pub mod ids;
 pub mod log;
 pub mod memory;
+pub mod receipts;
 pub mod records;
 pub mod sled;
 pub mod stores;
+mod write_behind;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{Compacted, Compaction};
@@ -39,6 +42,7 @@ pub use directory::{
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
+pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Durability, Records, StoreError, Table};
 pub use sled::{SledLog, SledRecords, open_sled};
 pub use stores::{Stores, open_memory};

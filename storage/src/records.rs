@@ -23,6 +23,10 @@ pub enum Table {
     EventTypes = b'e',
     /// Failed deliveries by number.
     Deliveries = b'f',
+    /// How far each replica of each gateway is.
+    Positions = b'p',
+    /// What each replica of each gateway reported.
+    Outcomes = b'o',
 }
 
 /// One row put or deleted.

@@ -12,7 +12,7 @@ use crate::records::Records;
 pub struct Stores {
     /// The gateways' logs.
     pub log: Arc<dyn EventLog>,
-    /// Records that may be lost with the logs: failed deliveries.
+    /// Records that may be lost with the logs: failed deliveries, receipts.
     pub events_records: Arc<dyn Records>,
     /// Records that must not be lost: [`Directory`](crate::Directory).
     pub directory_records: Arc<dyn Records>,

@@ -17,6 +17,7 @@ mod platform;
 mod process;
 mod quickstart;
 mod real_clients;
+mod receipts;
 mod refusals;
 mod serve;
 mod silenced;

@@ -5,12 +5,15 @@
 
 mod ack_first;
 mod compaction;
+mod gap;
 mod heartbeat;
 mod limits;
 mod lost_wake_up;
 mod pacing;
+mod receipts;
 mod reset;
 mod resume;
 mod revocation;
 mod slow_reader;
+mod stored;
 mod world;

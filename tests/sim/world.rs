@@ -12,14 +12,15 @@ use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    Bounds, Budget, CatchUp, Clock, Compacted, Compaction, Cursor, Directory, Draft, Entry, Epoch, EventLog, EventType,
-    Follower, Gateway, GatewayId, LogError, ManualClock, OrganizationId, Page, Retention, Stores, Token, TokenId,
-    open_memory,
+    Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry, Epoch,
+    EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId, Page,
+    Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// A transport as the gateway sees it: its name and how it shows life.
@@ -39,6 +40,10 @@ pub(crate) struct World {
     pub(crate) deaf: Arc<AtomicBool>,
     /// A look at a log's bounds takes one of these and waits while there is none.
     pub(crate) looks: Arc<Semaphore>,
+    stores: Stores,
+    tails: Arc<Tails>,
+    limits: Limits,
+    time: JoinHandle<()>,
 }
 
 /// The memory engine, with a pause in it where a disk would have one.
@@ -139,14 +144,49 @@ impl World {
             attempts_per_minute: settings.attempts_per_minute,
             event_bytes_max: 1 << 20,
             trusted_proxies: Vec::new(),
+            retention: settings.retention,
         };
-        let hub = Arc::new(Hub::open(stores, tails, clock.clone(), limits).await.unwrap());
-        let time = hub.clone();
-        tokio::spawn(async move { time.keep_time().await });
-        Self { hub, clock, deaf, looks: looked }
+        Self::open(stores, tails, clock, limits, (deaf, looked)).await
+    }
+
+    async fn open(
+        stores: Stores,
+        tails: Arc<Tails>,
+        clock: Arc<ManualClock>,
+        limits: Limits,
+        (deaf, looks): (Arc<AtomicBool>, Arc<Semaphore>),
+    ) -> Self {
+        let hub = Hub::open(stores.clone(), tails.clone(), clock.clone(), limits.clone()).await.unwrap();
+        let hub = Arc::new(hub);
+        let timed = hub.clone();
+        let time = tokio::spawn(async move { timed.keep_time().await });
+        Self { hub, clock, deaf, looks, stores, tails, limits, time }
+    }
+
+    /// The server ends well and starts again over the same stores.
+    pub(crate) async fn restart(self) -> Self {
+        self.hub.flush().await.unwrap();
+        self.crash().await
+    }
+
+    /// The server is killed and starts again over what its stores held at that moment.
+    pub(crate) async fn crash(self) -> Self {
+        self.time.abort();
+        let records = MemoryRecords::new();
+        for table in [Table::Deliveries, Table::Positions, Table::Outcomes] {
+            let rows = self.stores.events_records.scan(table).await.unwrap();
+            let changes = rows.into_iter().map(|(key, row)| Change { table, key, row: Some(row) }).collect();
+            records.commit(changes, Durability::Synced).await.unwrap();
+        }
+        let stores = Stores { events_records: Arc::new(records), ..self.stores };
+        Self::open(stores, self.tails, self.clock, self.limits, (self.deaf, self.looks)).await
     }
 
     pub(crate) async fn gateway(&self) -> Member {
+        self.gateway_with(CatchUp::Live).await
+    }
+
+    pub(crate) async fn gateway_with(&self, catch_up: CatchUp) -> Member {
         let id = GatewayId(Uuid::new_v4());
         let now = self.clock.now();
         let gateway = Gateway {
@@ -156,7 +196,7 @@ impl World {
             display_name: "simulated".into(),
             description: None,
             vhost: None,
-            catch_up: CatchUp::Live,
+            catch_up,
             created_at: now,
             updated_at: now,
         };

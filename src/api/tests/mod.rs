@@ -8,5 +8,6 @@ mod events;
 mod fetching;
 mod gateways;
 mod operations;
+mod receipts;
 mod tokens;
 mod world;

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
     Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
-    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Retention, StoreError, TokenId,
+    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Receipts, Retention, StoreError,
+    TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -15,7 +16,9 @@ use warp::filters::BoxedFilter;
 use crate::api::{Api, routes};
 use crate::auth::{AdminAuth, Authenticator};
 use crate::event_types::EventTypes;
+use crate::proxies::Proxies;
 use crate::publish::Publisher;
+use crate::receipts::Reports;
 use crate::registry::{Capacity, Identity, Registration, Registry};
 use crate::tail::Tails;
 
@@ -54,6 +57,7 @@ impl World {
         };
         let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), tails.clone())));
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
+        let receipts = Arc::new(Receipts::open(records.clone(), clock.clone()).await.unwrap());
         let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
         let deliveries = Arc::new(deliveries);
         let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
@@ -66,6 +70,7 @@ impl World {
             clock.clone(),
             EVENT_BYTES_MAX,
         );
+        let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let parts = Arc::new(Api {
             authenticator: Arc::new(Authenticator::new(directory.clone())),
             directory: directory.clone(),
@@ -73,10 +78,14 @@ impl World {
             event_types,
             registry,
             deliveries,
+            reports: Arc::new(reports),
+            receipts,
+            proxies: Proxies::default(),
             log: log.clone(),
             admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
             clock: clock.clone(),
             max_event_bytes: EVENT_BYTES_MAX,
+            retention,
             draining: Arc::new(AtomicBool::new(false)),
         });
         Self { filter: routes(parts.clone()), parts, clock, log, tails }

@@ -66,6 +66,40 @@ impl Directory {
         .await
     }
 
+    /// A replica of the gateway did what a deployment asked for: `DEPLOYING` becomes `DEPLOYED`, `UNDEPLOYING` becomes
+    /// `UNDEPLOYED`. The row then; `None` if something else was asked for since, or it was known.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn settle_deployment(
+        &self,
+        gateway: GatewayId,
+        id: Uuid,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<Deployment>>, DirectoryError> {
+        self.write(move |model| {
+            let Some(row) = model.deployment_by_id(id).filter(|row| row.gateway == gateway) else {
+                return Ok((Vec::new(), None));
+            };
+            let status = match row.status {
+                DeploymentStatus::Deploying => DeploymentStatus::Deployed,
+                DeploymentStatus::Undeploying => DeploymentStatus::Undeployed,
+                DeploymentStatus::Deployed | DeploymentStatus::Failed | DeploymentStatus::Undeployed => {
+                    return Ok((Vec::new(), None));
+                }
+            };
+            let row = Arc::new(Deployment { status, updated_at: now, ..(**row).clone() });
+            Ok((vec![Edit::PutDeployment(Arc::clone(&row))], Some(row)))
+        })
+        .await
+    }
+
+    /// The deployment of this id, if it is what was last asked of its gateway about its API.
+    #[must_use]
+    pub fn deployment_by_id(&self, id: Uuid) -> Option<Arc<Deployment>> {
+        self.read().deployment_by_id(id).cloned()
+    }
+
     /// What was last asked of the gateway about the API.
     #[must_use]
     pub fn deployment(&self, api: &ApiId, gateway: GatewayId) -> Option<Arc<Deployment>> {

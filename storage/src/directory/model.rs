@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::edit::Edit;
 use super::{Api, ApiId, Deployment, EventType, Gateway, OrganizationId, Token, TokenHash, TokenId};
@@ -27,6 +28,7 @@ pub(super) struct Model {
     apis: BTreeMap<ApiId, Arc<Api>>,
     deployments: BTreeMap<(GatewayId, ApiId), Arc<Deployment>>,
     by_api: HashMap<ApiId, BTreeSet<GatewayId>>,
+    deployment_ids: HashMap<Uuid, (GatewayId, ApiId)>,
     event_types: BTreeMap<String, Arc<EventType>>,
     meta: BTreeMap<String, Bytes>,
 }
@@ -118,6 +120,10 @@ impl Model {
         gateways.filter_map(|gateway| self.deployments.get(&(*gateway, api.clone())))
     }
 
+    pub(super) fn deployment_by_id(&self, id: Uuid) -> Option<&Arc<Deployment>> {
+        self.deployments.get(self.deployment_ids.get(&id)?)
+    }
+
     pub(super) fn event_type(&self, name: &str) -> Option<&Arc<EventType>> {
         self.event_types.get(name)
     }
@@ -173,7 +179,12 @@ impl Model {
 
     fn put_deployment(&mut self, deployment: Arc<Deployment>) {
         self.by_api.entry(deployment.api.clone()).or_default().insert(deployment.gateway);
-        self.deployments.insert((deployment.gateway, deployment.api.clone()), deployment);
+        let key = (deployment.gateway, deployment.api.clone());
+        let id = deployment.id;
+        if let Some(before) = self.deployments.insert(key.clone(), deployment) {
+            self.deployment_ids.remove(&before.id);
+        }
+        self.deployment_ids.insert(id, key);
     }
 
     fn drop_deployment(&mut self, api: ApiId, gateway: GatewayId) {
@@ -183,7 +194,9 @@ impl Model {
                 self.by_api.remove(&api);
             }
         }
-        self.deployments.remove(&(gateway, api));
+        if let Some(gone) = self.deployments.remove(&(gateway, api)) {
+            self.deployment_ids.remove(&gone.id);
+        }
     }
 }
 

@@ -1,0 +1,154 @@
+//! What gateways report of events: received, applied, failed (CONTRACT.md § 6).
+//!
+//! A report is heard where it arrives ([`Reports::hear`] from a connection, [`Reports::take`] from a call), checked
+//! against what its gateway was sent, and kept ([`gatecast_storage::receipts`]); that is memory only. What follows from
+//! it and takes the disk, such as the status of a deployment, is done behind, by one task ([`follow_up`]): a queue of
+//! [`FOLLOW_UPS_MAX`] that drops what does not fit, because all that is shown is derived from the outcomes anyway.
+
+mod follow_up;
+mod message;
+pub mod standing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gatecast_storage::deliveries::Deliveries;
+use gatecast_storage::{Clock, Cursor, Directory, EventLog, GatewayId, Outcome, Receipts, Replica, Reported, Subject};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::debug;
+use uuid::Uuid;
+
+pub(crate) use self::message::{Report, Status, report};
+
+use self::follow_up::{FollowUp, Follower};
+
+/// Reports whose consequences wait to be written.
+const FOLLOW_UPS_MAX: usize = 1_024;
+
+/// Takes reports.
+pub struct Reports {
+    receipts: Arc<Receipts>,
+    directory: Arc<Directory>,
+    clock: Arc<dyn Clock>,
+    follow_ups: mpsc::Sender<FollowUp>,
+    /// Ends with this value.
+    follower: JoinHandle<()>,
+    ignored: AtomicU64,
+}
+
+/// Who reports.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reporter<'a> {
+    pub(crate) gateway: GatewayId,
+    pub(crate) replica: &'a Replica,
+    /// The furthest event that it can know of.
+    pub(crate) sent: Cursor,
+}
+
+/// What becomes of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is kept, or says what is known.
+    Kept,
+    /// Everything up to here was received; where that is kept is the caller's to know.
+    Received(Cursor),
+    /// It is of nothing that this gateway was sent.
+    Foreign,
+}
+
+impl Reports {
+    /// Keeps reports in `receipts`.
+    #[must_use]
+    pub fn new(
+        receipts: Arc<Receipts>,
+        directory: Arc<Directory>,
+        log: Arc<dyn EventLog>,
+        deliveries: Arc<Deliveries>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (follow_ups, queue) = mpsc::channel(FOLLOW_UPS_MAX);
+        let follower = Follower { directory: directory.clone(), log, deliveries, clock: clock.clone() };
+        let follower = tokio::spawn(follower.run(queue));
+        Self { receipts, directory, clock, follow_ups, follower, ignored: AtomicU64::new(0) }
+    }
+
+    /// Takes a text message of a connection; returns up to where the peer says to have received everything. What is no
+    /// report, or a wrong one, is counted and ignored: a gateway must not lose its connection over it.
+    pub(crate) fn hear(&self, text: &str, from: Reporter<'_>) -> Option<Cursor> {
+        let heard = match serde_json::from_str::<Value>(text).map(|message| report(&message, "")) {
+            Ok(Ok(heard)) => heard,
+            Ok(Err(faults)) => {
+                let fault = faults.first().map(|fault| format!("{} {}", fault.field, fault.message));
+                return self.ignore(from, fault.as_deref().unwrap_or_default());
+            }
+            Err(_) => return self.ignore(from, "not JSON"),
+        };
+        match self.take(heard, from) {
+            Taken::Received(to) => Some(to),
+            Taken::Kept => None,
+            Taken::Foreign => self.ignore(from, "of nothing that it was sent"),
+        }
+    }
+
+    /// Takes a report.
+    pub(crate) fn take(&self, report: Report, from: Reporter<'_>) -> Taken {
+        let event = match report.subject {
+            Subject::Event(event) => Some(event),
+            Subject::Deployment(id) => {
+                let deployment = self.directory.deployment_by_id(id).filter(|row| row.gateway == from.gateway);
+                let Some(deployment) = deployment else { return Taken::Foreign };
+                deployment.event
+            }
+        };
+        // A deployment's row may not name its event yet: a quick gateway answers before the publisher is answered.
+        let is_sent = |event: Cursor| event.epoch == from.sent.epoch && event.seq <= from.sent.seq && event.seq.0 > 0;
+        if event.is_some_and(|event| !is_sent(event)) {
+            return Taken::Foreign;
+        }
+        let applied = match (report.status, event) {
+            (Status::Received, Some(event)) => return Taken::Received(event),
+            (Status::Received, None) => return Taken::Foreign,
+            (Status::Applied, _) => true,
+            (Status::Failed, _) => false,
+        };
+        let Report { subject, error_code, message, .. } = report;
+        let at = self.clock.now();
+        let outcome = Outcome { applied, at, error_code, message };
+        let reported = self.receipts.report(from.gateway, from.replica, subject, outcome);
+        debug!(gateway.id = %from.gateway, replica = %from.replica, ?subject, applied, ?reported, "Receipt heard.");
+        if reported != Reported::Nothing {
+            let follow_up = FollowUp { gateway: from.gateway, subject, applied, reported };
+            if self.follow_ups.try_send(follow_up).is_err() {
+                debug!(gateway.id = %from.gateway, "Too many receipts at once; the deployment's row is not updated.");
+            }
+        }
+        Taken::Kept
+    }
+
+    /// A deployment whose row says less than its outcomes: the row is brought up to them.
+    pub(crate) fn settle(&self, gateway: GatewayId, deployment: Uuid) {
+        let subject = Subject::Deployment(deployment);
+        // Whoever looks next finds the same, should there be no room.
+        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, applied: true, reported: Reported::New });
+    }
+
+    /// How many messages from gateways were ignored since the start.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.ignored.load(Ordering::Relaxed)
+    }
+
+    fn ignore(&self, from: Reporter<'_>, why: &str) -> Option<Cursor> {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+        debug!(gateway.id = %from.gateway, replica = %from.replica, why, "A message of a gateway is ignored.");
+        None
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}

@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
+use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Reported, Subject};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::envelope;
+
+/// A report that changed something.
+pub(super) struct FollowUp {
+    pub(super) gateway: GatewayId,
+    pub(super) subject: Subject,
+    pub(super) applied: bool,
+    pub(super) reported: Reported,
+}
+
+/// Does what follows from reports: a deployment that a replica applied is deployed, an event that one could not apply is
+/// a failed delivery until it does.
+pub(super) struct Follower {
+    pub(super) directory: Arc<Directory>,
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What of an event is needed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    correlation_id: String,
+    #[serde(default)]
+    payload: Payload,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    deployment_id: Option<Uuid>,
+}
+
+impl Follower {
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<FollowUp>) {
+        while let Some(follow_up) = queue.recv().await {
+            self.follow(&follow_up).await;
+        }
+    }
+
+    async fn follow(&self, FollowUp { gateway, subject, applied, reported }: &FollowUp) {
+        let cursor = match subject {
+            Subject::Event(event) => Some(*event),
+            Subject::Deployment(id) => self.directory.deployment_by_id(*id).and_then(|row| row.event),
+        };
+        let event = match cursor {
+            Some(cursor) => self.event(*gateway, cursor).await,
+            None => None,
+        };
+        if *applied {
+            let deployment = match subject {
+                Subject::Deployment(id) => Some(*id),
+                Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
+            };
+            if let Some(id) = deployment {
+                self.settle(*gateway, id).await;
+            }
+            if let (Reported::Recovered, Some(cursor)) = (reported, cursor) {
+                self.deliveries.recovered(*gateway, cursor.seq.prev(), cursor, self.clock.now());
+            }
+        } else if let (Some(cursor), Some(event)) = (cursor, event) {
+            warn!(gateway.id = %gateway, event.id = %cursor, "A replica could not apply an event.");
+            self.deliveries.record(Failure {
+                gateway: *gateway,
+                event: cursor,
+                event_type: event.kind,
+                correlation_id: event.correlation_id,
+                reason: FailureReason::FailedByGateway,
+                at: self.clock.now(),
+            });
+        }
+    }
+
+    async fn settle(&self, gateway: GatewayId, id: Uuid) {
+        match self.directory.settle_deployment(gateway, id, self.clock.now()).await {
+            Ok(Some(row)) => {
+                info!(gateway.id = %gateway, api.id = %row.api, status = ?row.status, "A replica applied a deployment.");
+            }
+            Ok(None) => {}
+            Err(error) => warn!(gateway.id = %gateway, %error, "The status of a deployment could not be stored."),
+        }
+    }
+
+    /// The event, if it is still held.
+    async fn event(&self, gateway: GatewayId, id: Cursor) -> Option<Event> {
+        let before = Cursor { epoch: id.epoch, seq: id.seq.prev() };
+        let Ok(Page::Entries(entries)) = self.log.read(gateway, before, Budget { events: 1, bytes: 1 }).await else {
+            debug!(gateway.id = %gateway, event.id = %id, "A receipt is of an event that is not held any more.");
+            return None;
+        };
+        let frame = envelope::seal(id.epoch, entries.first().filter(|entry| entry.seq == id.seq)?)?;
+        serde_json::from_str(frame.text()).ok()
+    }
+}

@@ -1,0 +1,215 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::marks::Marks;
+use super::outcome::{Outcome, Outcomes, Reported};
+use super::positions::{Left, Positions, start_of_stranger};
+use super::seat::SeatState;
+use super::{Passage, Replica, ReplicaInfo, Subject};
+use crate::ids::{Cursor, Epoch, Seq};
+use crate::records::StoreError;
+
+/// Replicas of one gateway that are remembered; those that are gone longest go first.
+pub const INSTANCES_PER_GATEWAY_MAX: usize = 64;
+/// Connections that ended and whose passings are remembered, of one replica.
+const HISTORY_MAX: usize = 4;
+
+/// What is kept of one gateway.
+#[derive(Default)]
+pub(super) struct OfGateway {
+    /// Where a replica begins of which nothing is known.
+    pub(super) anchor: Option<Cursor>,
+    replicas: BTreeMap<Replica, Kept>,
+}
+
+/// What is kept of one replica.
+#[derive(Default)]
+struct Kept {
+    positions: Positions,
+    outcomes: Outcomes,
+    history: VecDeque<(Marks, Marks)>,
+    last_receipt: Option<DateTime<Utc>>,
+}
+
+/// A row of positions, as it is on disk.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    /// With the number of its arrival.
+    live: Vec<(Cursor, u64)>,
+    left: Vec<Left>,
+    #[serde(default)]
+    last_receipt: Option<DateTime<Utc>>,
+}
+
+impl OfGateway {
+    pub(super) fn stored(&mut self, of: &Replica, epoch: Epoch, now: DateTime<Utc>) -> Option<Cursor> {
+        if let Some(start) = self.replicas.get_mut(of).and_then(|kept| kept.positions.start(epoch, now)) {
+            return Some(start);
+        }
+        let anonymous = |replica: &Replica| matches!(replica, Replica::Anonymous(_));
+        if !anonymous(of) {
+            return None;
+        }
+        let others = self.replicas.iter().filter(|(replica, _)| anonymous(replica));
+        start_of_stranger(others.map(|(_, kept)| &kept.positions), epoch, now)
+    }
+
+    /// Takes a seat; the second is the replica that had to be forgotten for it.
+    pub(super) fn enter(&mut self, of: &Replica, at: Cursor, now: DateTime<Utc>) -> (Arc<SeatState>, Option<Replica>) {
+        let forgotten = self.make_room(of);
+        let positions = &mut self.replicas.entry(of.clone()).or_default().positions;
+        let arrival = positions.take(at.epoch, now);
+        let state = Arc::new(SeatState::new(at, arrival));
+        positions.live.push(Arc::clone(&state));
+        (state, forgotten)
+    }
+
+    pub(super) fn leave(&mut self, of: &Replica, seat: &Arc<SeatState>, now: DateTime<Utc>) {
+        let Some(kept) = self.replicas.get_mut(of) else { return };
+        let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return };
+        kept.positions.live.swap_remove(index);
+        let mut progress = seat.progress();
+        kept.positions.leave(progress.confirmed, seat.arrival, now);
+        kept.last_receipt = kept.last_receipt.max(progress.last_receipt);
+        let none = || Marks::new(Cursor { epoch: Epoch(0), seq: Seq(0) });
+        let sent = std::mem::replace(&mut progress.sent, none());
+        let received = std::mem::replace(&mut progress.received, none());
+        if !sent.is_empty() || !received.is_empty() {
+            kept.history.push_back((sent, received));
+        }
+        if kept.history.len() > HISTORY_MAX {
+            kept.history.pop_front();
+        }
+    }
+
+    /// The seat of a replica, if it has one only.
+    pub(super) fn only_seat(&self, of: &Replica) -> Option<&Arc<SeatState>> {
+        match self.replicas.get(of)?.positions.live.as_slice() {
+            [seat] => Some(seat),
+            _ => None,
+        }
+    }
+
+    /// Keeps an outcome, of replicas only that are here or were: a report alone makes none, or reports could push out
+    /// the positions of others.
+    pub(super) fn report(&mut self, of: &Replica, subject: Subject, outcome: Outcome) -> Reported {
+        let Some(kept) = self.replicas.get_mut(of) else { return Reported::Nothing };
+        kept.last_receipt = kept.last_receipt.max(Some(outcome.at));
+        kept.outcomes.report(subject, outcome)
+    }
+
+    pub(super) fn outcomes(&self, of: &[Subject]) -> Vec<(Replica, bool, Option<Outcome>)> {
+        let all = self
+            .replicas
+            .iter()
+            .map(|(replica, kept)| (replica.clone(), !kept.positions.live.is_empty(), kept.outcomes.of(of).cloned()));
+        all.filter(|(_, is_live, outcome)| *is_live || outcome.is_some()).collect()
+    }
+
+    pub(super) fn replicas(&mut self, epoch: Epoch, now: DateTime<Utc>) -> Vec<ReplicaInfo> {
+        let info = |(replica, kept): (&Replica, &mut Kept)| {
+            let live = kept.positions.live.iter();
+            let heard = live.filter_map(|seat| seat.progress().last_receipt).max();
+            ReplicaInfo {
+                replica: replica.clone(),
+                connections: kept.positions.live.len(),
+                position: kept.positions.start(epoch, now),
+                last_receipt: kept.last_receipt.max(heard),
+            }
+        };
+        self.replicas.iter_mut().map(info).collect()
+    }
+
+    pub(super) fn timeline(&self, event: Cursor, subjects: &[Subject]) -> Vec<Passage> {
+        self.replicas.iter().filter_map(|(replica, kept)| kept.passage(replica, event, subjects)).collect()
+    }
+
+    /// Makes room for one more replica.
+    fn make_room(&mut self, of: &Replica) -> Option<Replica> {
+        if self.replicas.contains_key(of) || self.replicas.len() < INSTANCES_PER_GATEWAY_MAX {
+            return None;
+        }
+        let gone = self.replicas.iter().filter_map(|(replica, kept)| Some((kept.positions.gone_since()?, replica)));
+        let (_, longest) = gone.min_by_key(|(since, _)| *since)?;
+        let longest = longest.clone();
+        self.replicas.remove(&longest);
+        Some(longest)
+    }
+
+    pub(super) fn known(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.keys()
+    }
+
+    pub(super) fn positions_row(&self, of: &Replica) -> Result<Option<Bytes>, StoreError> {
+        let Some(kept) = self.replicas.get(of) else { return Ok(None) };
+        // Clean before it is read: what moves from here on soils the row again.
+        let live = kept.positions.live.iter().map(|seat| {
+            seat.is_dirty.store(false, std::sync::atomic::Ordering::Release);
+            (seat.confirmed(), seat.arrival)
+        });
+        let row = Row { live: live.collect(), left: kept.positions.left.clone(), last_receipt: kept.last_receipt };
+        to_row(&row).map(Some)
+    }
+
+    pub(super) fn outcomes_row(&self, of: &Replica) -> Result<Option<Bytes>, StoreError> {
+        let kept = self.replicas.get(of).filter(|kept| !kept.outcomes.is_empty());
+        kept.map(|kept| to_row(&kept.outcomes)).transpose()
+    }
+
+    /// Takes in a row from disk. Whoever was connected then has left by now.
+    pub(super) fn load_positions(&mut self, of: Replica, row: &[u8], now: DateTime<Utc>) -> Result<(), StoreError> {
+        let row: Row = serde_json::from_slice(row).map_err(malformed)?;
+        let kept = self.replicas.entry(of).or_default();
+        kept.last_receipt = row.last_receipt;
+        kept.positions.load(row.left);
+        row.live.into_iter().for_each(|(position, arrival)| kept.positions.leave(position, arrival, now));
+        Ok(())
+    }
+
+    pub(super) fn load_outcomes(&mut self, of: Replica, row: &[u8]) -> Result<(), StoreError> {
+        self.replicas.entry(of).or_default().outcomes = serde_json::from_slice(row).map_err(malformed)?;
+        Ok(())
+    }
+}
+
+impl Kept {
+    /// What is known of one event; `None` if it has not come near the replica.
+    fn passage(&self, replica: &Replica, event: Cursor, subjects: &[Subject]) -> Option<Passage> {
+        let reaches = |position: Cursor| position.epoch == event.epoch && position.seq >= event.seq;
+        let mut passage = Passage {
+            replica: replica.clone(),
+            is_connected: !self.positions.live.is_empty(),
+            is_sent: false,
+            sent_at: None,
+            is_received: self.positions.left.iter().any(|left| reaches(left.position)),
+            received_at: None,
+            outcome: self.outcomes.of(subjects).cloned(),
+        };
+        let mut sent: Vec<_> = self.history.iter().filter_map(|(sent, _)| sent.when(event)).collect();
+        let mut received: Vec<_> = self.history.iter().filter_map(|(_, received)| received.when(event)).collect();
+        for seat in &self.positions.live {
+            let progress = seat.progress();
+            sent.extend(progress.sent.when(event));
+            received.extend(progress.received.when(event));
+            passage.is_sent |= progress.sent_to.is_some_and(reaches);
+            passage.is_received |= reaches(progress.confirmed);
+        }
+        passage.sent_at = sent.into_iter().min();
+        passage.received_at = received.into_iter().min();
+        passage.is_received |= passage.received_at.is_some() || passage.outcome.is_some();
+        passage.is_sent |= passage.sent_at.is_some() || passage.is_received;
+        (passage.is_connected || passage.is_sent).then_some(passage)
+    }
+}
+
+fn to_row(value: &impl Serialize) -> Result<Bytes, StoreError> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(malformed)
+}
+
+fn malformed(error: serde_json::Error) -> StoreError {
+    StoreError::Malformed(format!("receipts: {error}"))
+}

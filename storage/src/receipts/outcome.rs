@@ -1,0 +1,95 @@
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::Cursor;
+
+/// Outcomes kept of one replica; the oldest go first.
+pub const OUTCOMES_PER_INSTANCE_MAX: usize = 256;
+/// Characters kept of an error code.
+pub const ERROR_CODE_CHARS_MAX: usize = 128;
+/// Characters kept of a message.
+pub const MESSAGE_CHARS_MAX: usize = 256;
+
+/// What an outcome is of: gateways name an event, or the deployment that an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Subject {
+    /// An event.
+    Event(Cursor),
+    /// A deployment.
+    Deployment(Uuid),
+}
+
+/// What a replica made of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Applied, or failed.
+    pub applied: bool,
+    /// When it was reported.
+    pub at: DateTime<Utc>,
+    /// Why it failed, for machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// Why it failed, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// Nothing: it was known, or a failure after a success.
+    Nothing,
+    /// The first outcome, or another failure.
+    New,
+    /// A success after a failure.
+    Recovered,
+}
+
+/// The outcomes of one replica, oldest first.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Outcomes(VecDeque<(Subject, Outcome)>);
+
+impl Outcomes {
+    /// A success stands: what an event once did is done, whatever a second delivery of it runs into.
+    pub(super) fn report(&mut self, of: Subject, mut outcome: Outcome) -> Reported {
+        outcome.error_code = outcome.error_code.map(|text| cut(&text, ERROR_CODE_CHARS_MAX));
+        outcome.message = outcome.message.map(|text| cut(&text, MESSAGE_CHARS_MAX));
+        let known = self.0.iter().position(|(subject, _)| *subject == of);
+        let before = known.and_then(|index| self.0.get(index)).map(|(_, before)| before);
+        let reported = match before {
+            Some(before) if before.applied => return Reported::Nothing,
+            Some(_) if outcome.applied => Reported::Recovered,
+            Some(before) if before.error_code == outcome.error_code && before.message == outcome.message => {
+                return Reported::Nothing;
+            }
+            Some(_) | None => Reported::New,
+        };
+        if let Some(index) = known {
+            self.0.remove(index);
+        } else if self.0.len() >= OUTCOMES_PER_INSTANCE_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((of, outcome));
+        reported
+    }
+
+    /// The best outcome of any of these subjects: they are names of one thing.
+    pub(super) fn of(&self, subjects: &[Subject]) -> Option<&Outcome> {
+        let matching = self.0.iter().filter(|(subject, _)| subjects.contains(subject)).map(|(_, outcome)| outcome);
+        matching.max_by_key(|outcome| (outcome.applied, outcome.at))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(chars).collect()
+}

@@ -1,0 +1,114 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use super::marks::Marks;
+use super::{Replica, Shared};
+use crate::ids::{Cursor, GatewayId};
+
+/// How far one live connection is. Taken from [`Receipts::enter`](super::Receipts::enter); dropped, the connection
+/// has left, and its position is kept for whoever comes back.
+///
+/// Its own lock is all that an event or a pong takes, but for one short one of all receipts when a position moves that
+/// is on disk: once a second at most, as rows are written behind.
+pub struct Seat {
+    shared: Arc<Shared>,
+    gateway: GatewayId,
+    replica: Replica,
+    state: Arc<SeatState>,
+}
+
+/// What the seat and the book share of it.
+pub(super) struct SeatState {
+    progress: Mutex<Progress>,
+    /// The how many-th connection of its replica it is.
+    pub(super) arrival: u64,
+    /// The row that holds it is to be written already.
+    pub(super) is_dirty: AtomicBool,
+}
+
+pub(super) struct Progress {
+    pub(super) confirmed: Cursor,
+    pub(super) sent: Marks,
+    pub(super) received: Marks,
+    /// The furthest that was written to the peer.
+    pub(super) sent_to: Option<Cursor>,
+    pub(super) last_receipt: Option<DateTime<Utc>>,
+}
+
+impl Seat {
+    pub(super) fn new(shared: Arc<Shared>, gateway: GatewayId, replica: Replica, state: Arc<SeatState>) -> Self {
+        Self { shared, gateway, replica, state }
+    }
+
+    /// Who sits here.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Events up to `to` were written to the peer.
+    pub fn sent(&self, to: Cursor, now: DateTime<Utc>) {
+        let mut progress = self.state.progress();
+        progress.sent.pass(to, now);
+        progress.sent_to = Some(to);
+    }
+
+    /// The peer has received everything up to `to`, which was written to it. Never goes back within a life of the log.
+    pub fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
+        if self.state.confirm(to, now) {
+            self.shared.moved(self.gateway, &self.replica, &self.state);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.leave(self.gateway, &self.replica, &self.state);
+    }
+}
+
+impl SeatState {
+    pub(super) fn new(at: Cursor, arrival: u64) -> Self {
+        let progress = Progress {
+            confirmed: at,
+            sent: Marks::new(at),
+            received: Marks::new(at),
+            sent_to: None,
+            last_receipt: None,
+        };
+        Self { progress: Mutex::new(progress), arrival, is_dirty: AtomicBool::new(false) }
+    }
+
+    pub(super) fn confirmed(&self) -> Cursor {
+        self.progress().confirmed
+    }
+
+    /// Whether the position moved.
+    pub(super) fn confirm(&self, to: Cursor, now: DateTime<Utc>) -> bool {
+        let mut progress = self.progress();
+        progress.last_receipt = Some(now);
+        if to.epoch == progress.confirmed.epoch && to.seq <= progress.confirmed.seq {
+            return false;
+        }
+        progress.confirmed = to;
+        progress.received.pass(to, now);
+        true
+    }
+
+    /// Whether events up to `to` were written to the peer.
+    pub(super) fn was_sent(&self, to: Cursor) -> bool {
+        self.progress().sent_to.is_some_and(|sent| sent.epoch == to.epoch && sent.seq >= to.seq)
+    }
+
+    /// Whether the row was clean.
+    pub(super) fn soil(&self) -> bool {
+        !self.is_dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// A poisoned lock is used on: no step under it can panic half-way.
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,269 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::ids::Seq;
+use crate::memory::MemoryRecords;
+
+const GATEWAY: GatewayId = GatewayId(Uuid::from_u128(1));
+const EPOCH: Epoch = Epoch(7);
+
+fn cursor(seq: u64) -> Cursor {
+    Cursor { epoch: EPOCH, seq: Seq(seq) }
+}
+
+fn from(host: u8) -> Replica {
+    Replica::Anonymous([192, 0, 2, host].into())
+}
+
+fn named(name: &str) -> Replica {
+    Replica::of(Some(name), [192, 0, 2, 1].into())
+}
+
+fn outcome(applied: bool, code: &str, at: DateTime<Utc>) -> Outcome {
+    let error_code = (!applied).then(|| code.to_owned());
+    Outcome { applied, at, error_code, message: None }
+}
+
+struct World {
+    records: Arc<MemoryRecords>,
+    clock: Arc<ManualClock>,
+    receipts: Receipts,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (records, clock) = (Arc::new(MemoryRecords::new()), Arc::new(ManualClock::default()));
+        let receipts = Receipts::open(records.clone(), clock.clone()).await.unwrap();
+        Self { records, clock, receipts }
+    }
+
+    async fn restart(&mut self) {
+        self.receipts.flush().await.unwrap();
+        self.receipts = Receipts::open(self.records.clone(), self.clock.clone()).await.unwrap();
+    }
+
+    fn stored(&self, of: &Replica) -> Option<u64> {
+        self.receipts.stored(GATEWAY, of, EPOCH).map(|cursor| cursor.seq.0)
+    }
+
+    fn enter(&self, of: &Replica, at: u64) -> Seat {
+        self.receipts.enter(GATEWAY, of.clone(), cursor(at))
+    }
+}
+
+#[tokio::test]
+async fn a_replica_begins_where_it_left_also_after_a_restart() {
+    let mut world = World::new().await;
+    assert_eq!(world.stored(&named("a")), None);
+    let seat = world.enter(&named("a"), 3);
+    seat.confirmed(cursor(9), world.clock.now());
+    seat.confirmed(cursor(5), world.clock.now());
+    assert_eq!(world.stored(&named("a")), Some(9));
+    world.restart().await;
+    assert_eq!(world.stored(&named("a")), Some(9), "left by the crash");
+    drop(world.enter(&named("a"), 9));
+    assert_eq!(world.stored(&named("b")), None, "a name of its own");
+    world.clock.advance(TAKEN_KEPT + LEFT_KEPT * 30);
+    drop(world.enter(&named("a"), 20));
+    world.clock.advance(LEFT_KEPT * 30);
+    world.restart().await;
+    assert_eq!(world.stored(&named("a")), Some(20), "the last one is kept for ever");
+}
+
+#[tokio::test]
+async fn two_that_look_alike_are_both_served_from_the_lower_position() {
+    let world = World::new().await;
+    let (a, b) = (world.enter(&from(1), 10), world.enter(&from(1), 5));
+    drop((a, b));
+    assert_eq!(world.stored(&from(1)), Some(5));
+    let first = world.enter(&from(1), 5);
+    first.confirmed(cursor(40), world.clock.now());
+    world.clock.advance(TAKEN_KEPT * 4);
+    assert_eq!(world.stored(&from(1)), Some(5), "the other may still be there");
+    let second = world.enter(&from(1), 5);
+    second.confirmed(cursor(50), world.clock.now());
+    world.clock.advance(TAKEN_KEPT * 2);
+    drop(second);
+    assert_eq!(world.stored(&from(1)), Some(40), "both have come back");
+}
+
+#[tokio::test]
+async fn a_stranger_may_be_any_of_the_others() {
+    let world = World::new().await;
+    drop(world.enter(&from(1), 10));
+    let seat = world.enter(&from(2), 10);
+    seat.confirmed(cursor(30), world.clock.now());
+    assert_eq!(world.stored(&from(3)), Some(10));
+    assert_eq!(world.stored(&from(2)), Some(30), "its own");
+    assert_eq!(world.stored(&named("n")), None);
+    world.clock.advance(LEFT_KEPT * 2);
+    assert_eq!(world.stored(&from(3)), Some(30));
+    assert_eq!(world.stored(&from(1)), Some(10), "its own, however long ago");
+}
+
+#[tokio::test]
+async fn a_position_of_a_lost_log_comes_first() {
+    let world = World::new().await;
+    let lost = Cursor { epoch: Epoch(1), seq: Seq(900) };
+    drop(world.receipts.enter(GATEWAY, from(1), lost));
+    drop(world.enter(&from(1), 5));
+    assert_eq!(world.receipts.stored(GATEWAY, &from(1), EPOCH), Some(lost));
+}
+
+#[tokio::test]
+async fn a_late_success_stands_and_outcomes_survive_a_restart() {
+    let mut world = World::new().await;
+    let (a, b) = (world.enter(&named("a"), 0), world.enter(&named("b"), 0));
+    let (event, deployment) = (Subject::Event(cursor(1)), Subject::Deployment(Uuid::nil()));
+    let now = world.clock.now();
+    let report = |of: &str, subject, outcome| world.receipts.report(GATEWAY, &named(of), subject, outcome);
+    assert_eq!(report("a", event, outcome(false, "E", now)), Reported::New);
+    assert_eq!(report("a", event, outcome(false, "E", now)), Reported::Nothing);
+    assert_eq!(report("b", deployment, outcome(false, "F", now)), Reported::New);
+    assert_eq!(report("a", event, outcome(true, "", now)), Reported::Recovered);
+    assert_eq!(report("a", event, outcome(false, "late", now)), Reported::Nothing);
+    assert_eq!(report("nobody", event, outcome(true, "", now)), Reported::Nothing);
+    drop((a, b));
+    world.restart().await;
+    let outcomes = world.receipts.outcomes(GATEWAY, &[event, deployment]);
+    let shown: Vec<_> =
+        outcomes.iter().map(|(replica, outcome)| (replica.instance(), outcome.as_ref().unwrap().applied)).collect();
+    assert_eq!(shown, [("a", true), ("b", false)]);
+}
+
+#[tokio::test]
+async fn replicas_and_outcomes_are_bounded_on_disk_too() {
+    let world = World::new().await;
+    let seat = world.enter(&named("stays"), 1);
+    for n in 0..2 * INSTANCES_PER_GATEWAY_MAX {
+        drop(world.enter(&named(&n.to_string()), 1));
+        world.clock.advance(Duration::from_secs(1));
+    }
+    for n in 0..2 * OUTCOMES_PER_INSTANCE_MAX {
+        let outcome = Outcome { message: Some("m".repeat(9_000)), ..outcome(false, "E", world.clock.now()) };
+        world.receipts.report(GATEWAY, seat.replica(), Subject::Event(cursor(n as u64)), outcome);
+    }
+    world.receipts.flush().await.unwrap();
+    assert_eq!(world.receipts.replicas(GATEWAY, EPOCH).len(), INSTANCES_PER_GATEWAY_MAX);
+    assert_eq!(world.records.scan(Table::Positions).await.unwrap().len(), INSTANCES_PER_GATEWAY_MAX);
+    let rows = world.records.scan(Table::Outcomes).await.unwrap();
+    assert!(rows.len() == 1 && rows[0].1.len() < OUTCOMES_PER_INSTANCE_MAX * 512);
+    let oldest = [Subject::Event(cursor(OUTCOMES_PER_INSTANCE_MAX as u64 - 1))];
+    let outcomes = world.receipts.outcomes(GATEWAY, &oldest);
+    assert_eq!(outcomes, [(named("stays"), None)], "connected, and its oldest outcomes are gone");
+
+    world.receipts.set_anchor(GATEWAY, cursor(1));
+    world.receipts.flush().await.unwrap();
+    world.receipts.forget(GATEWAY);
+    drop(seat);
+    world.receipts.flush().await.unwrap();
+    for table in [Table::Positions, Table::Outcomes] {
+        assert_eq!(world.records.scan(table).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_timeline_tells_how_far_an_event_has_come() {
+    let world = World::new().await;
+    let seat = world.enter(&named("a"), 0);
+    let start = world.clock.now();
+    let second = Duration::from_secs(1);
+    world.clock.advance(second);
+    seat.sent(cursor(2), world.clock.now());
+    world.clock.advance(second);
+    seat.confirmed(cursor(1), world.clock.now());
+    let timeline = |event| world.receipts.timeline(GATEWAY, cursor(event), None).pop().unwrap();
+    let first = timeline(1);
+    assert_eq!((first.is_sent, first.is_received), (true, true));
+    assert_eq!((first.sent_at, first.received_at), (Some(start + second), Some(start + 2 * second)));
+    assert_eq!((timeline(2).is_sent, timeline(2).is_received), (true, false));
+    assert!(!timeline(3).is_sent);
+    drop(seat);
+    assert_eq!(timeline(1), Passage { is_connected: false, ..first });
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Come(usize),
+    Confirm(usize, u64),
+    Go(usize),
+    Restart,
+    Advance(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_usize).prop_map(Step::Come),
+        4 => (0..3_usize, 0..10_u64).prop_map(|(who, by)| Step::Confirm(who, by)),
+        3 => (0..3_usize).prop_map(Step::Go),
+        1 => Just(Step::Restart),
+        2 => (0..120_u64).prop_map(Step::Advance),
+    ]
+}
+
+/// Times after which marks are forgotten, but not positions that were left.
+fn slow_step() -> impl Strategy<Value = Step> {
+    prop_oneof![4 => step(), 1 => (0..7_200_u64).prop_map(Step::Advance)]
+}
+
+/// Lives through the steps; each of three has received everything up to its own mark and must never begin after it.
+async fn nobody_is_skipped(steps: Vec<Step>, of: [Replica; 3], within: Duration) {
+    let mut world = World::new().await;
+    let mut seats: [Option<Seat>; 3] = [None, None, None];
+    let mut marks: [Option<u64>; 3] = [None; 3];
+    let mut spent = 0;
+    for step in steps {
+        match step {
+            Step::Come(who) => {
+                let start = world.stored(&of[who]);
+                let mark = marks[who].or(start).unwrap_or(0);
+                let start = start.unwrap_or(0);
+                assert!(start <= mark, "{who} begins at {start} and has received up to {mark}");
+                // A dead connection may not have been noticed yet.
+                let before = seats[who].replace(world.enter(&of[who], start));
+                drop(before);
+                marks[who] = Some(mark);
+            }
+            Step::Confirm(who, by) => {
+                if let (Some(seat), Some(mark)) = (&seats[who], &mut marks[who]) {
+                    *mark += by;
+                    seat.confirmed(cursor(*mark), world.clock.now());
+                }
+            }
+            Step::Go(who) => seats[who] = None,
+            Step::Restart => {
+                world.receipts.flush().await.unwrap();
+                seats = [None, None, None];
+                world.restart().await;
+            }
+            // Within the times that are promised.
+            Step::Advance(seconds) if spent + seconds < within.as_secs() => {
+                spent += seconds;
+                world.clock.advance(Duration::from_secs(seconds));
+            }
+            Step::Advance(_) => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn three_that_look_alike_are_never_skipped_over(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(nobody_is_skipped(steps, [from(1), from(1), from(1)], TAKEN_KEPT));
+    }
+
+    #[test]
+    fn three_at_addresses_of_their_own_are_never_skipped_over(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(nobody_is_skipped(steps, [from(1), from(2), from(3)], LEFT_KEPT));
+    }
+
+    #[test]
+    fn three_that_look_alike_and_were_seen_together_are_not_skipped_over_for_a_day(steps in proptest::collection::vec(slow_step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let together = (0..3).map(Step::Come).chain(steps).collect();
+        runtime.block_on(nobody_is_skipped(together, [from(1), from(1), from(1)], LEFT_KEPT));
+    }
+}
