@@ -6,8 +6,9 @@
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`], since nothing else holds what it holds.
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
-//!   position 8), `S` entries of compacted states (alike), `K` where
-//!   keys (gateway, epoch, key), `D` which of them are tombstones, `F` forgotten logs whose rows are being deleted, and the lower-case tags of [`Table`](crate::Table).
+//!   position 8), `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
+//!   them are tombstones (as `S`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
+//!   [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
