@@ -54,8 +54,8 @@ impl OfGateway {
         if !anonymous(of) {
             return None;
         }
-        let others = self.replicas.iter().filter(|(replica, _)| anonymous(replica));
-        start_of_stranger(others.map(|(_, kept)| &kept.positions), epoch, now)
+        let others = self.replicas.iter_mut().filter(|(replica, _)| anonymous(replica));
+        start_of_stranger(others.map(|(_, kept)| &mut kept.positions), epoch, now)
     }
 
     /// Takes a seat; the second is the replica that had to be forgotten for it.

@@ -109,7 +109,7 @@ impl Positions {
 /// Where an anonymous replica begins that comes from a new address: it may be any of the others, moved. Those that
 /// live or left of late count, or else the one that left last.
 pub(super) fn start_of_stranger<'p>(
-    others: impl Iterator<Item = &'p Positions>,
+    others: impl Iterator<Item = &'p mut Positions>,
     epoch: Epoch,
     now: DateTime<Utc>,
 ) -> Option<Cursor> {
@@ -121,6 +121,7 @@ pub(super) fn start_of_stranger<'p>(
         }
     };
     for positions in others {
+        positions.prune(now);
         positions.live.iter().for_each(|seat| lower(seat.confirmed(), &mut lowest));
         for left in &positions.left {
             if within(now, left.at, LEFT_KEPT) {
