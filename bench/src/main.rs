@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["floor", "plain"] => floor::serve(false),
         ["floor", "tls"] => floor::serve(true),
-        ["run", server, scenarios @ ..] => run(PathBuf::from(server), scenarios),
+        ["run", server, scenarios @ ..] => scenario::run(PathBuf::from(server), scenarios),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -44,14 +44,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// One thread: the generator has one core.
-fn run(server: PathBuf, scenarios: &[&str]) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::time::timeout(scenario::ALL_WITHIN, scenario::run(server, scenarios))
-            .await
-            .map_err(|_| "the bench did not end in time")?
-    })
 }
