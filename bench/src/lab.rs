@@ -108,9 +108,8 @@ impl Gateway {
     /// A request that publishes an event whose envelope has [`EVENT_BYTES`], give or take the digits of its position.
     pub(crate) fn event(&self) -> Vec<u8> {
         let filler = "x".repeat(EVENT_BYTES - ENVELOPE_BYTES);
-        let body = format!(
-            r#"{{"type":"gateway.config.updated","correlationId":"bench","payload":{{"filler":"{filler}"}}}}"#
-        );
+        let body =
+            format!(r#"{{"type":"gateway.config.updated","correlationId":"bench","payload":{{"filler":"{filler}"}}}}"#);
         request("POST", &format!("/api/internal/v1/gateways/{}/events", self.id), &authorization(), &body)
     }
 }

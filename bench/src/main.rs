@@ -27,7 +27,8 @@ use std::process::ExitCode;
 /// Whatever goes wrong ends the bench.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: gatecast-bench run <server binary> [idle|fan-out|saturation|publish|catch-up|storm]... | floor plain|tls";
+const USAGE: &str =
+    "usage: gatecast-bench run <server binary> [idle|fan-out|saturation|publish|catch-up|storm]... | floor plain|tls";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

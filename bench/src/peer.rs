@@ -82,7 +82,8 @@ async fn live(
             stream.frames(socket, read).await
         }
         Transport::Sse => {
-            let answer = http.call(&request("GET", "/api/internal/v1/sse/gateways/connect", &(headers + &resuming), "")).await?;
+            let answer =
+                http.call(&request("GET", "/api/internal/v1/sse/gateways/connect", &(headers + &resuming), "")).await?;
             drop(turn);
             expect(answer.status, 200)?;
             let (socket, read) = http.into_parts();
@@ -212,4 +213,4 @@ const TEXT: u8 = 1;
 const PING: u8 = 9;
 
 /// For a server to notice that peers are gone.
-pub(crate) const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);

@@ -17,7 +17,13 @@ pub(crate) fn row(what: &str, unit: &str, rounds: &[f64], floor: &[f64]) {
         (format!("{} {unit}", short(median(floor))), format!("{:.2}", figure / median(floor)))
     };
     let (min, max) = rounds.iter().fold((f64::MAX, f64::MIN), |(min, max), round| (min.min(*round), max.max(*round)));
-    println!("| {what} | {} {unit} | {floor} | {ratio} | {} ({}–{}) |", short(figure), rounds.len(), short(min), short(max));
+    println!(
+        "| {what} | {} {unit} | {floor} | {ratio} | {} ({}–{}) |",
+        short(figure),
+        rounds.len(),
+        short(min),
+        short(max)
+    );
 }
 
 /// The middle one; of an even number, the upper of the two.
