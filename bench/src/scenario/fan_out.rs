@@ -15,13 +15,15 @@ use crate::process::Process;
 use crate::table;
 
 /// Events a round, each on its own: the next is published when all peers have the one before.
-const ONE_AT_A_TIME: u64 = 300;
+const ONE_AT_A_TIME: u64 = 200;
+/// The same over long-poll, where each costs a request and an answer.
+const POLLED: u64 = 40;
 /// Events a round that pile up.
-const SATURATED: u64 = 1_500;
+const SATURATED: u64 = 1_000;
 /// Publishers that make them pile up.
 const CROWD: usize = 32;
 /// Events before the first round, so that pacing is at full width.
-const WARM_UP: u64 = 100;
+const WARM_UP: u64 = 40;
 const AT_ONCE: usize = 64;
 
 /// One event a write, beside the floor.
@@ -36,9 +38,10 @@ pub(super) async fn one_at_a_time(lab: &Lab) -> Result<()> {
         let mut floor = Floor::start(lab, tls).await?;
         let mut fan = Fan::start(lab, transport, tls).await?;
         let (mut rounds, mut floors) = (Vec::new(), Vec::new());
+        let events = if transport == Transport::LongPoll { POLLED } else { ONE_AT_A_TIME };
         for _ in 0..ROUNDS {
             floors.push(floor.round(ONE_AT_A_TIME).await?);
-            rounds.push(fan.round(ONE_AT_A_TIME, 1).await?);
+            rounds.push(fan.round(events, 1).await?);
         }
         table::row(&format!("fan-out to {FAN} {name}, one event a write"), "CPU µs/delivery", &rounds, &floors);
         fan.server.process.stop().await?;
