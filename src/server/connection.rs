@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use gatecast_transports::{ConnInfo, Sever};
-use http::{Request, Response};
+use gatecast_transports::{ConnInfo, HandOver, Http1, Sever};
+use http::{Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -88,8 +88,13 @@ pub(super) async fn serve(
     drain: CancellationToken,
     socket: Option<OwnedSemaphorePermit>,
 ) {
-    let requests =
-        Requests { routes, info: Arc::new(ConnInfo { peer }), sever: Sever::new(), in_flight: Arc::default() };
+    let requests = Requests {
+        routes,
+        info: Arc::new(ConnInfo { peer }),
+        sever: Sever::new(),
+        hand_over: None,
+        in_flight: Arc::default(),
+    };
     let stream = Socket::new(stream, requests.sever.clone());
     let Some(tls) = tls else {
         return Box::pin(serve_http1(stream, requests, drain, socket)).await;
@@ -111,20 +116,21 @@ async fn serve_http1<I>(stream: I, requests: Requests, drain: CancellationToken,
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let sever = requests.sever.clone();
+    let (sever, hand_over) = (requests.sever.clone(), HandOver::new());
+    let requests = Requests { hand_over: Some(hand_over.clone()), ..requests };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), requests)
+        .serve_connection(TokioIo::new(hand_over.watch(stream)), requests)
         .with_upgrades();
-    let mut connection = pin!(connection);
+    let mut connection = Http1::new(connection, hand_over);
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = sever.severed() => Ok(()),
         () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            connection.graceful_shutdown();
             tokio::select! { biased; ended = connection => ended, () = sever.severed() => Ok(()) }
         }
     };
@@ -170,6 +176,8 @@ struct Requests {
     routes: BoxedFilter<(warp::reply::Response,)>,
     info: Arc<ConnInfo>,
     sever: Sever,
+    /// HTTP/1.1 only: a stream of HTTP/2 has no socket of its own.
+    hand_over: Option<HandOver>,
     in_flight: Arc<InFlight>,
 }
 
@@ -181,6 +189,10 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.info.clone());
         request.extensions_mut().insert(self.sever.clone());
+        // Over HTTP/1.0 a response that never ends has no chunks: hyper knows how to write it.
+        if let Some(hand_over) = self.hand_over.as_ref().filter(|_| request.version() == Version::HTTP_11) {
+            request.extensions_mut().insert(hand_over.clone());
+        }
         let counted = InFlight::enter(&self.in_flight);
         let response = warp::service(self.routes.clone()).call(request);
         Box::pin(async move { Ok(response.await?.map(|body| Counted { body, _counted: counted })) })

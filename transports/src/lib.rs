@@ -8,12 +8,14 @@
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
 //! - [`timing`]: how long a peer is waited for. [`sever`]: the end of a socket whose peer does not read.
+//! - [`hand_over`]: the socket of an endless HTTP/1.1 response, taken out of hyper.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
 
 pub mod close;
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod hand_over;
 pub mod handshake;
 pub mod long_poll;
 mod pipe;
@@ -27,6 +29,7 @@ pub mod transport;
 pub mod websocket;
 
 pub use close::{CloseReason, Ending};
+pub use hand_over::{HandOver, Http1};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret};
 pub use long_poll::LongPoll;
 pub use scripted::Scripted;

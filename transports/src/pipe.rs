@@ -2,6 +2,9 @@
 //!
 //! A channel would do but for one thing: what is in it can't be taken back, and a revocation has to. So a chunk lies
 //! in the open until the body takes it.
+//!
+//! A body of HTTP/1.1 may end early in another way: its socket is taken out of hyper ([`crate::hand_over`]) and comes
+//! through the pipe to the task.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::Notify;
 
+use crate::hand_over::BoxSocket;
+
 /// A pipe that holds at most one chunk.
 pub(crate) fn pipe() -> (Inlet, Outlet) {
     let shared = Arc::new(Shared::default());
@@ -19,29 +24,38 @@ pub(crate) fn pipe() -> (Inlet, Outlet) {
 }
 
 /// The task's end. Dropped, it ends the body, after the chunk that may still lie there.
-#[derive(Debug)]
 pub(crate) struct Inlet(Arc<Shared>);
 
 /// The body's end. Dropped, it tells the task that the peer is gone.
-#[derive(Debug)]
 pub(crate) struct Outlet(Arc<Shared>);
 
-/// The body was dropped.
+/// Why the body takes nothing more.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone;
+pub(crate) enum Stop {
+    /// It was dropped.
+    Gone,
+    /// Its socket is here: [`Inlet::socket`].
+    Moved,
+}
 
-#[derive(Debug, Default)]
-struct Shared {
+#[derive(Default)]
+pub(crate) struct Shared {
     state: Mutex<State>,
     /// The body took a chunk, or was dropped.
     moved: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     chunk: Option<Bytes>,
+    /// Set while the body waits for a chunk.
     body: Option<Waker>,
     body_gone: bool,
+    /// The body took a chunk, so the response has begun.
+    begun: bool,
+    /// The socket is being taken out of hyper; the body's drop says nothing then.
+    moving: bool,
+    socket: Option<BoxSocket>,
     end: Option<End>,
 }
 
@@ -53,7 +67,7 @@ enum End {
 
 impl Inlet {
     /// Offers a chunk and waits until the body took it. Cancelled, the chunk may still lie there: [`Inlet::retract`] it.
-    pub(crate) async fn put(&mut self, chunk: Bytes) -> Result<(), Gone> {
+    pub(crate) async fn put(&mut self, chunk: Bytes) -> Result<(), Stop> {
         self.offer(chunk);
         self.taken().await
     }
@@ -64,7 +78,7 @@ impl Inlet {
     }
 
     /// Resolves when nothing lies there. Cancel safe.
-    pub(crate) async fn taken(&self) -> Result<(), Gone> {
+    pub(crate) async fn taken(&self) -> Result<(), Stop> {
         loop {
             // Enabled before looking, so that no move between the two is missed.
             let mut moved = std::pin::pin!(self.0.moved.notified());
@@ -74,26 +88,31 @@ impl Inlet {
                 if state.chunk.is_none() {
                     return Ok(());
                 }
-                if state.body_gone {
-                    return Err(Gone);
+                if let Some(stop) = state.stop() {
+                    return Err(stop);
                 }
             }
             moved.await;
         }
     }
 
-    /// Takes back what the body has not taken; `false` if nothing lay there.
-    pub(crate) fn retract(&mut self) -> bool {
-        self.0.lock().chunk.take().is_some()
+    /// Takes back what the body has not taken; `None` if nothing lay there.
+    pub(crate) fn retract(&mut self) -> Option<Bytes> {
+        self.0.lock().chunk.take()
     }
 
-    /// Resolves when the body is dropped. Cancel safe.
-    pub(crate) async fn gone(&self) {
+    /// The socket, once, after [`Stop::Moved`].
+    pub(crate) fn socket(&mut self) -> Option<BoxSocket> {
+        self.0.lock().socket.take()
+    }
+
+    /// Resolves when the body takes nothing more. Cancel safe.
+    pub(crate) async fn stopped(&self) -> Stop {
         loop {
             let mut moved = std::pin::pin!(self.0.moved.notified());
             moved.as_mut().enable();
-            if self.0.lock().body_gone {
-                return;
+            if let Some(stop) = self.0.lock().stop() {
+                return stop;
             }
             moved.await;
         }
@@ -116,7 +135,39 @@ impl Drop for Inlet {
     }
 }
 
+impl Outlet {
+    /// The pipe, for whoever may take its socket out of hyper.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl State {
+    fn stop(&self) -> Option<Stop> {
+        if self.socket.is_some() { Some(Stop::Moved) } else { self.body_gone.then_some(Stop::Gone) }
+    }
+}
+
 impl Shared {
+    /// Whether the socket may be taken now: the body waits for a further chunk and there is none. If so, it must follow by
+    /// [`Shared::moved`].
+    pub(crate) fn begin_move(&self) -> bool {
+        let mut state = self.lock();
+        let parked = state.begun && state.body.is_some() && state.chunk.is_none() && state.end.is_none();
+        state.moving |= parked;
+        parked
+    }
+
+    /// Hands the socket to the task; `None` if it was not to be had.
+    pub(crate) fn moved(&self, socket: Option<BoxSocket>) {
+        {
+            let mut state = self.lock();
+            state.body_gone = socket.is_none();
+            state.socket = socket;
+        }
+        self.moved.notify_waiters();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held, and a chunk more or less breaks no invariant.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -141,6 +192,8 @@ impl Stream for Outlet {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = self.0.lock();
         if let Some(chunk) = state.chunk.take() {
+            state.body = None;
+            state.begun = true;
             drop(state);
             self.0.moved.notify_waiters();
             return Poll::Ready(Some(Ok(chunk)));
@@ -161,7 +214,10 @@ impl Stream for Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.0.lock().body_gone = true;
+        {
+            let mut state = self.0.lock();
+            state.body_gone = !state.moving;
+        }
         self.0.moved.notify_waiters();
     }
 }
@@ -191,7 +247,7 @@ mod tests {
     async fn a_retracted_chunk_is_never_seen() {
         let (mut inlet, mut outlet) = pipe();
         assert_eq!(inlet.put(Bytes::from_static(b"secret")).now_or_never(), None);
-        assert!(inlet.retract());
+        assert!(inlet.retract().is_some());
         inlet.fail();
         assert!(outlet.next().await.unwrap().is_err());
         assert!(outlet.next().await.is_none());
@@ -200,9 +256,9 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_body_is_noticed_at_once() {
         let (mut inlet, outlet) = pipe();
-        assert!(inlet.gone().now_or_never().is_none());
+        assert!(inlet.stopped().now_or_never().is_none());
         drop(outlet);
-        inlet.gone().await;
-        assert_eq!(inlet.put(Bytes::from_static(b"a")).await, Err(Gone));
+        assert_eq!(inlet.stopped().await, Stop::Gone);
+        assert_eq!(inlet.put(Bytes::from_static(b"a")).await, Err(Stop::Gone));
     }
 }

@@ -9,6 +9,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+use crate::hand_over::HandOver;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError};
 use crate::query::Query;
 use crate::sever::Sever;
@@ -20,6 +21,7 @@ pub(crate) struct ConnectRequest {
     pub(crate) query: Query,
     info: Option<Arc<ConnInfo>>,
     pub(crate) sever: Option<Sever>,
+    pub(crate) hand_over: Option<HandOver>,
     pub(crate) upgrade: Option<OnUpgrade>,
 }
 
@@ -52,12 +54,14 @@ pub(crate) fn parts() -> BoxedFilter<(ConnectRequest,)> {
         .and(raw)
         .and(warp::ext::optional::<Arc<ConnInfo>>())
         .and(warp::ext::optional::<Sever>())
+        .and(warp::ext::optional::<HandOver>())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(|headers, raw: String, info, sever, upgrade| ConnectRequest {
+        .map(|headers, raw: String, info, sever, hand_over, upgrade| ConnectRequest {
             headers,
             query: Query::parse(&raw),
             info,
             sever,
+            hand_over,
             upgrade,
         })
         .boxed()

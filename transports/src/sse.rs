@@ -2,11 +2,14 @@
 //!
 //! - `spell`: a frame as an event.
 //! - `connection`: one task per connection; a `pipe` leads to the response body.
+//! - `direct`: the same on a socket that was taken out of hyper, which over HTTP/1.1 is where every stream goes as soon as
+//!   its first bytes are written ([`crate::hand_over`]). A task of its own, smaller than the one before.
 //!
-//! Works the same over HTTP/1.1 and HTTP/2. What a peer that does not read holds: one step here (48 KiB, or one
-//! event), and in hyper one piece of it (64 KiB) and a buffer (`max_buf_size`, which the accept loop keeps small).
+//! What a peer that does not read holds: one step here (48 KiB, or one event), and in hyper one piece of it (64 KiB) and
+//! a buffer (`max_buf_size`, which the accept loop keeps small).
 
 mod connection;
+mod direct;
 mod spell;
 
 use std::sync::Arc;
@@ -46,7 +49,11 @@ impl Sse {
             Err(answer) => return answer,
         };
         let (inlet, outlet) = pipe();
-        drop(self.tasks.spawn(connection::run(inlet, session, self.timing, request.sever.take())));
+        if let Some(hand_over) = request.hand_over.take() {
+            hand_over.offer(&outlet);
+        }
+        let (tasks, sever) = (self.tasks.clone(), request.sever.take());
+        drop(self.tasks.spawn(connection::run(inlet, session, self.timing, sever, tasks)));
         let mut answer = warp::reply::stream(outlet).into_response();
         put_headers(answer.headers_mut());
         answer

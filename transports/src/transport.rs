@@ -10,6 +10,7 @@ use warp::reply::Response;
 
 use crate::close::CloseReason;
 use crate::handshake::{Handshake, HandshakeError};
+use crate::websocket::wire;
 
 /// A way to carry a stream.
 pub trait Transport: Send + Sync {
@@ -57,6 +58,7 @@ pub struct Frame {
     id: Option<String>,
     name: String,
     text: Utf8Bytes,
+    wire: Bytes,
 }
 
 impl Frame {
@@ -68,7 +70,10 @@ impl Frame {
         let broken = |text: &str| ['\n', '\r', '\0'].iter().any(|bad| text.contains(*bad));
         debug_assert!(!broken(&text) && !broken(&name), "a line break would split an SSE event");
         debug_assert!(!id.as_deref().is_some_and(broken), "a line break would split an SSE event");
-        Self { id, name, text: text.into() }
+        let wire = wire::text(&text);
+        // A part of the same bytes, so that a message is held once. It was text, so it is text.
+        let text = Utf8Bytes::try_from(wire.slice(wire::head_len(text.len())..)).unwrap_or_default();
+        Self { id, name, text, wire }
     }
 
     /// No message, only a position: over SSE an event with nothing but `id:`, which moves the peer's cursor past events
@@ -100,6 +105,11 @@ impl Frame {
     #[must_use]
     pub fn text(&self) -> &Utf8Bytes {
         &self.text
+    }
+
+    /// The text as a WebSocket frame, header included: made once, however many connections it goes to.
+    pub(crate) fn wire(&self) -> &Bytes {
+        &self.wire
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - `upgrade`: what makes a request an upgrade, and the 101.
 //! - `connection`: one task per connection, from the upgraded socket to the last words.
-//! - `outbox`: what waits for the socket; shared bytes, whole frames, vectored writes.
+//! - `outbox`: what waits for the socket; shared bytes, whole frames, vectored writes. `wire`: a frame as bytes.
 //! - `inbound`: what came in, or why nothing more will.
 //!
 //! Per idle connection: one task, a 1 KiB read buffer, no write buffer (DESIGN.md § 8).
@@ -13,6 +13,7 @@ mod hostile;
 mod inbound;
 mod outbox;
 mod upgrade;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 

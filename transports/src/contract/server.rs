@@ -15,6 +15,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::script::Script;
+use crate::hand_over::{HandOver, Http1};
 use crate::handshake::ConnInfo;
 use crate::sever::Sever;
 use crate::transport::Transport;
@@ -56,21 +57,25 @@ impl Drop for Server {
 /// What the accept loop of a real server does too: facts about the socket into the request, and an end to it when a
 /// transport says so.
 async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Response,)>, version: http::Version) {
-    let (info, sever) = (Arc::new(ConnInfo { peer }), Sever::new());
-    let inserted = sever.clone();
+    let (info, sever, hand_over) = (Arc::new(ConnInfo { peer }), Sever::new(), HandOver::new());
+    let (inserted, offered) = (sever.clone(), hand_over.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&info));
         request.extensions_mut().insert(inserted.clone());
+        if request.version() == http::Version::HTTP_11 {
+            request.extensions_mut().insert(offered.clone());
+        }
         let answer = TowerToHyperService::new(warp::service(routes.clone())).call(request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });
-    let io = TokioIo::new(socket);
     let connection: BoxFuture<'_, hyper::Result<()>> = if version == http::Version::HTTP_2 {
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        Box::pin(builder.serve_connection(io, service))
+        Box::pin(builder.serve_connection(TokioIo::new(socket), service))
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        Box::pin(builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(io, service).with_upgrades())
+        let io = TokioIo::new(hand_over.watch(socket));
+        let connection = builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(io, service).with_upgrades();
+        Box::pin(Http1::new(connection, hand_over))
     };
     tokio::select! {
         biased;

@@ -1,20 +1,36 @@
-//! One connection: from the session's steps to chunks of the response body.
+//! One connection: from the session's steps to chunks of the response body, until its socket is handed over.
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 
-use super::spell;
+use super::{direct, spell};
 use crate::close::CloseReason;
-use crate::pipe::{Inlet, PIECE_BYTES};
+use crate::hand_over::BoxSocket;
+use crate::pipe::{Inlet, PIECE_BYTES, Stop};
 use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session.
-pub(super) async fn run(inlet: Inlet, session: Box<dyn Session>, timing: Timing, sever: Option<Sever>) {
+pub(super) async fn run(
+    inlet: Inlet,
+    session: Box<dyn Session>,
+    timing: Timing,
+    sever: Option<Sever>,
+    tasks: TaskTracker,
+) {
     let mut connection = Connection { inlet, session, timing, mid_chunk: false };
     tracing::debug!(connection.id = connection.session.connection_id(), "SSE connection is up.");
-    let reason = connection.serve().await;
+    let end = connection.serve().await;
+    let reason = match end {
+        End::Reason(reason) => reason,
+        End::Moved { socket, rest } => {
+            // A fresh task: the state of this one would be held for as long as the connection lives (DESIGN.md § 8).
+            drop(tasks.spawn(direct::run(socket, connection.session, timing, sever, rest)));
+            return;
+        }
+    };
     tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
     let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
     session.ended(reason);
@@ -37,50 +53,74 @@ struct Connection {
     mid_chunk: bool,
 }
 
+/// How it ends here.
+enum End {
+    Reason(CloseReason),
+    /// It goes on without hyper, with what is left to write of a step.
+    Moved {
+        socket: BoxSocket,
+        rest: Bytes,
+    },
+}
+
+impl From<CloseReason> for End {
+    fn from(reason: CloseReason) -> Self {
+        Self::Reason(reason)
+    }
+}
+
 impl Connection {
-    async fn serve(&mut self) -> CloseReason {
+    async fn serve(&mut self) -> End {
         let mut greeting = Some(spell::retry());
         loop {
             let step = tokio::select! {
                 biased;
-                () = self.inlet.gone() => return CloseReason::PeerClosed,
+                stop = self.inlet.stopped() => return self.stopped(&stop, Bytes::new()),
                 step = self.session.next(ROOM) => step,
             };
             let chunk = match step {
                 Step::Deliver(frames) => spell::events(&frames),
                 Step::Ping(_) => spell::ping(),
-                Step::Close(reason) => return reason,
+                Step::Close(reason) => return reason.into(),
             };
             // One write for what comes first: the acknowledgement is there with the headers.
             let chunk = match greeting.take() {
                 Some(retry) => Bytes::from([retry.as_bytes(), &chunk].concat()),
                 None => chunk,
             };
-            if let Err(reason) = self.write(chunk).await {
-                return reason;
+            if let Err(end) = self.write(chunk).await {
+                return end;
             }
             self.session.written();
         }
     }
 
     /// Hands over a step in pieces: what hyper has taken can't be revoked any more, so it is given little at a time.
-    async fn write(&mut self, mut chunk: Bytes) -> Result<(), CloseReason> {
+    async fn write(&mut self, mut chunk: Bytes) -> Result<(), End> {
         while !chunk.is_empty() {
+            let rest = chunk.clone();
             let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
             self.inlet.offer(piece);
             let put = tokio::select! {
                 biased;
-                reason = self.session.cut() => Err(reason),
-                taken = self.inlet.taken() => taken.map_err(|_| CloseReason::PeerClosed),
-                () = sleep(self.timing.write_stall) => Err(CloseReason::WriteStalled),
+                reason = self.session.cut() => Err(reason.into()),
+                taken = self.inlet.taken() => taken.map_err(|stop| self.stopped(&stop, rest)),
+                () = sleep(self.timing.write_stall) => Err(CloseReason::WriteStalled.into()),
             };
             // Looked up, not concluded: the body may have taken it in the moment of the cut.
-            if !self.inlet.retract() {
+            if self.inlet.retract().is_none() {
                 self.mid_chunk = !chunk.is_empty();
             }
             put?;
         }
         Ok(())
+    }
+
+    fn stopped(&mut self, stop: &Stop, rest: Bytes) -> End {
+        match (stop, self.inlet.socket()) {
+            (Stop::Moved, Some(socket)) => End::Moved { socket, rest },
+            _ => CloseReason::PeerClosed.into(),
+        }
     }
 }
 
@@ -94,7 +134,7 @@ async fn say(inlet: &mut Inlet, reason: CloseReason, timing: &Timing) -> bool {
 }
 
 /// A step is mostly one piece.
-const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
+pub(super) const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
 
 #[cfg(all(test, feature = "contract"))]
 mod tests {
@@ -116,7 +156,7 @@ mod tests {
         let (inlet, mut outlet) = pipe();
         let sever = Sever::new();
         let session = script.admit(handshake()).await.ok().unwrap();
-        drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()))));
+        drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()), TaskTracker::new())));
         assert_eq!(outlet.next().await.unwrap().unwrap().len(), PIECE_BYTES);
         script.change(|state| state.cut = Some(CloseReason::TokenRevoked));
         assert!(outlet.next().await.unwrap().is_err());
@@ -132,7 +172,7 @@ mod tests {
         let sever = Sever::new();
         let session = script.admit(handshake()).await.ok().unwrap();
         let before = tokio::time::Instant::now();
-        run(inlet, session, Timing::default(), Some(sever.clone())).await;
+        run(inlet, session, Timing::default(), Some(sever.clone()), TaskTracker::new()).await;
         sever.severed().await;
         assert_eq!(before.elapsed(), Timing::default().last_words);
     }

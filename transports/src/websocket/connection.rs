@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::inbound::{Inbound, Rest};
 use super::outbox::Outbox;
+use super::wire;
 use crate::close::CloseReason;
 use crate::sever::Sever;
 use crate::timing::Timing;
@@ -110,10 +111,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match step {
             Step::Deliver(frames) => {
                 for frame in frames.iter().filter(|frame| !frame.is_position_only()) {
-                    outbox.push_text(frame.text().clone());
+                    outbox.push(frame.wire().clone());
                 }
             }
-            Step::Ping(payload) => outbox.push_ping(payload),
+            Step::Ping(payload) => outbox.push(wire::ping(&payload)),
             Step::Close(reason) => return Err(End { reason, rest: Rest::Frames }),
         }
         self.write().await?;
@@ -198,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let ending = end.reason.ending();
         if let (Some(last), true) = (&ending.last, ending.spoken) {
-            self.socket.get_mut().push_text(last.text().clone());
+            self.socket.get_mut().push(last.wire().clone());
         }
         if let Some((code, text)) = ending.close {
             let frame = CloseFrame { code: code.into(), reason: text.into() };

@@ -7,7 +7,11 @@
 //! - fills up (`WriteBufferFull`), so that it needs a limit above the largest event ever configured,
 //! - can't be asked to forget what was not yet sent, which a revocation needs.
 //!
-//! When nothing waits, nothing is held. Frames are written as vectors, at most [`SLICES_MAX`] a call.
+//! When nothing waits, nothing is held. Messages come as ready-made frames, header included ([`Frame::wire`]), so that
+//! one is a single slice: a plain `write`, where a header of its own would make it a `writev` of two. Several are
+//! written as vectors, at most [`SLICES_MAX`] a call.
+//!
+//! [`Frame::wire`]: crate::Frame::wire
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -21,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(super) struct Outbox<S> {
     socket: S,
-    frames: VecDeque<OutFrame>,
+    frames: VecDeque<Bytes>,
     /// Bytes of the first frame that the socket took.
     written: usize,
     /// Bytes that the socket ever took.
@@ -30,27 +34,14 @@ pub(super) struct Outbox<S> {
     reads_left: u8,
 }
 
-#[derive(Debug)]
-struct OutFrame {
-    head: [u8; HEAD_BYTES_MAX],
-    head_len: usize,
-    body: Bytes,
-}
-
 impl<S> Outbox<S> {
     pub(super) fn new(socket: S) -> Self {
         Self { socket, frames: VecDeque::new(), written: 0, taken: 0, reads_left: READS_MAX }
     }
 
-    /// Queues a text message.
-    pub(super) fn push_text(&mut self, text: impl Into<Bytes>) {
-        self.frames.push_back(OutFrame::new(OPCODE_TEXT, text.into()));
-    }
-
-    /// Queues a ping. The payload is cut at 125 bytes, the most that a control frame holds (RFC 6455 § 5.5).
-    pub(super) fn push_ping(&mut self, mut payload: Bytes) {
-        payload.truncate(CONTROL_BYTES_MAX);
-        self.frames.push_back(OutFrame::new(OPCODE_PING, payload));
+    /// Queues a whole frame.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.frames.push_back(frame);
     }
 
     /// Drops all frames of which the socket took nothing. `true` if none is left, so that another may be begun.
@@ -84,11 +75,7 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
     /// Writes until nothing waits.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.frames.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = fill(&mut slices, &self.frames, self.written);
-            // Invariant: `fill` returns at most the length of `slices`.
-            let filled = slices.get(..count).unwrap_or_default();
-            let taken = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, filled))?;
+            let taken = ready!(self.poll_write_some(cx))?;
             if taken == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -96,50 +83,24 @@ impl<S: AsyncWrite + Unpin> Outbox<S> {
         }
         Poll::Ready(Ok(()))
     }
-}
 
-impl OutFrame {
-    /// A final, unmasked frame (RFC 6455 § 5.2).
-    fn new(opcode: u8, body: Bytes) -> Self {
-        let mut head = [FINAL | opcode, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let len = body.len();
-        let head_len = if let (true, Ok(short)) = (len <= CONTROL_BYTES_MAX, u8::try_from(len)) {
-            head[1] = short;
-            2
-        } else if let Ok(medium) = u16::try_from(len) {
-            head[1] = LENGTH_16;
-            head[2..4].copy_from_slice(&medium.to_be_bytes());
-            4
-        } else {
-            head[1] = LENGTH_64;
-            head[2..10].copy_from_slice(&(len as u64).to_be_bytes());
-            10
-        };
-        Self { head, head_len, body }
-    }
-
-    /// Bytes that are frames already.
-    fn ready_made(bytes: &[u8]) -> Self {
-        Self { head: [0; HEAD_BYTES_MAX], head_len: 0, body: Bytes::copy_from_slice(bytes) }
-    }
-
-    fn head(&self) -> &[u8] {
-        self.head.get(..self.head_len).unwrap_or_default()
-    }
-
-    fn len(&self) -> usize {
-        self.head_len + self.body.len()
+    /// Writes as much as one system call takes.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        if let (Some(only), 1) = (self.frames.front(), self.frames.len()) {
+            return socket.poll_write(cx, only.get(self.written..).unwrap_or_default());
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = fill(&mut slices, &self.frames, self.written);
+        // Invariant: `fill` returns at most the length of `slices`.
+        socket.poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
     }
 }
 
 /// Lays out frames as slices, the first without the bytes that were written. Gives the number of slices.
-fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<OutFrame>, written: usize) -> usize {
-    let mut skip = written;
-    let pieces = frames.iter().flat_map(|frame| [frame.head(), &frame.body]).filter_map(|piece| {
-        let rest = piece.get(skip.min(piece.len())..).unwrap_or_default();
-        skip = skip.saturating_sub(piece.len());
-        Some(rest).filter(|rest| !rest.is_empty())
-    });
+fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<Bytes>, written: usize) -> usize {
+    let begun = frames.front().and_then(|first| first.get(written..)).into_iter();
+    let pieces = begun.chain(frames.iter().skip(1).map(Bytes::as_ref));
     slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
 }
 
@@ -163,7 +124,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
     /// nothing waits: its own bounded buffer is where the pongs to a peer that only ever pings shall pile up.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_drain(cx))?;
-        self.frames.push_back(OutFrame::ready_made(buf));
+        self.frames.push_back(Bytes::copy_from_slice(buf));
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -177,15 +138,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
     }
 }
 
-// RFC 6455 § 5.2.
-const FINAL: u8 = 0x80;
-const OPCODE_TEXT: u8 = 0x1;
-const OPCODE_PING: u8 = 0x9;
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
-const HEAD_BYTES_MAX: usize = 10;
-const CONTROL_BYTES_MAX: usize = 125;
-/// Slices a system call: 32 frames.
+/// Slices, so frames, a system call.
 const SLICES_MAX: usize = 64;
 /// Reads in a row, of 1 KiB each; well below Tokio's budget of 128 operations, so that the rest of the task has some left.
 const READS_MAX: u8 = 16;
@@ -195,6 +148,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::websocket::wire;
 
     #[tokio::test]
     async fn frames_of_every_length_keep_their_bytes_through_a_narrow_pipe() {
@@ -202,14 +156,9 @@ mod tests {
         let mut outbox = Outbox::new(near);
         let mut expected = Vec::new();
         for len in [0_usize, 1, 125, 126, 65_535, 65_536] {
-            outbox.push_text(vec![b'x'; len]);
-            expected.push(0x81);
-            match len {
-                0..=125 => expected.push(u8::try_from(len).unwrap()),
-                126..=0xffff => expected.extend([&[126][..], &u16::try_from(len).unwrap().to_be_bytes()].concat()),
-                _ => expected.extend([&[127][..], &(len as u64).to_be_bytes()].concat()),
-            }
-            expected.extend(vec![b'x'; len]);
+            let frame = wire::text(&"x".repeat(len));
+            expected.extend_from_slice(&frame);
+            outbox.push(frame);
         }
         let writer = async {
             outbox.flush().await.unwrap();
@@ -226,10 +175,10 @@ mod tests {
     async fn frames_not_begun_are_forgotten_and_a_begun_one_is_not() {
         let (near, _far) = tokio::io::duplex(5);
         let mut outbox = Outbox::new(near);
-        outbox.push_text("not begun");
+        outbox.push(wire::text("not begun"));
         assert!(outbox.forget_unsent());
-        outbox.push_text("begun");
-        outbox.push_text("not begun");
+        outbox.push(wire::text("begun"));
+        outbox.push(wire::text("not begun"));
         assert!(futures::poll!(std::pin::pin!(outbox.flush())).is_pending());
         assert!(!outbox.forget_unsent());
         assert_eq!(outbox.frames.len(), 1);

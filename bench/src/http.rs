@@ -1,0 +1,112 @@
+//! HTTP/1.1 with keep-alive, as little as a publisher needs.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::Result;
+
+/// Either kind of socket.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket for S {}
+
+/// Where a server is and how it is spoken to.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub(crate) at: String,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Address {
+    pub(crate) async fn dial(&self) -> Result<Box<dyn Socket>> {
+        let stream = TcpStream::connect(&self.at).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from("localhost")?;
+        Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+    }
+}
+
+/// An answer: its head as it came, and its body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, whose name is given in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// A connection that carries one request after the other.
+pub(crate) struct Http {
+    socket: Box<dyn Socket>,
+    buffer: Vec<u8>,
+}
+
+impl Http {
+    pub(crate) async fn connect(to: &Address) -> Result<Self> {
+        Ok(Self { socket: to.dial().await?, buffer: Vec::new() })
+    }
+
+    /// Sends a request, which is given whole, and reads its answer.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> Result<Answer> {
+        self.socket.write_all(request).await?;
+        self.answer().await
+    }
+
+    /// Reads an answer of declared length.
+    pub(crate) async fn answer(&mut self) -> Result<Answer> {
+        let head = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                let rest = self.buffer.split_off(end + 4);
+                break String::from_utf8(std::mem::replace(&mut self.buffer, rest))?;
+            }
+            self.read().await?;
+        };
+        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length = answer.header("content-length").map_or(Ok(0), str::parse)?;
+        while self.buffer.len() < length {
+            self.read().await?;
+        }
+        let rest = self.buffer.split_off(length);
+        answer.body = std::mem::replace(&mut self.buffer, rest);
+        Ok(answer)
+    }
+
+    /// The socket and what was read of it beyond the last answer.
+    pub(crate) fn into_parts(self) -> (Box<dyn Socket>, Vec<u8>) {
+        (self.socket, self.buffer)
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        match self.socket.read_buf(&mut self.buffer).await? {
+            0 => Err("the server ended the connection".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request with a JSON body, or none.
+pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}{kind}content-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// Where a pattern first stands.
+pub(crate) fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
+}

@@ -1,0 +1,70 @@
+//! A process under test, on the core that is its own.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::Result;
+
+/// The core of whatever is measured; `scripts/bench` gives the generator the other.
+const CORE: &str = "0";
+/// Ticks a second in `/proc/<pid>/stat`: USER_HZ, which Linux fixes at 100 for user space on all its common platforms.
+const TICK_US: u64 = 10_000;
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// A running process, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pid: u32,
+}
+
+impl Process {
+    /// Starts a program on the measured core.
+    pub(crate) fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", CORE]).arg(program).args(args).envs(env.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let child = command.spawn()?;
+        // taskset becomes the program, so this is the program's id.
+        let pid = child.id().ok_or("a process ended at once")?;
+        Ok(Self { child, pid })
+    }
+
+    /// Its standard input.
+    pub(crate) fn stdin(&mut self) -> Result<ChildStdin> {
+        Ok(self.child.stdin.take().ok_or("standard input was taken before")?)
+    }
+
+    /// Its standard output, line by line.
+    pub(crate) fn lines(&mut self) -> Result<Lines<BufReader<ChildStdout>>> {
+        Ok(BufReader::new(self.child.stdout.take().ok_or("standard output was taken before")?).lines())
+    }
+
+    /// CPU time of all its threads so far, those that ended included.
+    pub(crate) fn cpu_us(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // proc_pid_stat(5): the second field may hold spaces, so count from the bracket that ends it.
+        let (_, fields) = stat.rsplit_once(") ").ok_or("unknown /proc/pid/stat")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()?;
+        Ok(ticks * TICK_US)
+    }
+
+    /// Resident bytes that are no file's.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("unknown /proc/pid/status")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Asks it to end and waits for that.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        Command::new("kill").arg(self.pid.to_string()).status().await?;
+        timeout(STOP_WITHIN, self.child.wait()).await.map_err(|_| "the process does not stop")??;
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Catching up: peers that come back with a cursor, and how fast they get what they missed.
+
+use tokio::time::Instant;
+
+use super::{MANY, ROUNDS};
+use crate::Result;
+use crate::lab::{Gateway, Lab, publish_all};
+use crate::peer::{Pass, Peers, Transport};
+use crate::table;
+
+const AT_ONCE: usize = 100;
+const ROUND_EVENTS: f64 = 100_000.0;
+
+pub(super) async fn run(lab: &Lab) -> Result<()> {
+    let gateways = lab.gateways(MANY).await?;
+    let [long, replicated, rest @ ..] = gateways else { return Err("too few gateways".into()) };
+    let many = rest.get(..100).ok_or("too few gateways")?;
+    measure(lab, "one connection, 5,000 events", std::slice::from_ref(long), 5_000, 1).await?;
+    measure(lab, "100 gateways, 1,000 events each", many, 1_000, 1).await?;
+    measure(lab, "100 replicas of one gateway, 1,000 events each", std::slice::from_ref(replicated), 1_000, 100).await
+}
+
+async fn measure(lab: &Lab, what: &str, gateways: &[Gateway], events: usize, replicas: usize) -> Result<()> {
+    let server = lab.server(false).await?;
+    let last = publish_all(&server.address, gateways, events).await?;
+    let mut passes: Vec<Pass> = Vec::new();
+    for (gateway, last) in gateways.iter().zip(&last) {
+        let cursor = before(last, events as u64)?;
+        passes.extend(std::iter::repeat_n(gateway.pass(Some(cursor)), replicas));
+    }
+    let total = (passes.len() * events) as f64;
+    // A round is long enough for CPU time, which comes in ticks of 10 ms.
+    let times = if total < ROUND_EVENTS { 20 } else { 2 };
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (before, began) = (server.process.cpu_us()?, Instant::now());
+        for _ in 0..times {
+            let peers = Peers::connect(&server.address, Transport::WebSocket, &passes, AT_ONCE);
+            peers.tally.until(passes.len() as u64, total as u64).await?;
+        }
+        rates.push(total * f64::from(times) / began.elapsed().as_secs_f64());
+        costs.push((server.process.cpu_us()? - before) as f64 / total / f64::from(times));
+    }
+    table::row(&format!("catch-up: {what}"), "events/s", &rates, &[]);
+    table::row(&format!("catch-up: {what}"), "CPU µs/event", &costs, &[]);
+    server.process.stop().await
+}
+
+/// The cursor that lies so many events before an event.
+pub(super) fn before(event: &str, events: u64) -> Result<String> {
+    let (epoch, seq) = event.split_once('-').ok_or("not an eventId")?;
+    Ok(format!("{epoch}-{}", seq.parse::<u64>()?.checked_sub(events).ok_or("too few events")?))
+}

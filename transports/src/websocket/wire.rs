@@ -1,0 +1,68 @@
+//! Frames of our own as bytes: final and unmasked (RFC 6455 § 5.2).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A text message.
+pub(crate) fn text(text: &str) -> Bytes {
+    frame(OPCODE_TEXT, text.as_bytes())
+}
+
+/// A ping. The payload is cut at 125 bytes, the most that a control frame holds (RFC 6455 § 5.5).
+pub(super) fn ping(payload: &[u8]) -> Bytes {
+    frame(OPCODE_PING, payload.get(..CONTROL_BYTES_MAX).unwrap_or(payload))
+}
+
+/// The bytes of a frame that come before a payload of this length.
+pub(crate) fn head_len(len: usize) -> usize {
+    match len {
+        0..=CONTROL_BYTES_MAX => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+fn frame(opcode: u8, payload: &[u8]) -> Bytes {
+    let len = payload.len();
+    let mut frame = BytesMut::with_capacity(head_len(len) + len);
+    frame.put_u8(FINAL | opcode);
+    if let (true, Ok(short)) = (len <= CONTROL_BYTES_MAX, u8::try_from(len)) {
+        frame.put_u8(short);
+    } else if let Ok(medium) = u16::try_from(len) {
+        frame.put_u8(LENGTH_16);
+        frame.put_u16(medium);
+    } else {
+        frame.put_u8(LENGTH_64);
+        frame.put_u64(len as u64);
+    }
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+const FINAL: u8 = 0x80;
+const OPCODE_TEXT: u8 = 0x1;
+const OPCODE_PING: u8 = 0x9;
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+const CONTROL_BYTES_MAX: usize = 125;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_told_in_their_shortest_form() {
+        let heads: [(usize, &[u8]); 6] = [
+            (0, &[0x81, 0]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 0xff, 0xff]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+            (70_000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]),
+        ];
+        for (len, head) in heads {
+            let frame = text(&"x".repeat(len));
+            assert_eq!((&frame[..head_len(len)], frame.len()), (head, head.len() + len));
+        }
+        assert_eq!(ping(&[7; 200]).len(), 2 + 125);
+    }
+}

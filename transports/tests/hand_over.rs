@@ -1,0 +1,119 @@
+//! The socket of an SSE stream leaves hyper (HTTP/1.1), or stays there, and the peer sees no difference.
+//!
+//! This is the test that fails when a hyper update breaks the hand-over.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatecast_transports::contract::PATIENCE;
+use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
+use gatecast_transports::{CloseReason, ConnInfo, HandOver, Http1, Sse, Timing, Transport};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// Serves one connection over a pipe of so many bytes; the task ends when hyper has given the socket up.
+fn serve(script: &Script, offered: bool, pipe_bytes: usize) -> (DuplexStream, JoinHandle<hyper::Result<()>>) {
+    let (near, far) = tokio::io::duplex(pipe_bytes);
+    let routes = Sse::new(Timing::default(), TaskTracker::new()).routes(Arc::new(script.clone()));
+    let hand_over = HandOver::new();
+    let inserted = hand_over.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::new(ConnInfo { peer: ([127, 0, 0, 1], 1).into() }));
+        if offered {
+            request.extensions_mut().insert(inserted.clone());
+        }
+        let answer = TowerToHyperService::new(warp::service(routes.clone())).call(request);
+        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(hand_over.watch(near)), service)
+        .with_upgrades();
+    (far, tokio::spawn(Http1::new(connection, hand_over)))
+}
+
+async fn read_until(peer: &mut DuplexStream, end: &str) -> String {
+    let mut text = Vec::new();
+    let whole = async {
+        while !text.ends_with(end.as_bytes()) {
+            assert!(peer.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+        }
+    };
+    timeout(PATIENCE, whole).await.unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+const REQUEST: &[u8] = b"GET /api/internal/v1/sse/gateways/connect HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn hyper_gives_the_socket_up_once_the_first_bytes_are_written() {
+    // A pipe of a few bytes makes hyper wait for its writes: nothing that it still holds may be left behind.
+    for pipe_bytes in [64 * 1024, 7] {
+        let script = Script::new([ack()]);
+        let (mut peer, hyper) = serve(&script, true, pipe_bytes);
+        peer.write_all(REQUEST).await.unwrap();
+        let opening = read_until(&mut peer, "\n\n\r\n").await;
+        assert!(opening.starts_with("HTTP/1.1 200 OK\r\n") && opening.contains(ACK), "{opening}");
+        timeout(PATIENCE, hyper).await.expect("hyper keeps the socket").unwrap().unwrap();
+        script.change(|state| state.acts = [Act::Deliver(vec![frame("e-1", "test", "{}")])].into());
+        assert_eq!(read_until(&mut peer, "\n\n\r\n").await, "1e\r\nid: e-1\nevent: test\ndata: {}\n\n\r\n");
+        script.change(|state| state.acts = [Act::Close(CloseReason::TokenExpired)].into());
+        let ending = read_until(&mut peer, "\r\n0\r\n\r\n").await;
+        assert!(ending.contains("TOKEN_EXPIRED"), "{ending}");
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(script.look(|state| (state.alive, state.ended.clone())), (0, vec![CloseReason::TokenExpired]));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_or_talks_without_end_is_noticed_without_hyper() {
+    for talks in [false, true] {
+        let script = Script::new([ack()]);
+        let (mut peer, hyper) = serve(&script, true, 64 * 1024);
+        peer.write_all(REQUEST).await.unwrap();
+        read_until(&mut peer, "\n\n\r\n").await;
+        timeout(PATIENCE, hyper).await.expect("hyper keeps the socket").unwrap().unwrap();
+        if talks {
+            let _ = peer.write_all(&[b'x'; 128 * 1024]).await;
+        } else {
+            drop(peer);
+        }
+        script.until("the session is dropped", |state| state.alive == 0).await;
+        assert_eq!(script.look(|state| state.ended.clone()), [CloseReason::PeerClosed]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_stalled_without_hyper() {
+    let script = Script::new([ack()]);
+    let (mut peer, hyper) = serve(&script, true, 1024);
+    peer.write_all(REQUEST).await.unwrap();
+    read_until(&mut peer, "\n\n\r\n").await;
+    hyper.await.unwrap().unwrap();
+    let before = tokio::time::Instant::now();
+    script.change(|state| state.acts = [Act::Deliver(vec![frame("e-1", "test", "x".repeat(100_000))])].into());
+    while script.look(|state| state.alive) > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(script.look(|state| (state.written, state.ended.clone())), (1, vec![CloseReason::WriteStalled]));
+    assert!((Timing::default().write_stall..Timing::default().write_stall * 2).contains(&before.elapsed()));
+}
+
+#[tokio::test]
+async fn without_an_offer_hyper_serves_the_stream_to_its_end() {
+    let script = Script::new([ack(), Act::Deliver(vec![frame("e-1", "test", "{}")])]);
+    let (mut peer, hyper) = serve(&script, false, 64 * 1024);
+    peer.write_all(REQUEST).await.unwrap();
+    read_until(&mut peer, "event: test\ndata: {}\n\n\r\n").await;
+    assert!(!hyper.is_finished());
+    script.change(|state| state.acts = [Act::Close(CloseReason::TokenExpired)].into());
+    let ending = read_until(&mut peer, "\r\n0\r\n\r\n").await;
+    assert!(ending.contains("TOKEN_EXPIRED"), "{ending}");
+}
