@@ -20,11 +20,12 @@ use crate::api::error::{ApiError, problem};
 use crate::auth::{AuthError, Authenticator};
 use crate::below::Below;
 use crate::control::{self, ResetReason, Resume};
+use crate::hold::Hold;
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
 use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
-use crate::session::{CursorSession, Hold, Works};
+use crate::session::{CursorSession, Works};
 
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(3);

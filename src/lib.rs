@@ -29,6 +29,7 @@ pub mod event_types;
 pub mod gap;
 pub mod gate;
 pub mod heartbeat;
+mod hold;
 pub mod hub;
 pub mod lease;
 pub mod limits;

@@ -22,10 +22,10 @@ use tracing::{debug, info, warn};
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
-use crate::lease::Poll;
+use crate::hold::Hold;
 use crate::pacing::Pacing;
 use crate::receipts::{Reporter, Reports};
-use crate::registry::{Connection, Registration};
+use crate::registry::Connection;
 use crate::tail::{Tail, Tailed};
 
 /// How long to wait before reading a log again that could not be read.
@@ -39,14 +39,6 @@ pub(crate) struct Works {
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
-}
-
-/// What keeps a session's connection registered.
-pub(crate) enum Hold {
-    /// The session itself.
-    Own(Registration),
-    /// A lease, which this poll renews when it ends.
-    Leased(Poll),
 }
 
 /// A connection's cursor and timing.
@@ -82,7 +74,8 @@ enum Handed {
 /// What a look at everything finds.
 enum Due {
     Step(Step),
-    Read(Room),
+    /// A read of the log; something else may be due before it is done.
+    Read(Room, Option<Instant>),
     Wait(Option<Instant>),
 }
 
@@ -139,23 +132,24 @@ impl CursorSession {
             self.handed = Handed::Ping(payload.clone());
             return Due::Step(Step::Ping(payload));
         }
+        let beat = if let Beat::Wait(at) = beat { Some(at) } else { None };
+        let until = [beat, self.expires].into_iter().flatten().min();
         let room = if paced { self.paced(room) } else { Some(room) };
         if let Some(room) = room.filter(|_| self.behind() && self.read_again.is_none_or(|at| now >= at)) {
-            return self.events(room);
+            return self.events(room, until);
         }
-        let until = if let Beat::Wait(at) = beat { Some(at) } else { None };
         let read_again = self.read_again.filter(|at| *at > now);
-        Due::Wait([until, self.expires, read_again].into_iter().flatten().min())
+        Due::Wait([until, read_again].into_iter().flatten().min())
     }
 
-    fn events(&mut self, room: Room) -> Due {
+    fn events(&mut self, room: Room, until: Option<Instant>) -> Due {
         if self.reading.is_none()
             && self.below.is_none()
             && let Some(frames) = self.works.tail.hot(&self.connection().channel, self.position, room)
         {
             return Due::Step(self.deliver(frames));
         }
-        Due::Read(room)
+        Due::Read(room, until)
     }
 
     fn deliver(&mut self, frames: Vec<Arc<Frame>>) -> Step {
@@ -306,14 +300,14 @@ impl Session for CursorSession {
                     tokio::select! { biased; () = notified => {}, () = until_deadline(until) => {} }
                     continue;
                 }
-                Due::Read(room) => {
+                Due::Read(room, until) => {
                     let Self { works, position, below, reading, .. } = self;
                     let gateway = connection.identity.gateway;
                     let read = reading.get_or_insert_with(|| match below {
                         Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
                         None => Box::pin(works.tail.cold(gateway, *position, room)),
                     });
-                    tokio::select! { biased; read = read => Some(read), () = notified => None }
+                    tokio::select! { biased; read = read => Some(read), () = notified => None, () = until_deadline(until) => None }
                 }
             };
             if let Some(read) = read {
@@ -399,26 +393,6 @@ impl Session for CursorSession {
             gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
             "Gateway disconnected from {}.", identity.transport,
         );
-    }
-}
-
-impl Hold {
-    pub(crate) fn registration(&self) -> &Registration {
-        match self {
-            Self::Own(registration) => registration,
-            Self::Leased(poll) => poll.registration(),
-        }
-    }
-
-    fn connection(&self) -> &Arc<Connection> {
-        &self.registration().connection
-    }
-
-    /// The connection is over, not only this poll of it.
-    fn end(&self) {
-        if let Self::Leased(poll) = self {
-            poll.end();
-        }
     }
 }
 

@@ -108,6 +108,27 @@ async fn pings_go_out_every_20_s_however_busy_the_stream_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pings_go_out_while_the_log_takes_its_time_and_the_events_come_after() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    for n in 0..10 {
+        world.publish(member.id, n).await;
+    }
+    let slow = world.reads.clone().acquire_many_owned(u32::MAX).await.unwrap();
+    world.reads.forget_permits(usize::MAX);
+    let mut client = world.connect(Via::WebSocket, &member, Some("earliest")).await.unwrap();
+    client.message().await.unwrap();
+    let start = Instant::now();
+    for round in 1..=10 {
+        let Some(Seen::Ping(payload)) = client.peer.next().await else { panic!("a ping") };
+        assert_eq!(start.elapsed(), round * Duration::from_secs(20));
+        client.peer.say_pong(payload);
+    }
+    drop(slow);
+    assert_eq!(client.numbers(10).await, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_hangs_up_is_gone_at_once() {
     let world = World::new().await;
     let member = world.gateway().await;

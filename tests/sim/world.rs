@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) deaf: Arc<AtomicBool>,
     /// A look at a log's bounds takes one of these and waits while there is none.
     pub(crate) looks: Arc<Semaphore>,
+    /// So does a read of its entries.
+    pub(crate) reads: Arc<Semaphore>,
     stores: Stores,
     tails: Arc<Tails>,
     limits: Limits,
@@ -50,6 +52,7 @@ pub(crate) struct World {
 struct SlowLog {
     log: Arc<dyn EventLog>,
     looks: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -59,6 +62,7 @@ impl EventLog for SlowLog {
     }
 
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {
+        let _read = self.reads.acquire().await.unwrap();
         self.log.read(of, from, max).await
     }
 
@@ -134,8 +138,9 @@ impl World {
         let deaf = Arc::new(AtomicBool::new(false));
         let follower = Arc::new(Follow { tails: tails.clone(), deaf: deaf.clone() });
         let stores = open_memory(settings.retention, clock.clone(), follower);
-        let looked = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let stores = Stores { log: Arc::new(SlowLog { log: stores.log, looks: looked.clone() }), ..stores };
+        let [looks, reads] = [0; 2].map(|_| Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
+        let stores =
+            Stores { log: Arc::new(SlowLog { log: stores.log, looks: looks.clone(), reads: reads.clone() }), ..stores };
         let directory = Directory::open(stores.directory_records.clone()).await.unwrap();
         directory.put_event_type(without_keys(clock.now())).await.unwrap();
         let limits = Limits {
@@ -146,7 +151,7 @@ impl World {
             trusted_proxies: Vec::new(),
             retention: settings.retention,
         };
-        Self::open(stores, tails, clock, limits, (deaf, looked)).await
+        Self::open(stores, tails, clock, limits, (deaf, looks, reads)).await
     }
 
     async fn open(
@@ -154,13 +159,13 @@ impl World {
         tails: Arc<Tails>,
         clock: Arc<ManualClock>,
         limits: Limits,
-        (deaf, looks): (Arc<AtomicBool>, Arc<Semaphore>),
+        (deaf, looks, reads): (Arc<AtomicBool>, Arc<Semaphore>, Arc<Semaphore>),
     ) -> Self {
         let hub = Hub::open(stores.clone(), tails.clone(), clock.clone(), limits.clone()).await.unwrap();
         let hub = Arc::new(hub);
         let timed = hub.clone();
         let time = tokio::spawn(async move { timed.keep_time().await });
-        Self { hub, clock, deaf, looks, stores, tails, limits, time }
+        Self { hub, clock, deaf, looks, reads, stores, tails, limits, time }
     }
 
     /// The server ends well and starts again over the same stores.
@@ -179,7 +184,7 @@ impl World {
             records.commit(changes, Durability::Synced).await.unwrap();
         }
         let stores = Stores { events_records: Arc::new(records), ..self.stores };
-        Self::open(stores, self.tails, self.clock, self.limits, (self.deaf, self.looks)).await
+        Self::open(stores, self.tails, self.clock, self.limits, (self.deaf, self.looks, self.reads)).await
     }
 
     pub(crate) async fn gateway(&self) -> Member {

@@ -1,0 +1,34 @@
+//! What keeps a session's connection registered.
+
+use std::sync::Arc;
+
+use crate::lease::Poll;
+use crate::registry::{Connection, Registration};
+
+/// What keeps a session's connection registered.
+pub(crate) enum Hold {
+    /// The session itself.
+    Own(Registration),
+    /// A lease, which this poll renews when it ends.
+    Leased(Poll),
+}
+
+impl Hold {
+    pub(crate) fn registration(&self) -> &Registration {
+        match self {
+            Self::Own(registration) => registration,
+            Self::Leased(poll) => poll.registration(),
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.registration().connection
+    }
+
+    /// The connection is over, not only this poll of it.
+    pub(crate) fn end(&self) {
+        if let Self::Leased(poll) = self {
+            poll.end();
+        }
+    }
+}
