@@ -2,8 +2,8 @@
 //!
 //! Inside hyper an idle SSE stream over TLS was measured at 25.1 KB, and 33.0 KB after three reconnects: request and
 //! response state, a read buffer, a write buffer, the body. Outside it is a socket and a cursor. The socket may be taken
-//! when hyper has nothing left to write: its body was polled after the last chunk and waits ([`Shared::begin_move`]),
-//! and neither the last write nor the last flush had to wait ([`Watched`]). `Http1` looks after each poll, and hyper
+//! when hyper has nothing left to write: its body was polled after the last chunk and waits (`Shared::begin_move`),
+//! and neither the last write nor the last flush had to wait ([`Watched`]). [`Http1`] looks after each poll, and hyper
 //! writes and flushes what a body gave within the same poll; the contract suite of SSE runs this way and would see a
 //! hyper that does not.
 //!

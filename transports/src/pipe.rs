@@ -3,7 +3,7 @@
 //! A channel would do but for one thing: what is in it can't be taken back, and a revocation has to. So a chunk lies
 //! in the open until the body takes it.
 //!
-//! A body of HTTP/1.1 may end early in another way: its socket is taken out of hyper ([`crate::hand_over`]) and comes
+//! A body of HTTP/1.1 may end early in another way: its socket is taken out of hyper (`crate::hand_over`) and comes
 //! through the pipe to the task.
 
 use std::io;
