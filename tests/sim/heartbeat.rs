@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gatecast_transports::CloseReason;
 use gatecast_transports::scripted::Seen;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::world::{ALL, Via, World, handshake};
 
@@ -120,7 +120,8 @@ async fn pings_go_out_while_the_log_takes_its_time_and_the_events_come_after() {
     client.message().await.unwrap();
     let start = Instant::now();
     for round in 1..=10 {
-        let Some(Seen::Ping(payload)) = client.peer.next().await else { panic!("a ping") };
+        let ping = timeout(Duration::from_secs(21), client.peer.next()).await.expect("in time");
+        let Some(Seen::Ping(payload)) = ping else { panic!("{ping:?}") };
         assert_eq!(start.elapsed(), round * Duration::from_secs(20));
         client.peer.say_pong(payload);
     }
