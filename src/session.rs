@@ -16,9 +16,10 @@ use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::alarm::Alarm;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
@@ -60,6 +61,7 @@ pub(crate) struct CursorSession {
     /// A read of the log under way; it outlives a cancelled `next`.
     reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
     read_again: Option<Instant>,
+    alarm: Alarm,
 }
 
 /// The step that was given out and not yet written.
@@ -105,6 +107,7 @@ impl CursorSession {
             expires,
             reading: None,
             read_again: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -297,17 +300,17 @@ impl Session for CursorSession {
             let read = match self.look(room) {
                 Due::Step(step) => return step,
                 Due::Wait(until) => {
-                    tokio::select! { biased; () = notified => {}, () = until_deadline(until) => {} }
+                    tokio::select! { biased; () = notified => {}, () = self.alarm.at(until) => {} }
                     continue;
                 }
                 Due::Read(room, until) => {
-                    let Self { works, position, below, reading, .. } = self;
+                    let Self { works, position, below, reading, alarm, .. } = self;
                     let gateway = connection.identity.gateway;
                     let read = reading.get_or_insert_with(|| match below {
                         Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
                         None => Box::pin(works.tail.cold(gateway, *position, room)),
                     });
-                    tokio::select! { biased; read = read => Some(read), () = notified => None, () = until_deadline(until) => None }
+                    tokio::select! { biased; read = read => Some(read), () = notified => None, () = alarm.at(until) => None }
                 }
             };
             if let Some(read) = read {
@@ -374,7 +377,7 @@ impl Session for CursorSession {
             if let Some(reason) = self.closing(Instant::now()).filter(|reason| reason.silences()) {
                 return reason;
             }
-            tokio::select! { biased; () = notified => {}, () = until_deadline(self.expires) => {} }
+            tokio::select! { biased; () = notified => {}, () = self.alarm.at(self.expires) => {} }
         }
     }
 
@@ -393,13 +396,5 @@ impl Session for CursorSession {
             gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
             "Gateway disconnected from {}.", identity.transport,
         );
-    }
-}
-
-/// Resolves at a deadline, or never without one.
-async fn until_deadline(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
