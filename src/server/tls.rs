@@ -1,5 +1,6 @@
 //! TLS: a certificate and key from files, read again when they change, or made for `--dev`.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -53,7 +54,12 @@ pub(super) struct Tls {
 struct Files {
     cert: PathBuf,
     key: PathBuf,
+    /// As they were right before they were read first.
+    read_at: [Stamp; 2],
 }
+
+/// Tells whether a file is another one, or another text, than before: changed when, how long, and which file.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// The certificate that new handshakes get.
 #[derive(Debug)]
@@ -73,7 +79,8 @@ impl Tls {
             TlsMode::Off => return Ok(None),
             TlsMode::SelfSigned => (self_signed(&provider)?, None),
             TlsMode::Files { cert, key } => {
-                let files = Files { cert: cert.clone(), key: key.clone() };
+                let read_at = [cert, key].map(|path| stamp(path));
+                let files = Files { cert: cert.clone(), key: key.clone(), read_at };
                 (files.read(&provider)?, Some(files))
             }
         };
@@ -94,10 +101,10 @@ impl Tls {
     /// certificate stays.
     pub(super) async fn watch(&self) {
         let Some(files) = &self.files else { return };
-        let mut seen = files.changed_at().await;
+        let mut seen = files.read_at;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = files.changed_at().await;
+            let now = files.stamps().await;
             if now == seen {
                 continue;
             }
@@ -126,11 +133,17 @@ impl Files {
         Ok(CertifiedKey::from_der(chain, key, provider)?)
     }
 
-    async fn changed_at(&self) -> [Option<SystemTime>; 2] {
-        let modified =
-            |path: PathBuf| async move { tokio::fs::metadata(path).await.and_then(|meta| meta.modified()).ok() };
-        [modified(self.cert.clone()).await, modified(self.key.clone()).await]
+    async fn stamps(&self) -> [Stamp; 2] {
+        let paths = [self.cert.clone(), self.key.clone()];
+        let stamps = tokio::task::spawn_blocking(move || paths.map(|path| stamp(&path)));
+        // It fails only when the runtime shuts down.
+        stamps.await.unwrap_or_default()
     }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
@@ -138,4 +151,34 @@ fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     Ok(CertifiedKey::from_der(vec![cert.der().clone()], key, provider)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path) -> Vec<u8> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+        made.cert.der().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_change_between_the_start_and_the_first_look_is_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path());
+        let mode = TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+        let tls = Tls::load(&mode).unwrap().unwrap();
+        let second = write(dir.path());
+        let taken = async {
+            while tls.current.0.load().cert.first().map(|cert| cert.to_vec()) != Some(second.clone()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = tls.watch() => panic!("it watches for ever"),
+            taken = tokio::time::timeout(Duration::from_secs(60), taken) => taken.expect("taken over"),
+        }
+    }
 }
