@@ -167,7 +167,8 @@ impl Admission {
             return Err(ApiError::Draining);
         }
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
-        registration.seat = Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position));
+        registration.seat =
+            Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
         let id = registration.connection.id;
         info!(
             gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,
@@ -280,6 +281,11 @@ impl Admission {
 }
 
 impl Peer {
+    /// Whether it asks to be caught up from what is kept of it, so that where it begins has to be.
+    fn is_kept(&self) -> bool {
+        self.from == Some(From::Stored) || self.gateway.catch_up == CatchUp::Stored
+    }
+
     fn replica(&self, handshake: &Handshake) -> Replica {
         Replica::of(handshake.instance.as_deref(), self.address)
     }

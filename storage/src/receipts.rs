@@ -160,15 +160,18 @@ impl Receipts {
         }
     }
 
-    /// A connection of a replica begins after `at`.
+    /// A connection of a replica begins after `at`. With `keep` that is on disk within a second; without, for a replica
+    /// that does not ask to be caught up, once it has received an event: most that idle then cost no row.
     #[must_use]
-    pub fn enter(&self, gateway: GatewayId, replica: Replica, at: Cursor) -> Seat {
+    pub fn enter(&self, gateway: GatewayId, replica: Replica, at: Cursor, keep: bool) -> Seat {
         let now = self.shared.clock.now();
-        let (state, forgotten) = lock(&self.shared.gateway(gateway)).enter(&replica, at, now);
+        let (state, forgotten, has_row) = lock(&self.shared.gateway(gateway)).enter(&replica, at, now);
         if let Some(forgotten) = forgotten {
             self.shared.soil_all(gateway, forgotten);
         }
-        self.shared.moved(gateway, &replica, &state);
+        if keep || has_row {
+            self.shared.moved(gateway, &replica, &state);
+        }
         Seat::new(Arc::clone(&self.shared), gateway, replica, state)
     }
 
@@ -251,7 +254,7 @@ impl Shared {
 
     fn leave(&self, gateway: GatewayId, replica: &Replica, seat: &Arc<SeatState>) {
         let now = self.clock.now();
-        if self.look(gateway, |kept| kept.leave(replica, seat, now)).is_some() {
+        if self.look(gateway, |kept| kept.leave(replica, seat, now)).is_some_and(|has_row| has_row) {
             self.soil(RowKey { gateway, replica: Some(replica.clone()), table: Table::Positions });
         }
     }

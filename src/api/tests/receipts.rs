@@ -24,7 +24,7 @@ async fn receipts_are_taken_one_or_many_and_deployments_show_k_of_n() {
     let gateway = world.gateway("gw-1").await;
     let (_, key) = world.token(gateway).await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
-    let enter = |name: &str| world.parts.receipts.enter(gateway, Replica::Named(name.into()), at);
+    let enter = |name: &str| world.parts.receipts.enter(gateway, Replica::Named(name.into()), at, true);
     let _seats = (enter("a"), enter("b"), enter("c"));
     let row = deployed(&world, gateway).await;
     let post = async |instance: &str, body: Value| {
@@ -56,7 +56,7 @@ async fn a_deployment_that_nobody_reports_on_times_out_until_somebody_does() {
     let gateway = world.gateway("gw-1").await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
     let (_, key) = world.token(gateway).await;
-    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), at);
+    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true);
     let row = deployed(&world, gateway).await;
     let list = async || world.get(&format!("/api/v1/apis/{API}/deployments")).await.expect(200)["list"][0].clone();
     world.clock.advance(DEPLOYMENT_TIMEOUT - Duration::from_millis(1));
@@ -90,8 +90,8 @@ async fn a_timeline_and_a_stream_show_each_replica() {
     let (_, key) = world.token(gateway).await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
     let (a, _b) = (
-        world.parts.receipts.enter(gateway, Replica::Named("a".into()), at),
-        world.parts.receipts.enter(gateway, Replica::Named("b".into()), at),
+        world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true),
+        world.parts.receipts.enter(gateway, Replica::Named("b".into()), at, true),
     );
     let row = deployed(&world, gateway).await;
     let event: gatecast_storage::Cursor = row["eventId"].as_str().unwrap().parse().unwrap();

@@ -23,7 +23,8 @@ const HISTORY_MAX: usize = 4;
 pub(super) struct OfGateway {
     /// Where a replica begins of which nothing is known.
     pub(super) anchor: Option<Cursor>,
-    replicas: BTreeMap<Replica, Kept>,
+    /// Boxed: a node of the map has room for eleven, and mostly there is one.
+    replicas: BTreeMap<Replica, Box<Kept>>,
 }
 
 /// What is kept of one replica.
@@ -33,6 +34,8 @@ struct Kept {
     outcomes: Outcomes,
     history: VecDeque<(Marks, Marks)>,
     last_receipt: Option<DateTime<Utc>>,
+    /// Its positions were written once, so what becomes of them has to be.
+    has_row: bool,
 }
 
 /// A row of positions, as it is on disk.
@@ -58,19 +61,25 @@ impl OfGateway {
         start_of_stranger(others.map(|(_, kept)| &mut kept.positions), epoch, now)
     }
 
-    /// Takes a seat; the second is the replica that had to be forgotten for it.
-    pub(super) fn enter(&mut self, of: &Replica, at: Cursor, now: DateTime<Utc>) -> (Arc<SeatState>, Option<Replica>) {
+    /// Takes a seat; the second is the replica that had to be forgotten for it, the third whether its row is on disk.
+    pub(super) fn enter(
+        &mut self,
+        of: &Replica,
+        at: Cursor,
+        now: DateTime<Utc>,
+    ) -> (Arc<SeatState>, Option<Replica>, bool) {
         let forgotten = self.make_room(of);
-        let positions = &mut self.replicas.entry(of.clone()).or_default().positions;
+        let Kept { positions, has_row, .. } = &mut **self.replicas.entry(of.clone()).or_default();
         let arrival = positions.take(at.epoch, now);
         let state = Arc::new(SeatState::new(at, arrival));
         positions.live.push(Arc::clone(&state));
-        (state, forgotten)
+        (state, forgotten, *has_row)
     }
 
-    pub(super) fn leave(&mut self, of: &Replica, seat: &Arc<SeatState>, now: DateTime<Utc>) {
-        let Some(kept) = self.replicas.get_mut(of) else { return };
-        let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return };
+    /// Whether its row has to be written.
+    pub(super) fn leave(&mut self, of: &Replica, seat: &Arc<SeatState>, now: DateTime<Utc>) -> bool {
+        let Some(kept) = self.replicas.get_mut(of) else { return false };
+        let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return false };
         kept.positions.live.swap_remove(index);
         let mut progress = seat.progress();
         kept.positions.leave(progress.confirmed, seat.arrival, now);
@@ -84,6 +93,8 @@ impl OfGateway {
         if kept.history.len() > HISTORY_MAX {
             kept.history.pop_front();
         }
+        // One that moved is about to be written for the first time.
+        kept.has_row || seat.is_dirty.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// The seat of a replica, if it has one only.
@@ -111,7 +122,7 @@ impl OfGateway {
     }
 
     pub(super) fn replicas(&mut self, epoch: Epoch, now: DateTime<Utc>) -> Vec<ReplicaInfo> {
-        let info = |(replica, kept): (&Replica, &mut Kept)| {
+        let info = |(replica, kept): (&Replica, &mut Box<Kept>)| {
             let live = kept.positions.live.iter();
             let heard = live.filter_map(|seat| seat.progress().last_receipt).max();
             ReplicaInfo {
@@ -144,8 +155,9 @@ impl OfGateway {
         self.replicas.keys()
     }
 
-    pub(super) fn positions_row(&self, of: &Replica) -> Result<Option<Bytes>, StoreError> {
-        let Some(kept) = self.replicas.get(of) else { return Ok(None) };
+    pub(super) fn positions_row(&mut self, of: &Replica) -> Result<Option<Bytes>, StoreError> {
+        let Some(kept) = self.replicas.get_mut(of) else { return Ok(None) };
+        kept.has_row = true;
         // Clean before it is read: what moves from here on soils the row again.
         let live = kept.positions.live.iter().map(|seat| {
             seat.is_dirty.store(false, std::sync::atomic::Ordering::Release);
@@ -165,6 +177,7 @@ impl OfGateway {
         let row: Row = serde_json::from_slice(row).map_err(malformed)?;
         let kept = self.replicas.entry(of).or_default();
         kept.last_receipt = row.last_receipt;
+        kept.has_row = true;
         kept.positions.load(row.left);
         row.live.into_iter().for_each(|(position, arrival)| kept.positions.leave(position, arrival, now));
         Ok(())

@@ -48,8 +48,27 @@ impl World {
     }
 
     fn enter(&self, of: &Replica, at: u64) -> Seat {
-        self.receipts.enter(GATEWAY, of.clone(), cursor(at))
+        self.receipts.enter(GATEWAY, of.clone(), cursor(at), true)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_idles_and_does_not_ask_to_be_caught_up_costs_no_row_until_it_received_an_event() {
+    let world = World::new().await;
+    let rows = async || {
+        world.receipts.flush().await.unwrap();
+        world.records.scan(Table::Positions).await.unwrap().len()
+    };
+    let enter = |name| world.receipts.enter(GATEWAY, named(name), cursor(3), false);
+    drop(enter("idle"));
+    let (idle, seat) = (enter("idle"), enter("hears"));
+    assert_eq!(rows().await, 0);
+    seat.sent(cursor(4), world.clock.now());
+    seat.confirmed(cursor(4), world.clock.now());
+    drop((idle, seat));
+    assert_eq!(rows().await, 1, "also when it left before its row was written");
+    drop(enter("hears"));
+    assert_eq!(rows().await, 1);
 }
 
 #[tokio::test]
@@ -106,7 +125,7 @@ async fn a_stranger_may_be_any_of_the_others() {
 async fn a_position_of_a_lost_log_comes_first() {
     let world = World::new().await;
     let lost = Cursor { epoch: Epoch(1), seq: Seq(900) };
-    drop(world.receipts.enter(GATEWAY, from(1), lost));
+    drop(world.receipts.enter(GATEWAY, from(1), lost, true));
     drop(world.enter(&from(1), 5));
     assert_eq!(world.receipts.stored(GATEWAY, &from(1), EPOCH), Some(lost));
 }
