@@ -5,7 +5,8 @@
 //! - A schema is compiled once, when its type is registered. A check parses the payload once, or not at all if the
 //!   type neither constrains it nor looks for a key in it.
 //! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
-//!   compacted state. A type whose events end their key (`api.deleted`) leaves a tombstone there. A type whose events must not displace those of others has keys of its own ([`KeyRule`]).
+//!   compacted state. A type whose events end their key (`api.deleted`) leaves a tombstone there. A type whose events
+//!   must not displace those of others has keys of its own ([`KeyRule`]).
 
 mod built_in;
 mod key;

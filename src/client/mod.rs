@@ -53,7 +53,7 @@ pub use message::{Ack, Reset};
 use picker::Picker;
 pub use picker::{InvalidTransport, Transport, TransportChoice};
 pub use problem::{FieldError, Problem};
-pub use tls::{TlsError, Trust};
+pub use tls::{TlsError, Trust, client_config};
 use trouble::{Refusal, Trouble};
 
 /// A connection that lived this long was healthy: the next loss starts with the shortest wait again.

@@ -46,7 +46,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// If the authorities cannot be read.
-pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Anyone => Arc::new(AnyCertificate(provider.clone())),

@@ -78,6 +78,18 @@ pub(crate) fn or_not_allowed(
     connect.or(refusal).unify().boxed()
 }
 
+/// `GET` on a connect path; other methods are told so.
+pub(crate) fn get<C, F>(path: BoxedFilter<()>, gate: Arc<dyn Gate>, connect: C) -> BoxedFilter<(Response,)>
+where
+    C: Fn(Arc<dyn Gate>, ConnectRequest) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let refuser = Arc::clone(&gate);
+    let connect =
+        path.clone().and(warp::get()).and(parts()).then(move |request| connect(Arc::clone(&gate), request)).boxed();
+    or_not_allowed(connect, path, refuser, "GET")
+}
+
 /// The gate's answer to a request that is none of this transport.
 pub(crate) fn reject(gate: &dyn Gate, error: HandshakeError) -> Response {
     refuse(gate.reject(error))

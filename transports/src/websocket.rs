@@ -71,18 +71,15 @@ impl Transport for WebSocket {
     }
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
-        let (transport, refuser) = (self.clone(), Arc::clone(&gate));
-        let path = warp::path!("api" / "internal" / "v1" / "ws" / "gateways" / "connect").boxed();
-        let connect = path
-            .clone()
-            .and(warp::get())
-            .and(request::parts())
-            .then(move |request| {
-                let (transport, gate) = (transport.clone(), Arc::clone(&gate));
+        let transport = self.clone();
+        request::get(
+            warp::path!("api" / "internal" / "v1" / "ws" / "gateways" / "connect").boxed(),
+            gate,
+            move |gate, request| {
+                let transport = transport.clone();
                 async move { transport.connect(gate.as_ref(), request).await }
-            })
-            .boxed();
-        request::or_not_allowed(connect, path, refuser, "GET")
+            },
+        )
     }
 }
 
