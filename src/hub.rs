@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
-use gatecast_transports::{CloseReason, Gate, Transport};
+use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
 use warp::filters::BoxedFilter;
@@ -173,6 +173,12 @@ impl Hub {
         transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
         })
+    }
+
+    /// What a transport can serve before hyper does.
+    #[must_use]
+    pub fn direct(&self, transports: &[Box<dyn Transport>]) -> Option<Arc<dyn Direct>> {
+        transports.iter().find_map(|transport| transport.direct(self.gate.clone()))
     }
 
     /// Ends what has run out and looks after positions, for as long as it is polled.

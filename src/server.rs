@@ -18,8 +18,6 @@ use gatecast_transports::{LongPoll, Sse, Transport, WebSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use crate::auth::{AdminAuth, AdminSetup, AdminSetupError, PlainToken};
 use crate::config::{Config, StoreKind};
@@ -27,7 +25,7 @@ use crate::hub::{Hub, Limits};
 use crate::registry::Capacity;
 use crate::tail::Tails;
 
-use self::connection::Wire;
+use self::connection::{Service, Wire};
 use self::listener::Listener;
 use self::tls::Tls;
 pub use self::tls::TlsError;
@@ -37,7 +35,7 @@ pub struct Server {
     listener: Listener,
     tls: Option<Arc<Tls>>,
     hub: Arc<Hub>,
-    routes: BoxedFilter<(Response,)>,
+    service: Service,
     tasks: TaskTracker,
     wire: Wire,
     grace: Duration,
@@ -83,7 +81,8 @@ impl Server {
         let hub = Arc::new(Hub::open(stores, tails, clock, limits(config)).await?);
         let AdminSetup { auth, created } = admin(config, &hub).await?;
         let tasks = TaskTracker::new();
-        let routes = hub.routes(auth, &transports(&tasks));
+        let transports = transports(&tasks);
+        let service = Service { routes: hub.routes(auth, &transports), direct: hub.direct(&transports) };
         let listener =
             Listener::bind(config.listen).map_err(|source| StartError::Listen { address: config.listen, source })?;
         if tls.is_none() {
@@ -93,7 +92,7 @@ impl Server {
             listener,
             tls,
             hub,
-            routes,
+            service,
             tasks,
             wire: Wire::new(config.connection_timeout, config.max_connections as usize),
             grace: config.shutdown_grace,
@@ -132,7 +131,7 @@ impl Server {
         if let Some(tls) = tls {
             background.spawn(stop.clone().run_until_cancelled_owned(async move { tls.watch().await }));
         }
-        let accepting = self.listener.accept(self.tls.clone(), &self.routes, &self.wire, &self.tasks, &drain);
+        let accepting = self.listener.accept(self.tls.clone(), &self.service, &self.wire, &self.tasks, &drain);
         tokio::select! { biased; () = shutdown => {}, () = accepting => {} }
         let drained = self.drain(&drain).await;
         stop.cancel();

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use gatecast_transports::{ConnInfo, HandOver, Http1, Sever};
+use gatecast_transports::{BoxSocket, ConnInfo, Direct, HandOver, Http1, Newcomer, Rewound, Sever};
 use http::{Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
@@ -32,8 +32,6 @@ use super::socket::Socket;
 use super::tls::Tls;
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first moment a request could begin to the end of its head, so also how long HTTP/1.1 stays open idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an HTTP/2 connection may be without a stream.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an idle HTTP/2 connection may take to agree that it is over.
@@ -79,12 +77,21 @@ impl Wire {
     }
 }
 
+/// Who answers requests.
+#[derive(Clone)]
+pub(super) struct Service {
+    /// Every route.
+    pub(super) routes: BoxedFilter<(warp::reply::Response,)>,
+    /// Serves what it can over HTTP/1.1 before hyper does.
+    pub(super) direct: Option<Arc<dyn Direct>>,
+}
+
 /// Serves one accepted socket to its end.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
-    routes: BoxedFilter<(warp::reply::Response,)>,
+    Service { routes, direct }: Service,
     drain: CancellationToken,
     socket: Option<OwnedSemaphorePermit>,
 ) {
@@ -97,7 +104,7 @@ pub(super) async fn serve(
     };
     let stream = Socket::new(stream, requests.sever.clone());
     let Some(tls) = tls else {
-        return Box::pin(serve_http1(stream, requests, drain, socket)).await;
+        return Box::pin(serve_http1(Box::new(stream), requests, direct, drain, socket)).await;
     };
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
     let stream = match timeout(TLS_HANDSHAKE_TIMEOUT, Box::pin(tls.accept(stream))).await {
@@ -108,19 +115,41 @@ pub(super) async fn serve(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(stream, requests, drain, socket)).await;
     } else {
-        Box::pin(serve_http1(stream, requests, drain, socket)).await;
+        Box::pin(serve_http1(Box::new(stream), requests, direct, drain, socket)).await;
     }
 }
 
-async fn serve_http1<I>(stream: I, requests: Requests, drain: CancellationToken, _socket: Option<OwnedSemaphorePermit>)
-where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn serve_http1(
+    socket: BoxSocket,
+    requests: Requests,
+    direct: Option<Arc<dyn Direct>>,
+    drain: CancellationToken,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let stream = match direct {
+        Some(direct) => {
+            let (info, sever) = (requests.info.clone(), requests.sever.clone());
+            direct.serve(Newcomer { socket, info, sever, drain: drain.clone() }).await
+        }
+        None => Some(Rewound::from(socket)),
+    };
+    if let Some(stream) = stream {
+        // A fresh box: what hyper needs is not held while it is not asked.
+        Box::pin(serve_by_hyper(stream, requests, drain, permit)).await;
+    }
+}
+
+async fn serve_by_hyper(
+    stream: Rewound,
+    requests: Requests,
+    drain: CancellationToken,
+    _socket: Option<OwnedSemaphorePermit>,
+) {
     let (sever, hand_over) = (requests.sever.clone(), HandOver::new());
     let requests = Requests { hand_over: Some(hand_over.clone()), ..requests };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(gatecast_transports::Timing::default().head)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(hand_over.watch(stream)), requests)
         .with_upgrades();

@@ -9,10 +9,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::connection::{Wire, serve};
+use super::connection::{Service, Wire, serve};
 use super::tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn` (4,096 by default).
@@ -45,7 +43,7 @@ impl Listener {
     pub(super) async fn accept(
         &self,
         tls: Option<Arc<Tls>>,
-        routes: &BoxedFilter<(Response,)>,
+        service: &Service,
         wire: &Wire,
         tasks: &TaskTracker,
         drain: &CancellationToken,
@@ -55,7 +53,7 @@ impl Listener {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     wire.tune(&stream);
-                    tasks.spawn(serve(stream, peer, tls.clone(), routes.clone(), drain.clone(), socket));
+                    tasks.spawn(serve(stream, peer, tls.clone(), service.clone(), drain.clone(), socket));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

@@ -25,14 +25,8 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::bare::BoxSocket;
 use crate::pipe::{Outlet, Shared};
-
-/// A socket, whatever lies under it.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
-
-/// An owned [`Socket`].
-pub(crate) type BoxSocket = Box<dyn Socket>;
 
 /// Where a response offers to go on without hyper. The accept loop makes one for each HTTP/1.1 connection and puts a
 /// clone into the extensions of each HTTP/1.1 request.

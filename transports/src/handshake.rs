@@ -88,8 +88,8 @@ impl Handshake {
         headers: &HeaderMap,
         query: &Query,
     ) -> Result<Self, HandshakeError> {
-        let cursor = either(headers, query, "last-event-id", "lastEventId")?;
-        let instance = either(headers, query, "gateway-instance", "instance")?;
+        let cursor = either(headers, query, CURSOR, "lastEventId")?;
+        let instance = either(headers, query, INSTANCE, "instance")?;
         let connection = query.get("connectionId")?.map(str::to_owned);
         Ok(Self {
             transport,
@@ -192,7 +192,11 @@ fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     if lines.is_empty() { None } else { Some(lines.join(",")) }
 }
 
+/// The headers that a handshake is read from.
+pub(crate) const HEADERS: [&str; 6] = [API_KEY, "authorization", CURSOR, INSTANCE, "x-forwarded-for", "forwarded"];
 const API_KEY: &str = "api-key";
+const CURSOR: &str = "last-event-id";
+const INSTANCE: &str = "gateway-instance";
 const CURSOR_BYTES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 128;
 

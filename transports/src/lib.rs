@@ -8,10 +8,11 @@
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
 //! - [`timing`]: how long a peer is waited for. [`sever`]: the end of a socket whose peer does not read.
-//! - [`hand_over`]: the socket of an endless HTTP/1.1 response, taken out of hyper.
+//! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
 
+pub mod bare;
 pub mod close;
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -28,6 +29,7 @@ pub mod timing;
 pub mod transport;
 pub mod websocket;
 
+pub use bare::{BoxSocket, Rewound, Socket};
 pub use close::{CloseReason, Ending};
 pub use hand_over::{HandOver, Http1};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret};
@@ -36,5 +38,5 @@ pub use scripted::Scripted;
 pub use sever::Sever;
 pub use sse::Sse;
 pub use timing::Timing;
-pub use transport::{Frame, Gate, Heard, Liveness, Refusal, Room, Session, Step, Transport};
+pub use transport::{Direct, Frame, Gate, Heard, Liveness, Newcomer, Refusal, Room, Session, Step, Transport};
 pub use websocket::WebSocket;

@@ -2,28 +2,34 @@
 //!
 //! A reply is at most 1 MiB or one event, and 1000 events. The position is the client's: it sends back the
 //! `lastEventId` of the reply that it read, so a reply that nobody read has lost nothing.
+//!
+//! - `reply`: what a poll is answered.
+//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them. Over HTTP/2, and behind another
+//!   request, a poll comes by hyper.
 
+mod direct;
+mod head;
 mod reply;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response as HttpResponse;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply as _, Response};
 
-use self::reply::Reply;
-
+use self::direct::Polls;
 use crate::close::CloseReason;
 use crate::handshake::HandshakeError;
-use crate::pipe::pipe;
+use crate::pipe::{PIECE_BYTES, pipe};
 use crate::query::Query;
 use crate::request::{self, ConnectRequest};
-use crate::sever::Sever;
 use crate::timing::Timing;
-use crate::transport::{Frame, Gate, Liveness, Room, Session, Step, Transport};
+use crate::transport::{Direct, Frame, Gate, Liveness, Refusal, Room, Session, Step, Transport};
 
 /// The long-poll transport: `GET /api/internal/v1/poll/gateways/connect`.
 #[derive(Debug, Clone)]
@@ -39,33 +45,57 @@ impl LongPoll {
         Self { timing, tasks }
     }
 
+    /// An answer through hyper: a long one piece by piece, so that a revocation can stop it.
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
-        let wish = match Wish::read(&request.query) {
-            Ok(wish) => wish,
-            Err(error) => return request::reject(gate, error),
-        };
-        match request.admit(gate, self.name(), Liveness::Lease).await {
-            Ok(session) => self.poll(session, wish, request.sever.take()).await,
-            Err(answer) => answer,
+        let sever = request.sever.take();
+        let Answer { head, body, session } = self.answer(gate, request).await;
+        match session.filter(|_| body.len() > PIECE_BYTES) {
+            None => head.map(|()| body.into()),
+            Some(session) => {
+                let (inlet, outlet) = pipe();
+                drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, sever)));
+                head.map(|()| warp::reply::stream(outlet).into_response().into_body())
+            }
         }
     }
 
-    async fn poll(&self, mut session: Box<dyn Session>, wish: Wish, sever: Option<Sever>) -> Response {
-        match gather(session.as_mut(), wish).await {
-            Ok(frames) => match reply::make(session.as_ref(), &frames) {
-                Reply::Whole(answer) => answer,
-                Reply::Long(head, body) => {
-                    let (inlet, outlet) = pipe();
-                    drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, sever)));
-                    head.map(|()| warp::reply::stream(outlet).into_response().into_body())
-                }
-            },
-            Err((reason, gathered)) => {
-                tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
-                let answer = reply::make(session.as_ref(), &last_frames(reason, gathered)).into_whole();
-                session.ended(reason);
-                answer
-            }
+    async fn answer(&self, gate: &dyn Gate, request: ConnectRequest) -> Answer {
+        let wish = match Wish::read(&request.query) {
+            Ok(wish) => wish,
+            Err(error) => return gate.reject(error).into(),
+        };
+        match request.admit(gate, self.name(), Liveness::Lease).await {
+            Ok(session) => poll(session, wish).await,
+            Err(refusal) => refusal.into(),
+        }
+    }
+}
+
+/// An answer, and the session that may still cut it off.
+struct Answer {
+    head: HttpResponse<()>,
+    body: Bytes,
+    session: Option<Box<dyn Session>>,
+}
+
+impl From<Refusal> for Answer {
+    fn from(Refusal(refusal): Refusal) -> Self {
+        let (head, body) = refusal.into_parts();
+        Self { head: HttpResponse::from_parts(head, ()), body, session: None }
+    }
+}
+
+async fn poll(mut session: Box<dyn Session>, wish: Wish) -> Answer {
+    match gather(session.as_mut(), wish).await {
+        Ok(frames) => {
+            let (head, body) = reply::make(session.as_ref(), &frames);
+            Answer { head, body, session: Some(session) }
+        }
+        Err((reason, gathered)) => {
+            tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
+            let (head, body) = reply::make(session.as_ref(), &last_frames(reason, gathered));
+            session.ended(reason);
+            Answer { head, body, session: None }
         }
     }
 }
@@ -85,6 +115,10 @@ impl Transport for LongPoll {
                 async move { transport.connect(gate.as_ref(), request).await }
             },
         )
+    }
+
+    fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
+        Some(Arc::new(Polls { transport: self.clone(), gate }))
     }
 }
 

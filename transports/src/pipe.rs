@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::Notify;
 
-use crate::hand_over::BoxSocket;
+use crate::bare::BoxSocket;
 
 /// A pipe that holds at most one chunk.
 pub(crate) fn pipe() -> (Inlet, Outlet) {

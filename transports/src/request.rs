@@ -16,10 +16,11 @@ use crate::sever::Sever;
 use crate::transport::{Gate, Liveness, Refusal, Session};
 
 /// A request to connect, not yet read.
+#[derive(Default)]
 pub(crate) struct ConnectRequest {
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
-    info: Option<Arc<ConnInfo>>,
+    pub(crate) info: Option<Arc<ConnInfo>>,
     pub(crate) sever: Option<Sever>,
     pub(crate) hand_over: Option<HandOver>,
     pub(crate) upgrade: Option<OnUpgrade>,
@@ -35,15 +36,15 @@ impl ConnectRequest {
         gate: &dyn Gate,
         transport: &'static str,
         liveness: Liveness,
-    ) -> Result<Box<dyn Session>, Response> {
+    ) -> Result<Box<dyn Session>, Refusal> {
         let Some(info) = &self.info else {
             // Without the peer's address no rate limit holds: let nobody in.
             tracing::error!("The accept loop put no ConnInfo into a request; it is refused.");
-            return Err(status(StatusCode::INTERNAL_SERVER_ERROR));
+            return Err(Refusal(status(StatusCode::INTERNAL_SERVER_ERROR)));
         };
         let handshake = Handshake::read_parsed(transport, liveness, info, &self.headers, &self.query)
-            .map_err(|error| reject(gate, error))?;
-        gate.admit(handshake).await.map_err(refuse)
+            .map_err(|error| gate.reject(error))?;
+        gate.admit(handshake).await
     }
 }
 
@@ -101,8 +102,8 @@ pub(crate) fn refuse(refusal: Refusal) -> Response {
 }
 
 /// An answer without a body.
-pub(crate) fn status(status: StatusCode) -> Response {
-    let mut answer = HttpResponse::new(Bytes::new().into());
+pub(crate) fn status(status: StatusCode) -> HttpResponse<Bytes> {
+    let mut answer = HttpResponse::new(Bytes::new());
     *answer.status_mut() = status;
     answer
 }

@@ -46,7 +46,7 @@ impl Sse {
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
         let session = match request.admit(gate, self.name(), Liveness::WriteOnly).await {
             Ok(session) => session,
-            Err(answer) => return answer,
+            Err(refusal) => return request::refuse(refusal),
         };
         let (inlet, outlet) = pipe();
         if let Some(hand_over) = request.hand_over.take() {
@@ -94,7 +94,7 @@ fn get_or_head() -> impl Filter<Extract = (Method,), Error = Rejection> + Clone 
 fn headers_only() -> Response {
     let mut answer = request::status(http::StatusCode::OK);
     put_headers(answer.headers_mut());
-    answer
+    answer.map(Into::into)
 }
 
 fn put_headers(headers: &mut HeaderMap) {

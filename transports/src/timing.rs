@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Deadlines of a transport. [`Timing::default`] holds the contract's values; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
+    /// From the first moment a request could begin to the end of its head, so also how long HTTP/1.1 stays open idle.
+    pub head: Duration,
     /// A peer's socket that takes less than 64 KiB of a waiting write in this time ends its connection (CONTRACT.md
     /// § 7). Not a limit for a whole step: a large event on a slow line would never arrive, however often it is tried.
     pub write_stall: Duration,
@@ -19,10 +21,17 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { write_stall: WRITE_STALL, upgrade: UPGRADE, last_words: LAST_WORDS, close_answer: CLOSE_ANSWER }
+        Self {
+            head: HEAD,
+            write_stall: WRITE_STALL,
+            upgrade: UPGRADE,
+            last_words: LAST_WORDS,
+            close_answer: CLOSE_ANSWER,
+        }
     }
 }
 
+const HEAD: Duration = Duration::from_secs(30);
 const WRITE_STALL: Duration = Duration::from_secs(10);
 const UPGRADE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use crate::bare::{BoxSocket, Rewound};
 use crate::close::CloseReason;
-use crate::handshake::{Handshake, HandshakeError};
+use crate::handshake::{ConnInfo, Handshake, HandshakeError};
+use crate::sever::Sever;
 use crate::websocket::wire;
 
 /// A way to carry a stream.
@@ -19,6 +22,32 @@ pub trait Transport: Send + Sync {
 
     /// The routes that gateways connect to. Whoever passes `gate` is served; nobody else is.
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)>;
+
+    /// How it serves a socket that speaks HTTP/1.1 before hyper does, if it can.
+    fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
+        drop(gate);
+        None
+    }
+}
+
+/// Serves the requests with which a socket begins, as long as they are its transport's. What it cannot do, hyper and
+/// [`Transport::routes`] can: it only saves what hyper costs.
+#[async_trait]
+pub trait Direct: Send + Sync {
+    /// Serves a socket until it is over (`None`), or until a request comes that is not for this transport.
+    async fn serve(&self, newcomer: Newcomer) -> Option<Rewound>;
+}
+
+/// A socket whose first request is yet to be read.
+pub struct Newcomer {
+    /// The socket.
+    pub socket: BoxSocket,
+    /// Facts about it.
+    pub info: Arc<ConnInfo>,
+    /// Resets it when it is dropped.
+    pub sever: Sever,
+    /// From when on it is closed after the request under way.
+    pub drain: CancellationToken,
 }
 
 /// How a transport notices that its peer is gone; it chooses the heartbeat policy.

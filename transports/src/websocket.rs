@@ -60,7 +60,7 @@ impl WebSocket {
                 drop(self.tasks.spawn(serve(socket, session, self.timing, request.sever.take(), self.tasks.clone())));
                 upgrade::switching_protocols(accept)
             }
-            Err(answer) => answer,
+            Err(refusal) => request::refuse(refusal),
         }
     }
 }

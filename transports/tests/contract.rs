@@ -1,6 +1,11 @@
 //! Every transport against the one contract.
 
-use gatecast_transports::contract::{self, poll::PollClient, sse::SseClient, ws::WsClient};
+use gatecast_transports::contract::{
+    self,
+    poll::{PollByHyper, PollClient},
+    sse::SseClient,
+    ws::WsClient,
+};
 
 #[tokio::test]
 async fn websocket_keeps_the_contract() {
@@ -15,4 +20,9 @@ async fn sse_keeps_the_contract() {
 #[tokio::test]
 async fn long_poll_keeps_the_contract() {
     contract::all::<PollClient>().await;
+}
+
+#[tokio::test]
+async fn long_poll_by_hyper_keeps_the_contract() {
+    contract::all::<PollByHyper>().await;
 }

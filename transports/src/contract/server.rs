@@ -11,14 +11,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::script::Script;
+use crate::bare::{BoxSocket, Rewound};
 use crate::hand_over::{HandOver, Http1};
 use crate::handshake::ConnInfo;
 use crate::sever::Sever;
-use crate::transport::Transport;
+use crate::transport::{Direct, Newcomer, Transport};
 
 /// A server; it stops accepting when it is dropped.
 #[derive(Debug)]
@@ -39,9 +41,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let routes = transport.routes(Arc::new(script.clone()));
+        let direct = transport.direct(Arc::new(script.clone())).filter(|_| version == http::Version::HTTP_11);
         let accepting = tokio::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
-                drop(tokio::spawn(serve(socket, peer, routes.clone(), version)));
+                drop(tokio::spawn(serve(socket, peer, direct.clone(), routes.clone(), version)));
             }
         });
         Self { addr, accepting }
@@ -56,8 +59,23 @@ impl Drop for Server {
 
 /// What the accept loop of a real server does too: facts about the socket into the request, and an end to it when a
 /// transport says so.
-async fn serve(socket: TcpStream, peer: SocketAddr, routes: BoxedFilter<(Response,)>, version: http::Version) {
+async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    direct: Option<Arc<dyn Direct>>,
+    routes: BoxedFilter<(Response,)>,
+    version: http::Version,
+) {
     let (info, sever, hand_over) = (Arc::new(ConnInfo { peer }), Sever::new(), HandOver::new());
+    let socket: BoxSocket = Box::new(socket);
+    let socket = match direct {
+        Some(direct) => {
+            let (info, sever, drain) = (Arc::clone(&info), sever.clone(), CancellationToken::new());
+            let Some(socket) = direct.serve(Newcomer { socket, info, sever, drain }).await else { return };
+            socket
+        }
+        None => Rewound::from(socket),
+    };
     let (inserted, offered) = (sever.clone(), hand_over.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&info));

@@ -4,50 +4,31 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response as HttpResponse, StatusCode};
+use http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode};
 use tokio::time::sleep;
-use warp::reply::Response;
 
 use crate::close::CloseReason;
 use crate::pipe::{Inlet, PIECE_BYTES};
-use crate::request;
 use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Frame, Session};
 
-/// A reply, and how it is to be sent.
-pub(super) enum Reply {
-    /// In one go: it fits into a socket's buffers.
-    Whole(Response),
-    /// Piece by piece, by [`send`], with the session at hand.
-    Long(HttpResponse<()>, Bytes),
-}
-
-impl Reply {
-    /// The reply in one go, however long it is.
-    pub(super) fn into_whole(self) -> Response {
-        match self {
-            Self::Whole(answer) => answer,
-            Self::Long(head, body) => head.map(|()| body.into()),
-        }
-    }
-}
-
 /// 200 with events, or 204 with the position in a header.
-pub(super) fn make(session: &dyn Session, frames: &[Arc<Frame>]) -> Reply {
+pub(super) fn make(session: &dyn Session, frames: &[Arc<Frame>]) -> (HttpResponse<()>, Bytes) {
     let position = session.position();
+    let mut head = HttpResponse::new(());
+    head.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     if frames.is_empty() {
-        let mut answer = request::status(StatusCode::NO_CONTENT);
-        answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+        *head.status_mut() = StatusCode::NO_CONTENT;
         if let Ok(position) = HeaderValue::try_from(position) {
-            answer.headers_mut().insert(LAST_EVENT_ID, position);
+            head.headers_mut().insert(LAST_EVENT_ID, position);
         }
-        return Reply::Whole(answer);
+        return (head, Bytes::new());
     }
     let body = body(session.connection_id(), frames, &position);
-    let mut head = HttpResponse::new(());
-    put_headers(head.headers_mut(), body.len());
-    if body.len() <= PIECE_BYTES { Reply::Whole(head.map(|()| body.into())) } else { Reply::Long(head, body) }
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    (head, body)
 }
 
 /// Sends a long reply, as long as the session lets it: a revocation stops it between two pieces.
@@ -70,16 +51,20 @@ pub(super) async fn send(
             },
             () = sleep(timing.write_stall) => CloseReason::WriteStalled,
         };
-        tracing::debug!(connection.id = session.connection_id(), reason = ?failed, "Long-poll reply is cut off.");
         inlet.fail();
         if let Some(sever) = sever {
             sever.sever();
         }
-        // A stalled reply ends the poll and not the connection: the client may come back within its lease.
-        if failed.silences() {
-            session.ended(failed);
-        }
-        return;
+        return cut_off(session, failed);
+    }
+}
+
+/// A reply did not come to its end.
+pub(super) fn cut_off(mut session: Box<dyn Session>, reason: CloseReason) {
+    tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll reply is cut off.");
+    // A stalled reply ends the poll and not the connection: the client may come back within its lease.
+    if reason.silences() {
+        session.ended(reason);
     }
 }
 
@@ -98,12 +83,6 @@ fn body(connection: &str, frames: &[Arc<Frame>], position: &str) -> Bytes {
     }
     body.put_slice(tail.as_bytes());
     body.freeze()
-}
-
-fn put_headers(headers: &mut HeaderMap, len: usize) {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
 }
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -5,8 +5,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::{direct, spell};
+use crate::bare::BoxSocket;
 use crate::close::CloseReason;
-use crate::hand_over::BoxSocket;
 use crate::pipe::{Inlet, PIECE_BYTES, Stop};
 use crate::sever::Sever;
 use crate::timing::Timing;

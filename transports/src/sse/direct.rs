@@ -1,15 +1,11 @@
 //! One connection on a socket of its own: the response goes on where hyper left it, chunk by chunk (RFC 9112 § 7.1).
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::ROOM;
 use super::spell;
+use crate::bare::{BareSocket, BoxSocket, Unwritten};
 use crate::close::CloseReason;
-use crate::hand_over::BoxSocket;
-use crate::pipe::PIECE_BYTES;
 use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Session, Step};
@@ -23,16 +19,15 @@ pub(super) async fn run(
     sever: Option<Sever>,
     rest: Bytes,
 ) {
-    let mut connection = Connection { socket, session, timing, sever };
+    let mut connection = Connection { socket: BareSocket::new(socket, sever), session, timing };
     let end = connection.serve(rest).await;
     Box::pin(connection.part(end)).await;
 }
 
 struct Connection {
-    socket: BoxSocket,
+    socket: BareSocket,
     session: Box<dyn Session>,
     timing: Timing,
-    sever: Option<Sever>,
 }
 
 /// Why it is over.
@@ -45,6 +40,12 @@ struct End {
 impl From<CloseReason> for End {
     fn from(reason: CloseReason) -> Self {
         Self { reason, mid_step: false }
+    }
+}
+
+impl From<Unwritten> for End {
+    fn from(Unwritten { reason, in_part }: Unwritten) -> Self {
+        Self { reason, mid_step: in_part }
     }
 }
 
@@ -73,52 +74,10 @@ impl Connection {
     }
 
     async fn take(&mut self, events: &[u8]) -> Result<(), End> {
-        let chunk = chunk(events);
-        let (written, done) = self.write_at_once(&chunk);
-        if !done {
-            // Boxed: what it takes to wait is not to be held by every idle connection.
-            Box::pin(self.write_slowly(&chunk, written)).await?;
-        }
-        self.session.written();
+        let Self { socket, session, timing } = self;
+        socket.write(&chunk(events), session.as_mut(), timing.write_stall).await?;
+        session.written();
         Ok(())
-    }
-
-    /// Writes what the socket takes without waiting, which mostly is all: how much, and whether all has left. A failure is
-    /// met again by [`Self::write_slowly`].
-    fn write_at_once(&mut self, chunk: &[u8]) -> (usize, bool) {
-        let mut written = 0;
-        while let Some(left) = chunk.get(written..).filter(|left| !left.is_empty()) {
-            match self.socket.write(left).now_or_never() {
-                Some(Ok(taken @ 1..)) => written += taken,
-                _ => return (written, false),
-            }
-        }
-        (written, matches!(self.socket.flush().now_or_never(), Some(Ok(()))))
-    }
-
-    async fn write_slowly(&mut self, chunk: &[u8], mut written: usize) -> Result<(), End> {
-        let Self { socket, session, timing, .. } = self;
-        let (mut due, mut since) = (Instant::now() + timing.write_stall, written);
-        loop {
-            let left = chunk.get(written..).unwrap_or_default();
-            let failed = tokio::select! {
-                biased;
-                reason = session.cut() => reason,
-                () = sleep_until(due) => CloseReason::WriteStalled,
-                taken = write_or_flush(socket, left) => match taken {
-                    Some(0) => return Ok(()),
-                    Some(taken) => {
-                        written += taken;
-                        if written - since >= PIECE_BYTES {
-                            (due, since) = (Instant::now() + timing.write_stall, written);
-                        }
-                        continue;
-                    }
-                    None => CloseReason::PeerClosed,
-                }
-            };
-            return Err(End { reason: failed, mid_step: written > 0 });
-        }
     }
 
     /// Says the last event and ends the response, where that is still possible, and gives the session up.
@@ -132,33 +91,20 @@ impl Connection {
         }
         if mid_step || reason == CloseReason::WriteStalled {
             // What the kernel holds for it goes with the socket.
-            return self.sever.iter().for_each(Sever::sever);
+            return self.socket.sever();
         }
         let last = reason.ending().last.map(|last| chunk(&spell::event(&last))).unwrap_or_default();
-        let said = async {
-            self.socket.write_all(&[&last[..], LAST_CHUNK].concat()).await?;
-            self.socket.shutdown().await
-        };
-        // A peer that does not take it loses the socket all the same, and what is on its way.
-        if timeout(self.timing.last_words, said).await.is_err() {
-            self.sever.iter().for_each(Sever::sever);
-        }
+        self.socket.end(&[&last[..], LAST_CHUNK].concat(), self.timing.last_words).await;
     }
-}
-
-/// Writes some, or with nothing left to write flushes and gives 0; `None` if the socket is broken.
-async fn write_or_flush(socket: &mut BoxSocket, left: &[u8]) -> Option<usize> {
-    if left.is_empty() {
-        return socket.flush().await.ok().map(|()| 0);
-    }
-    socket.write(left).await.ok().filter(|taken| *taken > 0)
 }
 
 /// Resolves when the peer is gone. What it says is thrown away; one that says a lot where nobody listens is gone too.
-async fn ended(socket: &mut BoxSocket) {
-    for _ in 0..UNHEARD_READS_MAX {
-        if !matches!(socket.read(&mut [0; UNHEARD_BYTES]).await, Ok(1..)) {
-            return;
+async fn ended(socket: &mut BareSocket) {
+    let mut unheard = 0;
+    while unheard < UNHEARD_BYTES_MAX {
+        match socket.read(|_| {}).await {
+            Ok(bytes @ 1..) => unheard += bytes,
+            _ => return,
         }
     }
 }
@@ -173,9 +119,7 @@ fn chunk(events: &[u8]) -> Bytes {
 }
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Small, as it is part of every idle connection.
-const UNHEARD_BYTES: usize = 64;
-const UNHEARD_READS_MAX: usize = 256;
+const UNHEARD_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -33,7 +33,7 @@ pub(super) fn switching_protocols(accept: HeaderValue) -> Response {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    answer
+    answer.map(Into::into)
 }
 
 fn accept(headers: &HeaderMap) -> Option<HeaderValue> {

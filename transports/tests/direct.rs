@@ -1,0 +1,201 @@
+//! Polls on a socket that hyper has not seen, and the way from there to hyper.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatecast_transports::contract::cases::stage;
+use gatecast_transports::contract::client::Client;
+use gatecast_transports::contract::poll::{PollClient, events};
+use gatecast_transports::contract::raw::Raw;
+use gatecast_transports::contract::script::{Act, Script, ack, frame};
+use gatecast_transports::{ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// More than any deadline that is under test: in paused time it costs nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Serves one socket; the task gives what is for hyper.
+struct Line {
+    peer: DuplexStream,
+    served: JoinHandle<Option<Rewound>>,
+    sever: Sever,
+    drain: CancellationToken,
+}
+
+fn line(script: &Script, pipe_bytes: usize) -> Line {
+    let (peer, near) = tokio::io::duplex(pipe_bytes);
+    let (sever, drain) = (Sever::new(), CancellationToken::new());
+    let direct = LongPoll::new(Timing::default(), TaskTracker::new()).direct(Arc::new(script.clone())).unwrap();
+    let info = Arc::new(ConnInfo { peer: ([127, 0, 0, 1], 1).into() });
+    let newcomer = Newcomer { socket: Box::new(near), info, sever: sever.clone(), drain: drain.clone() };
+    Line { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain }
+}
+
+impl Line {
+    async fn send(&mut self, text: &str) {
+        self.peer.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads up to what an answer ends with.
+    async fn until(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        let whole = async {
+            while !text.ends_with(end.as_bytes()) {
+                assert!(self.peer.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+            }
+        };
+        timeout(PATIENCE, whole).await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    async fn is_over(&mut self) {
+        assert!(timeout(PATIENCE, &mut self.served).await.expect("it goes on").unwrap().is_none());
+    }
+}
+
+fn request(query: &str, headers: &str) -> String {
+    format!("GET {}{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n", PollClient::PATH)
+}
+
+fn event(seq: usize) -> Act {
+    Act::Deliver(vec![frame(&format!("e-{seq}"), "test", format!(r#"{{"n":{seq}}}"#))])
+}
+
+#[tokio::test]
+async fn polls_follow_each_other_on_one_socket() {
+    let script = Script::new([ack()]);
+    let mut line = line(&script, 64 * 1024);
+    line.send(&request("", "Api-Key: k\r\n")).await;
+    let first = line.until(r#""lastEventId":"e-0"}"#).await;
+    assert!(
+        first.starts_with("HTTP/1.1 200 OK\r\n")
+            && first.contains("\r\ndate: ")
+            && first.contains("\r\ncontent-length: ")
+    );
+    script.play([event(1)]);
+    line.send(&request("?lastEventId=e-0", "")).await;
+    line.until(r#""lastEventId":"e-1"}"#).await;
+    line.send(&request("?timeout=0", "Connection: close\r\n")).await;
+    let last = line.until("\r\n\r\n").await;
+    assert!(last.starts_with("HTTP/1.1 204 No Content\r\n") && last.contains("\r\nconnection: close\r\n"), "{last}");
+    assert!(!last.contains("content-length"), "RFC 9110 § 8.6: {last}");
+    line.is_over().await;
+    assert_eq!(script.look(|state| (state.admitted, state.alive)), (3, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_early_is_answered_in_turn() {
+    let script = Script::new([]);
+    let mut line = line(&script, 64 * 1024);
+    line.send(&request("?timeout=60", "")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    line.send(&request("?timeout=0", "")).await;
+    tokio::task::yield_now().await;
+    script.play([event(1)]);
+    line.until(r#""lastEventId":"e-1"}"#).await;
+    assert!(line.until("\r\n\r\n").await.starts_with("HTTP/1.1 204 "));
+}
+
+#[tokio::test]
+async fn what_is_no_poll_goes_to_hyper_unread_and_so_does_what_follows_it() {
+    for before in [0, 1] {
+        let script = Script::new([ack()]);
+        let mut line = line(&script, 64 * 1024);
+        for _ in 0..before {
+            line.send(&request("", "")).await;
+            line.until(r#""lastEventId":"e-0"}"#).await;
+        }
+        let rest = format!("GET /health HTTP/1.1\r\nHost: x\r\n\r\n{}", request("", ""));
+        line.send(&rest).await;
+        let mut rewound = timeout(PATIENCE, &mut line.served).await.unwrap().unwrap().expect("hyper's");
+        let mut read = vec![0; rest.len()];
+        timeout(PATIENCE, rewound.read_exact(&mut read)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8(read).unwrap(), rest);
+    }
+}
+
+#[tokio::test]
+async fn on_real_sockets_a_poll_may_be_followed_by_anything() {
+    let (_script, server) = stage::<PollClient>([ack()], Timing::default()).await;
+    let mut raw = Raw::connect(server.addr).await;
+    raw.request("GET", PollClient::PATH, "").await;
+    let head = raw.head().await;
+    assert_eq!((head.status, events(&raw.body(&head).await).len()), (200, 1));
+    for (method, status) in [("POST", 405), ("GET", 204)] {
+        raw.request(method, &format!("{}?timeout=0", PollClient::PATH), "").await;
+        let head = raw.head().await;
+        let _ = raw.body(&head).await;
+        assert_eq!(head.status, status, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_read() {
+    let script = Script::new([ack()]);
+    let mut line = line(&script, 1);
+    line.send(&request("", "Api-Key: k\r\n")).await;
+    line.until(r#""lastEventId":"e-0"}"#).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_ends_its_poll() {
+    let script = Script::new([]);
+    let mut line = line(&script, 64 * 1024);
+    line.send(&request("?timeout=60", "")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    line.peer.shutdown().await.unwrap();
+    line.is_over().await;
+    assert_eq!(script.look(|state| (state.alive, state.ended.len())), (0, 0), "the lease lives on");
+}
+
+#[tokio::test]
+async fn a_peer_that_talks_without_end_while_it_is_served_is_gone() {
+    let script = Script::new([]);
+    let mut line = line(&script, 64 * 1024);
+    line.send(&request("?timeout=60", "")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    line.send(&"x".repeat(40 * 1024)).await;
+    line.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_30_seconds() {
+    for begun in ["", "GET /api/internal/v1/poll/gateways/connect HT"] {
+        let script = Script::new([]);
+        let mut line = line(&script, 64 * 1024);
+        line.send(begun).await;
+        let since = Instant::now();
+        line.is_over().await;
+        assert_eq!(since.elapsed(), Duration::from_secs(30), "{begun}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_idle_sockets_at_once_and_others_after_their_answer() {
+    let script = Script::new([]);
+    let mut idle = line(&script, 64 * 1024);
+    idle.drain.cancel();
+    idle.is_over().await;
+    let mut busy = line(&script, 64 * 1024);
+    busy.send(&request("?timeout=20", "")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    busy.drain.cancel();
+    assert!(busy.until("\r\n\r\n").await.contains("\r\nconnection: close\r\n"));
+    busy.is_over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_is_dropped_with_its_socket() {
+    let script = Script::new([event(1)]);
+    let mut line = line(&script, 16);
+    // The pipe takes the request only as it is read, and then nothing of the answer is.
+    line.send(&request("", "")).await;
+    line.is_over().await;
+    assert!(line.sever.is_severed());
+    assert_eq!(script.look(|state| (state.alive, state.ended.len())), (0, 0), "the lease lives on");
+}
