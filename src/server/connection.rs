@@ -19,7 +19,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -91,32 +90,35 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
-    Service { routes, direct }: Service,
+    service: Service,
     drain: CancellationToken,
-    socket: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 ) {
-    let requests = Requests {
-        routes,
-        info: Arc::new(ConnInfo { peer }),
-        sever: Sever::new(),
-        hand_over: None,
-        in_flight: Arc::default(),
-    };
-    let stream = Socket::new(stream, requests.sever.clone());
-    let Some(tls) = tls else {
-        return Box::pin(serve_http1(Box::new(stream), requests, direct, drain, socket)).await;
-    };
+    let sever = Sever::new();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
-    let stream = match timeout(TLS_HANDSHAKE_TIMEOUT, Box::pin(tls.accept(stream))).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(peer.ip = %peer.ip(), %error, "TLS handshake failed."),
-        Err(_) => return debug!(peer.ip = %peer.ip(), "TLS handshake timed out."),
-    };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        Box::pin(serve_http2(stream, requests, drain, socket)).await;
+    let Some((socket, is_http2)) = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await else { return };
+    let Service { routes, direct } = service;
+    let info = Arc::new(ConnInfo { peer });
+    let requests = Requests { routes, info, sever, hand_over: None, in_flight: Arc::default() };
+    if is_http2 {
+        Box::pin(serve_http2(socket, requests, drain, permit)).await;
     } else {
-        Box::pin(serve_http1(Box::new(stream), requests, direct, drain, socket)).await;
+        Box::pin(serve_http1(socket, requests, direct, drain, permit)).await;
     }
+}
+
+/// The socket as HTTP is spoken over it, and whether that is HTTP/2.
+async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option<(BoxSocket, bool)> {
+    let Some(tls) = tls else { return Some((Box::new(socket), false)) };
+    match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+        Ok(Ok(stream)) => {
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            return Some((Box::new(stream), is_http2));
+        }
+        Ok(Err(error)) => debug!(peer.ip = %peer.ip(), %error, "TLS handshake failed."),
+        Err(_) => debug!(peer.ip = %peer.ip(), "TLS handshake timed out."),
+    }
+    None
 }
 
 async fn serve_http1(
@@ -143,7 +145,7 @@ async fn serve_by_hyper(
     stream: Rewound,
     requests: Requests,
     drain: CancellationToken,
-    _socket: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 ) {
     let (sever, hand_over) = (requests.sever.clone(), HandOver::new());
     let requests = Requests { hand_over: Some(hand_over.clone()), ..requests };
@@ -168,10 +170,12 @@ async fn serve_by_hyper(
     }
 }
 
-async fn serve_http2<I>(stream: I, requests: Requests, drain: CancellationToken, _socket: Option<OwnedSemaphorePermit>)
-where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn serve_http2(
+    stream: BoxSocket,
+    requests: Requests,
+    drain: CancellationToken,
+    _permit: Option<OwnedSemaphorePermit>,
+) {
     let (sever, in_flight) = (requests.sever.clone(), requests.in_flight.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -59,15 +59,20 @@ impl LongPoll {
         }
     }
 
-    async fn answer(&self, gate: &dyn Gate, request: ConnectRequest) -> Answer {
-        let wish = match Wish::read(&request.query) {
-            Ok(wish) => wish,
-            Err(error) => return gate.reject(error).into(),
-        };
-        match request.admit(gate, self.name(), Liveness::Lease).await {
-            Ok(session) => poll(session, wish).await,
-            Err(refusal) => refusal.into(),
+    /// What admission takes is let go of before the poll is parked.
+    fn answer<'a>(&'a self, gate: &'a dyn Gate, request: ConnectRequest) -> impl Future<Output = Answer> + Send + 'a {
+        let admission = Box::pin(self.admit(gate, request));
+        async move {
+            match admission.await {
+                Ok((session, wish)) => poll(session, wish).await,
+                Err(refusal) => refusal.into(),
+            }
         }
+    }
+
+    async fn admit(&self, gate: &dyn Gate, request: ConnectRequest) -> Result<(Box<dyn Session>, Wish), Refusal> {
+        let wish = Wish::read(&request.query).map_err(|error| gate.reject(error))?;
+        Ok((request.admit(gate, self.name(), Liveness::Lease).await?, wish))
     }
 }
 

@@ -54,7 +54,7 @@ impl Line {
     }
 
     async fn is_over(&mut self) {
-        assert!(timeout(PATIENCE, &mut self.served).await.expect("it goes on").unwrap().is_none());
+        assert!(timeout(PATIENCE, &mut self.served).await.unwrap().unwrap().is_none());
     }
 }
 

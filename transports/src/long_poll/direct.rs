@@ -53,7 +53,8 @@ struct Line {
 
 /// What a socket asks for next.
 enum Next {
-    Poll(PollHead),
+    /// Boxed, as it is part of no parked poll.
+    Poll(Box<PollHead>),
     Other,
     Over,
 }
@@ -62,7 +63,7 @@ impl Line {
     async fn head(&mut self, deadline: Instant) -> Next {
         loop {
             match head::read(&self.input) {
-                Head::Poll(poll) => return Next::Poll(poll),
+                Head::Poll(poll) => return Next::Poll(Box::new(poll)),
                 Head::Other => return Next::Other,
                 Head::Partial => {}
             }
@@ -80,32 +81,36 @@ impl Line {
     }
 
     /// Answers a poll; `None` if that was the last.
-    async fn serve(&mut self, polls: &Polls, poll: PollHead) -> Option<()> {
-        let PollHead { headers, query, closes, len } = poll;
-        self.input.drain(..len);
+    async fn serve(&mut self, polls: &Polls, poll: Box<PollHead>) -> Option<()> {
+        let mut closes = poll.closes;
+        self.input.drain(..poll.len);
         if self.input.is_empty() {
             // A parked poll holds no buffer.
             self.input = Vec::new();
         }
-        let request = ConnectRequest {
-            headers,
-            query: Query::parse(&query),
-            info: Some(Arc::clone(&self.info)),
-            ..ConnectRequest::default()
-        };
+        let answer = polls.transport.answer(polls.gate.as_ref(), self.request(*poll));
         let answer = tokio::select! {
             biased;
             () = gone(&mut self.socket, &mut self.input) => return None,
-            // Boxed: what it takes to be admitted is gone by the time the poll is parked.
-            answer = Box::pin(polls.transport.answer(polls.gate.as_ref(), request)) => answer,
+            answer = answer => answer,
         };
-        let closes = closes || self.drain.is_cancelled();
+        closes |= self.drain.is_cancelled();
         self.write(polls, answer, closes).await?;
         if closes {
             self.socket.end(&[], polls.transport.timing.last_words).await;
             return None;
         }
         Some(())
+    }
+
+    fn request(&self, poll: PollHead) -> ConnectRequest {
+        let PollHead { headers, query, .. } = poll;
+        ConnectRequest {
+            headers,
+            query: Query::parse(&query),
+            info: Some(Arc::clone(&self.info)),
+            ..ConnectRequest::default()
+        }
     }
 
     /// Writes an answer. As long as there is a session, it may cut it off.

@@ -55,7 +55,7 @@ fn poll(request: &httparse::Request<'_, '_>, len: usize) -> Option<PollHead> {
     let mut head = PollHead { headers: HeaderMap::new(), query: query.to_owned(), closes: false, len };
     for header in request.headers.iter() {
         let name = HeaderName::try_from(header.name).ok()?;
-        if FOR_HYPER.contains(&name) {
+        if FOR_HYPER.contains(&name) && !(name == CONTENT_LENGTH && header.value == b"0") {
             return None;
         }
         if name == CONNECTION {
@@ -98,6 +98,7 @@ mod tests {
         assert_eq!((&*head.query, head.closes, head.len), ("timeout=5&max=1", false, text.len() - 4));
         assert_eq!(head.headers.len(), 2);
         assert_eq!(head.headers["api-key"], "k");
+        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nContent-Length: 0\r\n\r\n")).is_some());
         assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nConnection: x, Close\r\n\r\n")).unwrap().closes);
     }
 

@@ -257,6 +257,7 @@ const WRITE_BYTES_MIN: u64 = 64 * 1024;
 const INBOUND_IN_A_ROW_MAX: u32 = 64;
 /// Largest inbound message and frame (CONTRACT.md § 4).
 const INBOUND_BYTES_MAX: usize = 64 * 1024;
-const READ_BUFFER_BYTES: usize = 1024;
+/// Allocated for as long as the connection lives. Pongs and receipts fit; what is longer comes in several reads.
+const READ_BUFFER_BYTES: usize = 256;
 const PENDING_CONTROL_BYTES_MAX: usize = 4 * 1024;
 const DISCARD_BYTES: usize = 4 * 1024;
