@@ -133,6 +133,11 @@ impl Channel {
         Seq(self.head.load(Ordering::Acquire))
     }
 
+    /// The life of the log that positions count in, as far as the channel knows.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        lock(&self.window).epoch
+    }
+
     fn extend(&self, epoch: Epoch, entries: &[Entry]) {
         let mut window = lock(&self.window);
         if window.epoch != Some(epoch) {
@@ -225,6 +230,7 @@ impl Tail {
         // The channel first: an append that the bounds don't show yet then finds it.
         let channel = self.tails.channel(gateway);
         let bounds = self.log.bounds(gateway).await?;
+        lock(&channel.window).epoch.get_or_insert(bounds.epoch);
         channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
         Ok((channel, bounds))
     }
