@@ -31,8 +31,10 @@ use crate::registry::Connection;
 use crate::shortfall::{self, Shortfall};
 use crate::tail::{Tail, Tailed};
 
-/// How long to wait before reading a log again that could not be read.
+/// How long to wait before reading a log again that could not be read; doubled for each time in a row.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The longest such wait.
+const READ_AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
 /// What all sessions work with.
 pub(crate) struct Works {
@@ -63,6 +65,8 @@ pub(crate) struct CursorSession {
     /// A read of the log under way; it outlives a cancelled `next`.
     reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
     read_again: Option<Instant>,
+    /// Reads in a row that failed.
+    failures: u32,
     alarm: Alarm,
 }
 
@@ -117,6 +121,7 @@ impl CursorSession {
             expires,
             reading: None,
             read_again: None,
+            failures: 0,
             alarm: Alarm::default(),
         }
     }
@@ -195,6 +200,9 @@ impl CursorSession {
     /// What a read of the log gives; `None` to look again.
     async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
         self.read_again = None;
+        if read.is_ok() {
+            self.failures = 0;
+        }
         let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
             Ok(Tailed::Frames(_)) => {
@@ -209,8 +217,12 @@ impl CursorSession {
             Ok(Tailed::Truncated { oldest }) => (Below::overwritten(oldest), ResetReason::Overwritten),
             Ok(Tailed::Lost) => (Below::reset(ResetReason::UnknownEpoch), ResetReason::UnknownEpoch),
             Err(error) => {
-                warn!(gateway.id = %self.connection().identity.gateway, %error, "Event log is not readable; the connection waits.");
-                self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+                let (gateway, failures) = (self.connection().identity.gateway, self.failures);
+                if failures == 0 {
+                    warn!(gateway.id = %gateway, connection.id = %self.id, %error, "Event log is not readable; the connection waits.");
+                }
+                self.read_again = Some(Instant::now() + read_again_after(failures));
+                self.failures = failures.saturating_add(1);
                 return None;
             }
         };
@@ -396,4 +408,9 @@ impl Session for CursorSession {
             "Gateway disconnected from {}.", identity.transport,
         );
     }
+}
+
+/// The wait after the next failure when so many came before it.
+fn read_again_after(failures: u32) -> Duration {
+    READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
 }

@@ -18,6 +18,7 @@ use gatecast_storage::{
 };
 use gatecast_transports::{Frame, Room};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use crate::envelope;
@@ -30,6 +31,8 @@ const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const COLD_READS_MAX: usize = 32;
 /// How often positions are compared with the logs; Centrifugo's default (centrifuge config.go).
 const POSITION_CHECK_EVERY: Duration = Duration::from_secs(40);
+/// How long one log may hold up the check of the others.
+const POSITION_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of these, reads of compacted state: the first of a gateway may make the log's writer fold a ringful of entries.
 const COMPACTED_READS_MAX: usize = 8;
 
@@ -241,8 +244,9 @@ impl Tail {
         loop {
             tokio::time::sleep(POSITION_CHECK_EVERY).await;
             for channel in self.tails.live() {
-                // A log that can't be read now is looked at again in the next round.
-                let Ok(bounds) = self.log.bounds(channel.gateway).await else { continue };
+                // A log that can't be read now, or not in time, is looked at again in the next round.
+                let look = timeout(POSITION_CHECK_TIMEOUT, self.log.bounds(channel.gateway)).await;
+                let Ok(Ok(bounds)) = look else { continue };
                 let known = channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
                 if known < bounds.newest.0 {
                     warn!(gateway.id = %channel.gateway, known, newest = %bounds.newest, "A wake-up was lost; the connections go on.");

@@ -14,6 +14,9 @@ use crate::records::{Change, Durability, Records, StoreError};
 /// Rows in one commit.
 const COMMIT_ROWS_MAX: usize = 1_024;
 
+/// The pause after a write that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Rows in memory that know which of them are not on disk.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Names a row as it was handed over.
@@ -84,6 +87,7 @@ impl<S: Source> Inner<S> {
 }
 
 /// Writes whenever something is dirty, until a write fails for good: the store then refuses everything until a restart.
+/// Any other failure may pass, such as a full disk: what is dirty stays so, in memory and bounded.
 async fn write<S: Source>(inner: Arc<Inner<S>>, pause: Duration, what: &'static str) {
     loop {
         inner.dirty.notified().await;
@@ -91,9 +95,14 @@ async fn write<S: Source>(inner: Arc<Inner<S>>, pause: Duration, what: &'static 
             Ok(()) => {}
             // The store has waited before it said so; what is dirty stays dirty.
             Err(StoreError::Overloaded) => inner.dirty.notify_one(),
-            Err(error) => {
+            Err(error @ (StoreError::Poisoned | StoreError::Closed)) => {
                 tracing::error!(%error, "{what} are no longer written to disk.");
                 return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "{what} could not be written to disk; the next try is in {RETRY_AFTER:?}.");
+                tokio::time::sleep(RETRY_AFTER).await;
+                inner.dirty.notify_one();
             }
         }
         if !pause.is_zero() {
