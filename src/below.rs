@@ -16,6 +16,7 @@ use gatecast_storage::{Cursor, GatewayId, Seq};
 use gatecast_transports::Frame;
 
 use crate::control::{self, Reset, ResetReason};
+use crate::shortfall::Shortfall;
 use crate::tail::CompactedPage;
 
 /// What a session below the ring has been told.
@@ -48,6 +49,8 @@ pub(crate) struct Climb {
     pub(crate) below: Option<Below>,
     /// Why the reset was due, if there is one.
     pub(crate) reset: Option<ResetReason>,
+    /// What it says to have been overwritten.
+    pub(crate) overwritten: Option<Shortfall>,
 }
 
 impl Below {
@@ -105,10 +108,18 @@ impl Below {
             to: Cursor { epoch: page.epoch, seq },
             below,
             reset,
+            overwritten: (reset == Some(ResetReason::Overwritten) && lost > 0)
+                .then(|| Shortfall { first: first_lost(Cursor { seq: from, ..position }, &page.events), events: lost }),
             frames: reset_frame.into_iter().chain(page.frames).collect(),
             events: page.events,
         }
     }
+}
+
+/// The first event after a cursor that is not among those that follow.
+fn first_lost(after: Cursor, follow: &[Seq]) -> Cursor {
+    let known = follow.iter().zip(1..).take_while(|(seq, nth)| seq.0 == after.seq.0 + nth).count();
+    Cursor { seq: Seq(after.seq.0 + 1 + known as u64), ..after }
 }
 
 #[cfg(test)]
@@ -150,10 +161,12 @@ mod tests {
         let payload = &told.unwrap()["payload"];
         assert_eq!((&payload["lost"], &payload["compacted"]), (&56.into(), &4.into()));
         assert_eq!((first.to, first.frames.len(), &first.events[..]), (at(60), 3, &[Seq(50), Seq(60)][..]));
+        assert_eq!(first.overwritten, Some(Shortfall { first: at(41), events: 56 }));
 
         let below = first.below.unwrap();
         let (second, told) = climb(below, first.to, page(&[70], 1));
         assert_eq!((told, second.to, second.frames.len()), (None, at(70), 1));
+        assert_eq!(second.overwritten, None, "once");
         let (less, told) = climb(below, first.to, page(&[70], 0));
         let payload = &told.unwrap()["payload"];
         assert_eq!((&payload["requested"], &payload["lost"]), (&at(60).to_string().into(), &39.into()));
@@ -165,6 +178,12 @@ mod tests {
         let (first, told) = climb(Below::earliest(), at(0), page(&[50], 1));
         assert_eq!(told, None);
         assert_eq!(climb(first.below.unwrap(), first.to, page(&[], 0)).1.unwrap()["payload"]["lost"], 50);
+    }
+
+    #[test]
+    fn the_first_lost_event_is_none_that_follows() {
+        let (climb, _) = climb(Below::reset(ResetReason::Overwritten), at(40), page(&[41, 42, 44], 0));
+        assert_eq!(climb.overwritten, Some(Shortfall { first: at(43), events: 57 }));
     }
 
     #[test]

@@ -169,6 +169,7 @@ impl Admission {
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
         registration.seat =
             Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
+        self.has_before(&registration.connection, peer, handshake, &bounds);
         let id = registration.connection.id;
         info!(
             gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,
@@ -189,10 +190,24 @@ impl Admission {
         let start = self.start(peer, &peer.replica(handshake), bounds, Some(connection)).await?;
         connection.heard(peer.now);
         connection.moved(start.position);
+        if start.resume == Resume::Live {
+            connection.set_since(start.position.seq);
+        }
+        self.has_before(connection, peer, handshake, &bounds);
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
             poll.registration().confirmed(start.position, peer.now);
         }
         Ok(self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake))
+    }
+
+    /// A cursor says that its replica has everything before it, whatever became of the connection that brought it.
+    fn has_before(&self, connection: &Connection, peer: &Peer, handshake: &Handshake, log: &Bounds) {
+        let Some(From::After(cursor)) = peer.from else { return };
+        if cursor.epoch == log.epoch && cursor.seq <= log.newest {
+            connection.set_since(Seq(0));
+            let replica = peer.replica(handshake);
+            self.works.deliveries.recovered(peer.gateway.id, (Seq(0), cursor), &replica, peer.now);
+        }
     }
 
     async fn open(&self, gateway: GatewayId) -> Result<(Arc<crate::tail::Channel>, Bounds), ApiError> {
@@ -250,7 +265,8 @@ impl Admission {
             },
         };
         let reason = if requested.epoch != bounds.epoch {
-            let owner = self.works.tail.owner_of(requested.epoch).await?;
+            let owner = timeout(BOUNDS_TIMEOUT, self.works.tail.owner_of(requested.epoch)).await;
+            let owner = owner.map_err(|late| ApiError::Unavailable(late.into()))??;
             if owner.is_some() { ResetReason::Foreign } else { ResetReason::UnknownEpoch }
         } else if requested.seq > bounds.newest {
             ResetReason::Ahead

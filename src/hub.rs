@@ -95,7 +95,7 @@ impl Hub {
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let registry = Registry::new(limits.capacity);
         let timing = Timing::new(limits.life_limit);
-        let leases = Leases::new(timing.life_limit, registry.clone());
+        let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
         let draining: Arc<AtomicBool> = Arc::default();

@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gatecast_storage::directory::TokenId;
-use gatecast_transports::CloseReason;
+use gatecast_storage::{Clock, Deliveries};
+use gatecast_transports::{CloseReason, Liveness};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::registry::{ConnectionId, Registration, Registry};
+use crate::shortfall;
 
 /// Who polls, when it doesn't say which connection it renews.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,6 +31,8 @@ pub(crate) struct Client {
 pub struct Leases {
     limit: Duration,
     registry: Arc<Registry>,
+    deliveries: Arc<Deliveries>,
+    clock: Arc<dyn Clock>,
     table: Mutex<Table>,
     changed: tokio::sync::Notify,
 }
@@ -68,8 +72,14 @@ pub(crate) struct Poll {
 impl Leases {
     /// No leases yet. One runs out `limit` after its last poll; [`Leases::expire`] must run for that.
     #[must_use]
-    pub fn new(limit: Duration, registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Self { limit, registry, table: Mutex::default(), changed: tokio::sync::Notify::new() })
+    pub fn new(
+        limit: Duration,
+        registry: Arc<Registry>,
+        deliveries: Arc<Deliveries>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let changed = tokio::sync::Notify::new();
+        Arc::new(Self { limit, registry, deliveries, clock, table: Mutex::default(), changed })
     }
 
     /// A new connection's first poll.
@@ -142,7 +152,7 @@ impl Leases {
             }
         };
         drop(table);
-        ended.iter().for_each(|lease| lease.log_end(CloseReason::NoLife));
+        ended.iter().for_each(|lease| self.ended(lease, CloseReason::NoLife));
         next
     }
 
@@ -159,7 +169,18 @@ impl Leases {
             }
         }
         drop(table);
-        ended.iter().for_each(|(lease, reason)| lease.log_end(*reason));
+        ended.iter().for_each(|(lease, reason)| self.ended(lease, *reason));
+    }
+
+    /// A connection has ended between two polls.
+    fn ended(&self, lease: &Lease, reason: CloseReason) {
+        let (connection, now) = (&lease.registration.connection, self.clock.now());
+        let state = (Liveness::Lease, connection.position());
+        let undelivered = shortfall::at_the_end(&self.deliveries, &lease.registration, state, reason, now);
+        info!(
+            gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason, undelivered,
+            "Gateway disconnected from {}.", connection.identity.transport,
+        );
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -178,14 +199,6 @@ impl Table {
 }
 
 impl Lease {
-    fn log_end(&self, reason: CloseReason) {
-        let connection = &self.registration.connection;
-        info!(
-            gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason,
-            "Gateway disconnected from {}.", connection.identity.transport,
-        );
-    }
-
     fn polls(&self) -> MutexGuard<'_, Polls> {
         self.polls.lock().unwrap_or_else(PoisonError::into_inner)
     }

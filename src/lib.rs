@@ -9,6 +9,7 @@
 //!
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
+//! - What a connection has not handed over when it ends is its `shortfall.rs`, a failed delivery.
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
@@ -41,4 +42,5 @@ pub mod receipts;
 pub mod registry;
 pub mod server;
 pub mod session;
+mod shortfall;
 pub mod tail;

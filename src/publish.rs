@@ -171,9 +171,11 @@ impl Publisher {
             info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
             self.deliveries.record(Failure {
                 gateway: to,
+                replica: None,
                 event: event_id,
-                event_type: event.kind.as_str().to_owned(),
-                correlation_id: event.correlation_id.clone(),
+                events: 1,
+                event_type: Some(event.kind.as_str().to_owned()),
+                correlation_id: Some(event.correlation_id.clone()),
                 reason: FailureReason::NotConnected,
                 at,
             });

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub(crate) use self::message::{Report, Status, report};
 
-use self::follow_up::{FollowUp, Follower};
+use self::follow_up::{FollowUp, Follower, News};
 
 /// Reports whose consequences wait to be written.
 const FOLLOW_UPS_MAX: usize = 1_024;
@@ -118,8 +118,15 @@ impl Reports {
         let outcome = Outcome { applied, at, error_code, message };
         let reported = self.receipts.report(from.gateway, from.replica, subject, outcome);
         debug!(gateway.id = %from.gateway, replica = %from.replica, ?subject, applied, ?reported, "Receipt heard.");
-        if reported != Reported::Nothing {
-            let follow_up = FollowUp { gateway: from.gateway, subject, applied, reported };
+        let replica = || from.replica.clone();
+        let news = match reported {
+            Reported::Nothing => None,
+            _ if !applied => Some(News::Failed(replica())),
+            Reported::Recovered => Some(News::Recovered(replica())),
+            Reported::New => Some(News::Applied),
+        };
+        if let Some(news) = news {
+            let follow_up = FollowUp { gateway: from.gateway, subject, news };
             if self.follow_ups.try_send(follow_up).is_err() {
                 debug!(gateway.id = %from.gateway, "Too many receipts at once; the deployment's row is not updated.");
             }
@@ -131,7 +138,7 @@ impl Reports {
     pub(crate) fn settle(&self, gateway: GatewayId, deployment: Uuid) {
         let subject = Subject::Deployment(deployment);
         // Whoever looks next finds the same, should there be no room.
-        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, applied: true, reported: Reported::New });
+        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, news: News::Applied });
     }
 
     /// How many messages from gateways were ignored since the start.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Epoch, GatewayId, Seat, Seq};
+use gatecast_storage::{Cursor, Epoch, GatewayId, Replica, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     heard_ms: AtomicI64,
     epoch: AtomicU64,
     position: AtomicU64,
+    /// From here to its position its peer was written everything; before, it is not known what the peer has.
+    since: AtomicU64,
     events_sent: AtomicU64,
     /// How far it is in the compacted state, while it is: for the next poll of a lease.
     below: Mutex<Option<Box<(Cursor, Below)>>>,
@@ -160,6 +162,7 @@ impl Registry {
             closing: Mutex::default(),
             epoch: AtomicU64::new(u64::from(at.epoch.0)),
             position: AtomicU64::new(at.seq.0),
+            since: AtomicU64::new(at.seq.0),
             events_sent: AtomicU64::new(0),
             below: Mutex::default(),
         });
@@ -269,6 +272,26 @@ impl Connection {
         self.position.store(to.seq.0, Ordering::Relaxed);
     }
 
+    /// After `seq` its peer has everything that it is to have up to its position: it said so, or begins there.
+    pub(crate) fn set_since(&self, seq: Seq) {
+        self.since.store(seq.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn position(&self) -> Cursor {
+        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
+        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
+        Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) }
+    }
+
+    /// Whether it is a connection of the replica that has everything after `after` up to `up_to`.
+    fn has(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
+        let (since, position) = (Seq(self.since.load(Ordering::Relaxed)), self.position());
+        position.epoch == up_to.epoch
+            && since <= after
+            && position.seq >= up_to.seq
+            && Replica::of(self.identity.instance.as_deref(), self.identity.peer) == *replica
+    }
+
     /// Remembers how far it is in the compacted state, or that it no longer is.
     pub(crate) fn set_below(&self, below: Option<(Cursor, Below)>) {
         *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below.map(Box::new);
@@ -281,8 +304,6 @@ impl Connection {
     }
 
     fn info(&self) -> ConnectionInfo {
-        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
-        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
         ConnectionInfo {
             gateway: self.identity.gateway,
@@ -292,7 +313,7 @@ impl Connection {
             peer: self.identity.peer,
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
-            position: Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) },
+            position: self.position(),
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
     }
@@ -312,6 +333,14 @@ impl Registration {
         if let Some(seat) = &self.seat {
             seat.confirmed(to, now);
         }
+    }
+
+    /// Whether another connection of the replica has everything after `after` up to `up_to`.
+    pub(crate) fn is_made_up_for(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
+        let entries = self.registry.entries();
+        let siblings = entries.by_gateway.range(of(self.connection.identity.gateway));
+        let siblings = siblings.filter(|(_, id)| *id != self.connection.id);
+        siblings.filter_map(|(_, id)| entries.connections.get(id)).any(|other| other.has(replica, after, up_to))
     }
 
     /// Something was written to the peer: so many events, and it is up to here now.

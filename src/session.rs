@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
+use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
@@ -27,10 +28,13 @@ use crate::hold::Hold;
 use crate::pacing::Pacing;
 use crate::receipts::{Reporter, Reports};
 use crate::registry::Connection;
+use crate::shortfall::{self, Shortfall};
 use crate::tail::{Tail, Tailed};
 
-/// How long to wait before reading a log again that could not be read.
+/// How long to wait before reading a log again that could not be read; doubled for each time in a row.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The longest such wait.
+const READ_AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
 /// What all sessions work with.
 pub(crate) struct Works {
@@ -61,6 +65,8 @@ pub(crate) struct CursorSession {
     /// A read of the log under way; it outlives a cancelled `next`.
     reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
     read_again: Option<Instant>,
+    /// Reads in a row that failed.
+    failures: u32,
     alarm: Alarm,
 }
 
@@ -69,8 +75,16 @@ enum Handed {
     Nothing,
     Opening,
     Events { to: Seq, count: usize, bytes: usize },
-    Compacted { events: Vec<Seq>, to: Cursor, below: Option<Below>, bytes: usize },
+    Compacted { climbed: Climbed, bytes: usize },
     Ping(Bytes),
+}
+
+/// Where the compacted state has led.
+struct Climbed {
+    events: Vec<Seq>,
+    to: Cursor,
+    below: Option<Below>,
+    overwritten: Option<Shortfall>,
 }
 
 /// What a look at everything finds.
@@ -107,6 +121,7 @@ impl CursorSession {
             expires,
             reading: None,
             read_again: None,
+            failures: 0,
             alarm: Alarm::default(),
         }
     }
@@ -185,6 +200,9 @@ impl CursorSession {
     /// What a read of the log gives; `None` to look again.
     async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
         self.read_again = None;
+        if read.is_ok() {
+            self.failures = 0;
+        }
         let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
             Ok(Tailed::Frames(_)) => {
@@ -199,8 +217,12 @@ impl CursorSession {
             Ok(Tailed::Truncated { oldest }) => (Below::overwritten(oldest), ResetReason::Overwritten),
             Ok(Tailed::Lost) => (Below::reset(ResetReason::UnknownEpoch), ResetReason::UnknownEpoch),
             Err(error) => {
-                warn!(gateway.id = %self.connection().identity.gateway, %error, "Event log is not readable; the connection waits.");
-                self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+                let (gateway, failures) = (self.connection().identity.gateway, self.failures);
+                if failures == 0 {
+                    warn!(gateway.id = %gateway, connection.id = %self.id, %error, "Event log is not readable; the connection waits.");
+                }
+                self.read_again = Some(Instant::now() + read_again_after(failures));
+                self.failures = failures.saturating_add(1);
                 return None;
             }
         };
@@ -211,20 +233,22 @@ impl CursorSession {
     }
 
     /// Gives what leads back to the ring; `None` if there is nothing to give on this stretch of the way.
-    fn climb(&mut self, Climb { frames, events, to, below, reset }: Climb) -> Option<Step> {
+    fn climb(&mut self, Climb { frames, events, to, below, reset, overwritten }: Climb) -> Option<Step> {
         if reset.is_some() {
             debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.id, ?reset, "Stream reset told.");
         }
         let bytes = frames.iter().map(|frame| frame.text().len()).sum();
+        let climbed = Climbed { events, to, below, overwritten };
         if frames.is_empty() {
-            self.climbed(&events, to, below, bytes);
+            self.climbed(&climbed, bytes);
             return None;
         }
-        self.handed = Handed::Compacted { events, to, below, bytes };
+        self.handed = Handed::Compacted { climbed, bytes };
         Some(Step::Deliver(frames))
     }
 
-    fn climbed(&mut self, events: &[Seq], to: Cursor, below: Option<Below>, bytes: usize) {
+    fn climbed(&mut self, Climbed { events, to, below, overwritten }: &Climbed, bytes: usize) {
+        let (to, below) = (*to, *below);
         (self.position, self.below) = (to, below);
         self.pacing.delivered(events.len(), bytes);
         let now = self.works.clock.now();
@@ -233,10 +257,21 @@ impl CursorSession {
         if let Hold::Leased(_) = self.hold {
             connection.set_below(below.map(|below| (to, below)));
         }
-        let gateway = connection.identity.gateway;
         for &seq in events {
             // One by one: what lies between them was not delivered.
-            self.works.deliveries.recovered(gateway, seq.prev(), Cursor { seq, ..to }, now);
+            self.reached(seq.prev(), Cursor { seq, ..to }, now);
+        }
+        if let Some(overwritten) = overwritten {
+            overwritten.record(&self.works.deliveries, self.hold.registration(), FailureReason::Overwritten, now);
+        }
+    }
+
+    /// Everything after `after` up to `up_to` has reached the peer.
+    fn reached(&self, after: Seq, up_to: Cursor, now: DateTime<Utc>) {
+        let registration = self.hold.registration();
+        if let Some(seat) = &registration.seat {
+            let gateway = registration.connection.identity.gateway;
+            self.works.deliveries.recovered(gateway, (after, up_to), seat.replica(), now);
         }
     }
 
@@ -245,35 +280,13 @@ impl CursorSession {
         let Some(seat) = &self.hold.registration().seat else { return };
         let sent = match &self.handed {
             Handed::Events { to, .. } => Cursor { seq: *to, ..self.position },
-            Handed::Compacted { to, .. } => *to,
+            Handed::Compacted { climbed, .. } => climbed.to,
             _ => self.position,
         };
         let from = Reporter { gateway: self.connection().identity.gateway, replica: seat.replica(), sent };
         if let Some(to) = self.works.reports.hear(text, from) {
             seat.confirmed(to, self.works.clock.now());
         }
-    }
-
-    /// Keeps on record that an event did not reach this replica.
-    fn failed(&self, reason: FailureReason) {
-        let gateway = self.connection().identity.gateway;
-        let (works, from) = (self.works.clone(), self.position);
-        let next = works.tail.cold(gateway, from, Room { frames: 1, bytes: 1 });
-        tokio::spawn(async move {
-            let Ok(Tailed::Frames(frames)) = next.await else { return };
-            let Some(frame) = frames.first() else { return };
-            let event: serde_json::Value = serde_json::from_str(frame.text()).unwrap_or_default();
-            let correlation_id = event["correlationId"].as_str().unwrap_or_default();
-            let cursor = Cursor { epoch: from.epoch, seq: from.seq.next() };
-            works.deliveries.record(Failure {
-                gateway,
-                event: cursor,
-                event_type: frame.name().to_owned(),
-                correlation_id: correlation_id.to_owned(),
-                reason,
-                at: works.clock.now(),
-            });
-        });
     }
 }
 
@@ -337,9 +350,9 @@ impl Session for CursorSession {
                 let now = self.works.clock.now();
                 self.hold.registration().sent(count, self.position, now);
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
-                self.works.deliveries.recovered(gateway, after, self.position, now);
+                self.reached(after, self.position, now);
             }
-            Handed::Compacted { events, to, below, bytes } => self.climbed(&events, to, below, bytes),
+            Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
                 self.pacing.pinged(payload, self.pinged);
@@ -385,16 +398,19 @@ impl Session for CursorSession {
         if reason == CloseReason::Superseded {
             return;
         }
-        match reason {
-            CloseReason::WriteStalled => self.failed(FailureReason::WriteStalled),
-            CloseReason::NoLife if self.behind() => self.failed(FailureReason::NoSignOfLife),
-            _ => {}
-        }
+        let (works, state) = (&self.works, (self.liveness, self.position));
+        let registration = self.hold.registration();
+        let undelivered = shortfall::at_the_end(&works.deliveries, registration, state, reason, works.clock.now());
         self.hold.end();
         let identity = &self.connection().identity;
         info!(
-            gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
+            gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,
         );
     }
+}
+
+/// The wait after the next failure when so many came before it.
+fn read_again_after(failures: u32) -> Duration {
+    READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
 }

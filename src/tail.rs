@@ -18,6 +18,7 @@ use gatecast_storage::{
 };
 use gatecast_transports::{Frame, Room};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use crate::envelope;
@@ -30,6 +31,8 @@ const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const COLD_READS_MAX: usize = 32;
 /// How often positions are compared with the logs; Centrifugo's default (centrifuge config.go).
 const POSITION_CHECK_EVERY: Duration = Duration::from_secs(40);
+/// How long one log may hold up the check of the others.
+const POSITION_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Of these, reads of compacted state: the first of a gateway may make the log's writer fold a ringful of entries.
 const COMPACTED_READS_MAX: usize = 8;
 
@@ -133,6 +136,11 @@ impl Channel {
         Seq(self.head.load(Ordering::Acquire))
     }
 
+    /// The life of the log that positions count in, as far as the channel knows.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        lock(&self.window).epoch
+    }
+
     fn extend(&self, epoch: Epoch, entries: &[Entry]) {
         let mut window = lock(&self.window);
         if window.epoch != Some(epoch) {
@@ -225,6 +233,7 @@ impl Tail {
         // The channel first: an append that the bounds don't show yet then finds it.
         let channel = self.tails.channel(gateway);
         let bounds = self.log.bounds(gateway).await?;
+        lock(&channel.window).epoch.get_or_insert(bounds.epoch);
         channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
         Ok((channel, bounds))
     }
@@ -235,8 +244,9 @@ impl Tail {
         loop {
             tokio::time::sleep(POSITION_CHECK_EVERY).await;
             for channel in self.tails.live() {
-                // A log that can't be read now is looked at again in the next round.
-                let Ok(bounds) = self.log.bounds(channel.gateway).await else { continue };
+                // A log that can't be read now, or not in time, is looked at again in the next round.
+                let look = timeout(POSITION_CHECK_TIMEOUT, self.log.bounds(channel.gateway)).await;
+                let Ok(Ok(bounds)) = look else { continue };
                 let known = channel.head.fetch_max(bounds.newest.0, Ordering::AcqRel);
                 if known < bounds.newest.0 {
                     warn!(gateway.id = %channel.gateway, known, newest = %bounds.newest, "A wake-up was lost; the connections go on.");

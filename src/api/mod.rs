@@ -261,7 +261,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::Undeploy => deployments::undeploy(api, request).await,
         Action::ListDeployments => deployments::list(api, request),
         Action::ReadStats => stats::read(api, request),
-        Action::ListFailures => deliveries::list(api, request),
+        Action::ListFailures => deliveries::list(api, request).await,
         Action::ReadStream => stream::read(api, request).await,
         Action::Health => health::health(),
         Action::Ready => health::ready(api),

@@ -1,20 +1,34 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Reported, Subject};
+use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Replica, Subject};
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::envelope;
 
+/// How long one report may hold up those behind it.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A report that changed something.
 pub(super) struct FollowUp {
     pub(super) gateway: GatewayId,
     pub(super) subject: Subject,
-    pub(super) applied: bool,
-    pub(super) reported: Reported,
+    pub(super) news: News,
+}
+
+/// What it changed.
+pub(super) enum News {
+    /// A replica has applied it.
+    Applied,
+    /// This one has, which could not before.
+    Recovered(Replica),
+    /// This one could not.
+    Failed(Replica),
 }
 
 /// Does what follows from reports: a deployment that a replica applied is deployed, an event that one could not apply is
@@ -51,7 +65,7 @@ impl Follower {
         }
     }
 
-    async fn follow(&self, FollowUp { gateway, subject, applied, reported }: &FollowUp) {
+    async fn follow(&self, FollowUp { gateway, subject, news }: &FollowUp) {
         let cursor = match subject {
             Subject::Event(event) => Some(*event),
             Subject::Deployment(id) => self.directory.deployment_by_id(*id).and_then(|row| row.event),
@@ -60,28 +74,38 @@ impl Follower {
             Some(cursor) => self.event(*gateway, cursor).await,
             None => None,
         };
-        if *applied {
-            let deployment = match subject {
-                Subject::Deployment(id) => Some(*id),
-                Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
-            };
-            if let Some(id) = deployment {
-                self.settle(*gateway, id).await;
+        match (news, cursor) {
+            (News::Failed(replica), Some(cursor)) => self.failed(*gateway, replica, cursor, event),
+            (News::Failed(_), None) => {}
+            (News::Applied | News::Recovered(_), _) => {
+                let deployment = match subject {
+                    Subject::Deployment(id) => Some(*id),
+                    Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
+                };
+                if let Some(id) = deployment {
+                    self.settle(*gateway, id).await;
+                }
+                if let (News::Recovered(replica), Some(cursor)) = (news, cursor) {
+                    self.deliveries.applied(*gateway, cursor, replica, self.clock.now());
+                }
             }
-            if let (Reported::Recovered, Some(cursor)) = (reported, cursor) {
-                self.deliveries.recovered(*gateway, cursor.seq.prev(), cursor, self.clock.now());
-            }
-        } else if let (Some(cursor), Some(event)) = (cursor, event) {
-            warn!(gateway.id = %gateway, event.id = %cursor, "A replica could not apply an event.");
-            self.deliveries.record(Failure {
-                gateway: *gateway,
-                event: cursor,
-                event_type: event.kind,
-                correlation_id: event.correlation_id,
-                reason: FailureReason::FailedByGateway,
-                at: self.clock.now(),
-            });
         }
+    }
+
+    /// Also of an event that cannot be read now, or no longer.
+    fn failed(&self, gateway: GatewayId, replica: &Replica, at: Cursor, event: Option<Event>) {
+        warn!(gateway.id = %gateway, %replica, event.id = %at, "A replica could not apply an event.");
+        let (event_type, correlation_id) = event.map(|event| (event.kind, event.correlation_id)).unzip();
+        self.deliveries.record(Failure {
+            gateway,
+            replica: Some(replica.clone()),
+            event: at,
+            events: 1,
+            event_type,
+            correlation_id,
+            reason: FailureReason::FailedByGateway,
+            at: self.clock.now(),
+        });
     }
 
     async fn settle(&self, gateway: GatewayId, id: Uuid) {
@@ -97,9 +121,21 @@ impl Follower {
     /// The event, if it is still held.
     async fn event(&self, gateway: GatewayId, id: Cursor) -> Option<Event> {
         let before = Cursor { epoch: id.epoch, seq: id.seq.prev() };
-        let Ok(Page::Entries(entries)) = self.log.read(gateway, before, Budget { events: 1, bytes: 1 }).await else {
-            debug!(gateway.id = %gateway, event.id = %id, "A receipt is of an event that is not held any more.");
-            return None;
+        let read = timeout(READ_TIMEOUT, self.log.read(gateway, before, Budget { events: 1, bytes: 1 })).await;
+        let entries = match read {
+            Ok(Ok(Page::Entries(entries))) => entries,
+            Ok(Ok(_)) => {
+                debug!(gateway.id = %gateway, event.id = %id, "A receipt is of an event that is not held any more.");
+                return None;
+            }
+            Ok(Err(error)) => {
+                warn!(gateway.id = %gateway, event.id = %id, %error, "The event of a receipt could not be read.");
+                return None;
+            }
+            Err(_) => {
+                warn!(gateway.id = %gateway, event.id = %id, "The event of a receipt could not be read in time.");
+                return None;
+            }
         };
         let frame = envelope::seal(id.epoch, entries.first().filter(|entry| entry.seq == id.seq)?)?;
         serde_json::from_str(frame.text()).ok()

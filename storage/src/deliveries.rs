@@ -1,5 +1,10 @@
 //! Failed deliveries: what was published and could not be handed over, for operators to look at.
 //!
+//! - A row is one failure: an event published while nobody was connected ([`FailureReason::NotConnected`]) or that a
+//!   replica could not apply ([`FailureReason::FailedByGateway`]); or, of a replica, all that a connection of it had not
+//!   handed over when it ended, or that was overwritten before it came: the first event and how many.
+//! - It recovers when the last of its events reaches that replica (any, if none was connected), or when the replica
+//!   reports success. Events that were overwritten never come, so [`FailureReason::Overwritten`] stays.
 //! - At most [`DELIVERIES_MAX`] are kept and [`DELIVERIES_PER_GATEWAY_MAX`] of one gateway, so that it takes a
 //!   hundred failing gateways to push out another's; none longer than [`DELIVERY_AGE_MAX`]. The oldest go first.
 //! - All are in memory (at most some 25 MB) and written behind to [`Records`] with [`Durability::Lazy`](crate::Durability::Lazy): recording
@@ -20,6 +25,7 @@ pub use self::failure::{DeliveryFilter, DeliveryTotals, FailedDelivery, Failure,
 use self::book::{Book, Written};
 use crate::clock::Clock;
 use crate::ids::{Cursor, GatewayId, Seq};
+use crate::receipts::Replica;
 use crate::records::{Change, Records, StoreError, Table};
 use crate::write_behind::{Source, WriteBehind};
 
@@ -91,14 +97,28 @@ impl Deliveries {
         })
     }
 
-    /// Marks the unrecovered failures of events after `after` up to `up_to`, in its epoch, as recovered at `now`;
-    /// says how many. For the hot delivery path: an atomic load while nothing of any gateway is unrecovered, one hash
-    /// look-up while nothing of this one is.
-    pub fn recovered(&self, gateway: GatewayId, after: Seq, up_to: Cursor, now: DateTime<Utc>) -> usize {
+    /// Events after `after` up to `up_to`, in its epoch, have reached a replica: marks the failures that this makes good
+    /// as recovered at `now`; says how many. For the hot delivery path: an atomic load while nothing of any gateway is
+    /// unrecovered, one hash look-up while nothing of this one is.
+    pub fn recovered(
+        &self,
+        gateway: GatewayId,
+        (after, up_to): (Seq, Cursor),
+        by: &Replica,
+        now: DateTime<Utc>,
+    ) -> usize {
         if self.shared.pending.load(Ordering::Acquire) == 0 {
             return 0;
         }
-        self.change(|book, _| book.recovered(gateway, after, up_to, now))
+        self.change(|book, _| book.recovered(gateway, (after, up_to), by, now))
+    }
+
+    /// A replica has applied an event: marks its reports of having failed as recovered at `now`; says how many.
+    pub fn applied(&self, gateway: GatewayId, event: Cursor, by: &Replica, now: DateTime<Utc>) -> usize {
+        if self.shared.pending.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
+        self.change(|book, _| book.applied(gateway, event, by, now))
     }
 
     /// How many match, and up to `limit` of them from `offset` on, newest first.

@@ -14,6 +14,9 @@ use crate::records::{Change, Durability, Records, StoreError};
 /// Rows in one commit.
 const COMMIT_ROWS_MAX: usize = 1_024;
 
+/// The pause after a write that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Rows in memory that know which of them are not on disk.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Names a row as it was handed over.
@@ -84,6 +87,7 @@ impl<S: Source> Inner<S> {
 }
 
 /// Writes whenever something is dirty, until a write fails for good: the store then refuses everything until a restart.
+/// Any other failure may pass, such as a full disk: what is dirty stays so, in memory and bounded.
 async fn write<S: Source>(inner: Arc<Inner<S>>, pause: Duration, what: &'static str) {
     loop {
         inner.dirty.notified().await;
@@ -91,13 +95,91 @@ async fn write<S: Source>(inner: Arc<Inner<S>>, pause: Duration, what: &'static 
             Ok(()) => {}
             // The store has waited before it said so; what is dirty stays dirty.
             Err(StoreError::Overloaded) => inner.dirty.notify_one(),
-            Err(error) => {
+            Err(error @ (StoreError::Poisoned | StoreError::Closed)) => {
                 tracing::error!(%error, "{what} are no longer written to disk.");
                 return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "{what} could not be written to disk; the next try is in {RETRY_AFTER:?}.");
+                tokio::time::sleep(RETRY_AFTER).await;
+                inner.dirty.notify_one();
             }
         }
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::records::Table;
+
+    /// One row that is dirty until it was written.
+    #[derive(Default)]
+    struct One(AtomicUsize);
+
+    impl Source for One {
+        type Row = ();
+
+        fn dirty_rows(&self, _: usize) -> Result<(Vec<()>, Vec<Change>), StoreError> {
+            Ok((if self.0.load(Ordering::SeqCst) == 0 { vec![()] } else { Vec::new() }, Vec::new()))
+        }
+
+        fn written(&self, rows: &[()]) {
+            self.0.fetch_add(rows.len(), Ordering::SeqCst);
+        }
+    }
+
+    /// Fails the first commits.
+    struct Failing {
+        commits: AtomicUsize,
+        fails: usize,
+        with: fn() -> StoreError,
+    }
+
+    #[async_trait]
+    impl Records for Failing {
+        async fn scan(&self, _: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            Ok(None)
+        }
+
+        async fn commit(&self, _: Vec<Change>, _: Durability) -> Result<(), StoreError> {
+            if self.commits.fetch_add(1, Ordering::SeqCst) < self.fails { Err((self.with)()) } else { Ok(()) }
+        }
+    }
+
+    /// Whether the row was written within ten minutes of failures, and how many commits were tried.
+    async fn outcome(fails: usize, with: fn() -> StoreError) -> (bool, usize) {
+        let (source, records) =
+            (Arc::new(One::default()), Arc::new(Failing { commits: AtomicUsize::new(0), fails, with }));
+        let writer =
+            WriteBehind::start(Arc::clone(&source), Arc::clone(&records) as Arc<dyn Records>, Duration::ZERO, "Rows");
+        writer.wake();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        (source.0.load(Ordering::SeqCst) == 1, records.commits.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_failed_is_tried_again_without_hurry() {
+        let full = || StoreError::Io("the disk is full".into());
+        assert_eq!(outcome(100, full).await, (true, 101));
+        let (written, tries) = outcome(usize::MAX, full).await;
+        assert!(!written && tries <= 121, "{tries}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_refuses_until_a_restart_is_not_asked_again() {
+        assert_eq!(outcome(usize::MAX, || StoreError::Poisoned).await, (false, 1));
     }
 }

@@ -5,6 +5,10 @@
 
 mod ack_first;
 mod compaction;
+mod failed_deliveries;
+mod faults;
+mod faulty_log;
+mod faulty_records;
 mod gap;
 mod heartbeat;
 mod limits;

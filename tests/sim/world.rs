@@ -23,6 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::faulty_log::FaultyLog;
+use crate::faulty_records::FaultyRecords;
+
 /// A transport as the gateway sees it: its name and how it shows life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
@@ -42,6 +45,12 @@ pub(crate) struct World {
     pub(crate) looks: Arc<Semaphore>,
     /// So does a read of its entries.
     pub(crate) reads: Arc<Semaphore>,
+    /// What the event log does wrong.
+    pub(crate) faults: Arc<FaultyLog>,
+    /// What the directory's tables do wrong.
+    pub(crate) directory_faults: Arc<FaultyRecords>,
+    /// What the tables of receipts and failed deliveries do wrong.
+    pub(crate) records_faults: Arc<FaultyRecords>,
     stores: Stores,
     tails: Arc<Tails>,
     limits: Limits,
@@ -161,11 +170,19 @@ impl World {
         limits: Limits,
         (deaf, looks, reads): (Arc<AtomicBool>, Arc<Semaphore>, Arc<Semaphore>),
     ) -> Self {
-        let hub = Hub::open(stores.clone(), tails.clone(), clock.clone(), limits.clone()).await.unwrap();
+        let faults = FaultyLog::new(stores.log.clone());
+        let directory_faults = FaultyRecords::new(stores.directory_records.clone());
+        let records_faults = FaultyRecords::new(stores.events_records.clone());
+        let faulty = Stores {
+            log: faults.clone(),
+            directory_records: directory_faults.clone(),
+            events_records: records_faults.clone(),
+        };
+        let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
         let hub = Arc::new(hub);
         let timed = hub.clone();
         let time = tokio::spawn(async move { timed.keep_time().await });
-        Self { hub, clock, deaf, looks, reads, stores, tails, limits, time }
+        Self { hub, clock, deaf, looks, reads, faults, directory_faults, records_faults, stores, tails, limits, time }
     }
 
     /// The server ends well and starts again over the same stores.

@@ -22,8 +22,10 @@ pub enum CloseReason {
     /// Another poll of the same connection took over (long-poll only).
     Superseded,
 
-    /// The peer closed, or its socket broke.
+    /// The peer closed: over WebSocket by a close frame, so it had no wish for more.
     PeerClosed,
+    /// The socket broke or ended without a close frame, so what was on its way may not have arrived (WebSocket only).
+    SocketBroken,
     /// The peer did not take what was written for [`Timing::write_stall`](crate::Timing::write_stall).
     WriteStalled,
     /// The upgraded socket never came (WebSocket only).
@@ -70,7 +72,7 @@ impl CloseReason {
             Self::GatewayDeleted => refused("gateway deleted", "GATEWAY_DELETED"),
             Self::NoLife => code(INTERNAL, "no sign of life", true),
             Self::Superseded => code(NORMAL, "superseded", true),
-            Self::PeerClosed | Self::WriteStalled | Self::UpgradeFailed => {
+            Self::PeerClosed | Self::SocketBroken | Self::WriteStalled | Self::UpgradeFailed => {
                 Ending { close: None, last: None, spoken: false, reconnect: true }
             }
             Self::Protocol => code(PROTOCOL, "protocol error", true),

@@ -64,6 +64,8 @@ enum Said {
     Life,
     Pong(Bytes),
     Text(String),
+    /// Nothing any more: the line is cut.
+    Broken,
 }
 
 impl Scripted {
@@ -159,6 +161,12 @@ impl Peer {
         self.said = None;
     }
 
+    /// Breaks the connection without a word from either side.
+    pub fn break_off(&mut self) {
+        self.say(Said::Broken);
+        self.said = None;
+    }
+
     fn say(&self, said: Said) {
         // Nobody listens once the connection is over: like a socket, only without the error.
         let _ = self.said.as_ref().map(|sender| sender.send(said));
@@ -187,12 +195,9 @@ impl Link {
         loop {
             let step = tokio::select! {
                 biased;
-                said = self.said.recv() => match said {
-                    Some(said) => {
-                        hear(self.session.as_mut(), &said);
-                        continue;
-                    }
-                    None => return CloseReason::PeerClosed,
+                said = self.said.recv() => match hear(self.session.as_mut(), said) {
+                    Ok(()) => continue,
+                    Err(reason) => return reason,
                 },
                 step = self.session.next(self.room) => step,
             };
@@ -222,20 +227,21 @@ impl Link {
                 () = &mut stalled => return Err(CloseReason::WriteStalled),
                 said = self.said.recv() => said,
             };
-            match said {
-                Some(said) => hear(self.session.as_mut(), &said),
-                None => return Err(CloseReason::PeerClosed),
-            }
+            hear(self.session.as_mut(), said)?;
         }
     }
 }
 
-fn hear(session: &mut dyn Session, said: &Said) {
-    session.heard(match said {
-        Said::Life => Heard::Life,
-        Said::Pong(payload) => Heard::Pong(payload),
-        Said::Text(text) => Heard::Text(text),
-    });
+/// Hands on what the peer said; `Err` if that was the last.
+fn hear(session: &mut dyn Session, said: Option<Said>) -> Result<(), CloseReason> {
+    match said {
+        Some(Said::Life) => session.heard(Heard::Life),
+        Some(Said::Pong(payload)) => session.heard(Heard::Pong(&payload)),
+        Some(Said::Text(text)) => session.heard(Heard::Text(&text)),
+        Some(Said::Broken) => return Err(CloseReason::SocketBroken),
+        None => return Err(CloseReason::PeerClosed),
+    }
+    Ok(())
 }
 
 const ROOM: Room = Room { frames: 256, bytes: 256 * 1024 };

@@ -17,6 +17,13 @@ async fn connected(acts: impl IntoIterator<Item = Act>) -> (Script, Peer) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_breaks_off_is_told_from_one_that_hangs_up() {
+    let (_, mut peer) = connected([]).await;
+    peer.break_off();
+    assert_eq!(peer.next().await, Some(Seen::End(CloseReason::SocketBroken)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_sees_steps_and_is_heard() {
     let event = frame("e-1", "test", "{}");
     let (script, mut peer) = connected([Act::Deliver(vec![event.clone()]), Act::Ping("e-1".into())]).await;

@@ -78,6 +78,14 @@ async fn a_close_frame_is_not_eaten_by_what_the_peer_goes_on_sending() {
 }
 
 #[tokio::test]
+async fn a_socket_that_ends_without_a_close_frame_is_told_from_a_peer_that_closed() {
+    let (script, _server, client) = connected().await;
+    drop(client);
+    script.until("the session is dropped", |state| state.alive == 0).await;
+    assert_eq!(script.look(|state| state.ended.clone()), [CloseReason::SocketBroken]);
+}
+
+#[tokio::test]
 async fn a_peers_close_is_echoed() {
     let (script, _server, mut client) = connected().await;
     client.send(CLOSE, b"\x03\xe9bye").await;

@@ -3,8 +3,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::failure::Cure;
 use super::{DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure};
 use crate::ids::{Cursor, GatewayId, Seq};
+use crate::receipts::Replica;
 use crate::records::{Change, StoreError, Table};
 
 /// The rows in memory and what of them is not on disk yet.
@@ -29,7 +31,7 @@ struct Row {
 #[derive(Default)]
 struct OfGateway {
     numbers: BTreeSet<u64>,
-    /// The unrecovered ones: (epoch, seq, number).
+    /// Those that may recover and have not: (epoch, last seq, number).
     pending: BTreeSet<(u32, Seq, u64)>,
 }
 
@@ -55,20 +57,32 @@ impl Book {
     pub(super) fn record(&mut self, failure: Failure) -> u64 {
         let number = self.next;
         self.next += 1;
-        let Failure { gateway, event, event_type, correlation_id, reason, at } = failure;
+        let Failure { gateway, replica, event, events, event_type, correlation_id, reason, at } = failure;
         self.totals = DeliveryTotals { count: self.totals.count + 1, last_time: Some(at), last_reason: Some(reason) };
         self.dirty.insert(number);
         let recovered_at = None;
-        let delivery = FailedDelivery { number, gateway, event, event_type, correlation_id, reason, at, recovered_at };
+        let delivery = FailedDelivery {
+            number,
+            gateway,
+            replica,
+            event,
+            events,
+            event_type,
+            correlation_id,
+            reason,
+            at,
+            recovered_at,
+        };
         self.insert(Row { delivery, on_disk: false });
         number
     }
 
     fn insert(&mut self, row: Row) {
-        let FailedDelivery { number, gateway, event, recovered_at, .. } = row.delivery;
+        let FailedDelivery { number, gateway, event, reason, recovered_at, .. } = row.delivery;
         let of_gateway = self.gateways.entry(gateway).or_default();
         of_gateway.numbers.insert(number);
-        if recovered_at.is_none() && of_gateway.pending.insert((event.epoch.0, event.seq, number)) {
+        let may_recover = recovered_at.is_none() && reason.cure() != Cure::None;
+        if may_recover && of_gateway.pending.insert((event.epoch.0, row.delivery.last(), number)) {
             self.pending += 1;
         }
         let surplus = of_gateway.numbers.len() > self.limits.per_gateway;
@@ -95,19 +109,48 @@ impl Book {
         }
     }
 
-    pub(super) fn recovered(&mut self, gateway: GatewayId, after: Seq, up_to: Cursor, now: DateTime<Utc>) -> usize {
+    /// Events after `after` up to `up_to` have reached `by`.
+    pub(super) fn recovered(
+        &mut self,
+        gateway: GatewayId,
+        (after, up_to): (Seq, Cursor),
+        by: &Replica,
+        now: DateTime<Utc>,
+    ) -> usize {
+        self.heal(gateway, (after, up_to), now, |row| {
+            row.reason.cure() == Cure::Delivery && row.replica.as_ref().is_none_or(|replica| replica == by)
+        })
+    }
+
+    /// `by` has applied an event.
+    pub(super) fn applied(&mut self, gateway: GatewayId, event: Cursor, by: &Replica, now: DateTime<Utc>) -> usize {
+        self.heal(gateway, (event.seq.prev(), event), now, |row| {
+            row.reason.cure() == Cure::Success && row.replica.as_ref().is_none_or(|replica| replica == by)
+        })
+    }
+
+    fn heal(
+        &mut self,
+        gateway: GatewayId,
+        (after, up_to): (Seq, Cursor),
+        now: DateTime<Utc>,
+        heals: impl Fn(&FailedDelivery) -> bool,
+    ) -> usize {
         let Some(of_gateway) = self.gateways.get_mut(&gateway) else { return 0 };
         let epoch = up_to.epoch.0;
         if after >= up_to.seq || of_gateway.pending.is_empty() {
             return 0;
         }
         let span = (epoch, after.next(), 0)..=(epoch, up_to.seq, u64::MAX);
-        let healed: Vec<_> = of_gateway.pending.range(span).copied().collect();
+        let rows = &mut self.rows;
+        let healed = of_gateway.pending.range(span).copied();
+        let healed: Vec<_> =
+            healed.filter(|(_, _, number)| rows.get(number).is_some_and(|row| heals(&row.delivery))).collect();
         for entry in &healed {
             of_gateway.pending.remove(entry);
             self.pending -= 1;
             let (_, _, number) = *entry;
-            if let Some(row) = self.rows.get_mut(&number) {
+            if let Some(row) = rows.get_mut(&number) {
                 row.delivery.recovered_at = Some(now);
                 self.dirty.insert(number);
             }
@@ -145,7 +188,7 @@ impl Book {
 
     fn remove(&mut self, number: u64) {
         let Some(row) = self.rows.remove(&number) else { return };
-        let FailedDelivery { gateway, event, .. } = row.delivery;
+        let (gateway, epoch, last) = (row.delivery.gateway, row.delivery.event.epoch.0, row.delivery.last());
         if row.on_disk {
             self.dirty.insert(number)
         } else {
@@ -153,7 +196,7 @@ impl Book {
         };
         let Some(of_gateway) = self.gateways.get_mut(&gateway) else { return };
         of_gateway.numbers.remove(&number);
-        if of_gateway.pending.remove(&(event.epoch.0, event.seq, number)) {
+        if of_gateway.pending.remove(&(epoch, last, number)) {
             self.pending -= 1;
         }
         if of_gateway.numbers.is_empty() {
@@ -161,7 +204,7 @@ impl Book {
         }
     }
 
-    /// How many are unrecovered.
+    /// How many may recover and have not.
     pub(super) fn pending(&self) -> u64 {
         self.pending
     }

@@ -4,9 +4,10 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Cursor, GatewayId};
+use crate::ids::{Cursor, GatewayId, Seq};
+use crate::receipts::Replica;
 
-/// Why an event was not handed over. The texts are public and stable.
+/// Why events were not handed over. The texts are public and stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureReason {
@@ -16,14 +17,25 @@ pub enum FailureReason {
     WriteStalled,
     /// The peer showed no life.
     NoSignOfLife,
-    /// The connection broke.
+    /// The connection broke, or its peer ended it.
     ConnectionLost,
-    /// The token was revoked or expired, or the gateway deleted, with events still to send.
+    /// The token was revoked or expired.
     Revoked,
-    /// The ring let go of the event before it was sent.
+    /// The ring let go of the events before they were sent, and nothing has taken their place.
     Overwritten,
     /// The gateway received the event and reported that it could not apply it.
     FailedByGateway,
+}
+
+/// What makes a failure good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// The events reach the replica after all.
+    Delivery,
+    /// The replica reports success.
+    Success,
+    /// Nothing does: the events are gone.
+    None,
 }
 
 impl FailureReason {
@@ -37,6 +49,16 @@ impl FailureReason {
         Self::Overwritten,
         Self::FailedByGateway,
     ];
+
+    pub(super) fn cure(self) -> Cure {
+        match self {
+            Self::NotConnected | Self::WriteStalled | Self::NoSignOfLife | Self::ConnectionLost | Self::Revoked => {
+                Cure::Delivery
+            }
+            Self::FailedByGateway => Cure::Success,
+            Self::Overwritten => Cure::None,
+        }
+    }
 
     /// The public text.
     #[must_use]
@@ -72,17 +94,21 @@ impl FromStr for FailureReason {
     }
 }
 
-/// A failed delivery to be recorded.
+/// A failed delivery to be recorded: of one event, or of several that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Whose event it was.
+    /// Whose events they were.
     pub gateway: GatewayId,
-    /// The event.
+    /// The replica that they did not reach; `None` if none was there.
+    pub replica: Option<Replica>,
+    /// The first event.
     pub event: Cursor,
-    /// The event's type.
-    pub event_type: String,
-    /// The event's correlation id.
-    pub correlation_id: String,
+    /// How many from there on; at least 1.
+    pub events: u64,
+    /// The first event's type, if it is at hand.
+    pub event_type: Option<String>,
+    /// The first event's correlation id, if it is at hand.
+    pub correlation_id: Option<String>,
     /// What went wrong.
     pub reason: FailureReason,
     /// When.
@@ -96,18 +122,37 @@ pub struct FailedDelivery {
     pub number: u64,
     /// As in [`Failure::gateway`].
     pub gateway: GatewayId,
+    /// As in [`Failure::replica`].
+    #[serde(default)]
+    pub replica: Option<Replica>,
     /// As in [`Failure::event`].
     pub event: Cursor,
+    /// As in [`Failure::events`].
+    #[serde(default = "one")]
+    pub events: u64,
     /// As in [`Failure::event_type`].
-    pub event_type: String,
+    pub event_type: Option<String>,
     /// As in [`Failure::correlation_id`].
-    pub correlation_id: String,
+    pub correlation_id: Option<String>,
     /// As in [`Failure::reason`].
     pub reason: FailureReason,
     /// As in [`Failure::at`].
     pub at: DateTime<Utc>,
-    /// When the event was handed over after all.
+    /// When the last of the events was handed over after all, or applied.
     pub recovered_at: Option<DateTime<Utc>>,
+}
+
+impl FailedDelivery {
+    /// The last event that it is about.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        Seq(self.event.seq.0.saturating_add(self.events.saturating_sub(1)))
+    }
+}
+
+/// Rows that were written before there was a count are about one event each.
+fn one() -> u64 {
+    1
 }
 
 /// Which failed deliveries to list; an absent member matches all.

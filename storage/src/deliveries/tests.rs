@@ -17,12 +17,18 @@ fn cursor(seq: u64) -> Cursor {
 fn failure(of: u128, seq: u64, clock: &ManualClock) -> Failure {
     Failure {
         gateway: gateway(of),
+        replica: None,
         event: cursor(seq),
-        event_type: "api.deployed".to_owned(),
-        correlation_id: "c".to_owned(),
+        events: 1,
+        event_type: Some("api.deployed".to_owned()),
+        correlation_id: Some("c".to_owned()),
         reason: FailureReason::NotConnected,
         at: clock.now(),
     }
+}
+
+fn replica(name: &str) -> Replica {
+    Replica::Named(name.into())
 }
 
 async fn open(records: &Arc<MemoryRecords>, clock: &Arc<ManualClock>, limits: DeliveryLimits) -> Deliveries {
@@ -45,7 +51,7 @@ async fn flushed_failures_survive_a_reopen() {
     for seq in 1..=5 {
         deliveries.record(failure(1, seq, &clock));
     }
-    assert_eq!(deliveries.recovered(gateway(1), Seq(1), cursor(3), clock.now()), 2);
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(1), cursor(3)), &replica("r"), clock.now()), 2);
     deliveries.flush().await.unwrap();
     let before = all(&deliveries);
     assert_eq!(deliveries.totals().count, 5);
@@ -55,7 +61,7 @@ async fn flushed_failures_survive_a_reopen() {
     assert_eq!(all(&again), before);
     assert_eq!(again.totals(), DeliveryTotals::default(), "totals count from the start of the process");
     assert_eq!(again.record(failure(1, 6, &clock)), 6, "numbers go on");
-    assert_eq!(again.recovered(gateway(1), Seq(0), cursor(9), clock.now()), 4);
+    assert_eq!(again.recovered(gateway(1), (Seq(0), cursor(9)), &replica("r"), clock.now()), 4);
     again.forget(gateway(1));
     again.flush().await.unwrap();
     assert_eq!(records.scan(Table::Deliveries).await.unwrap(), []);
@@ -69,11 +75,11 @@ async fn only_later_events_of_the_same_epoch_recover() {
         deliveries.record(failure(1, seq, &clock));
     }
     let other_epoch = Cursor { epoch: Epoch(2), seq: Seq(9) };
-    assert_eq!(deliveries.recovered(gateway(1), Seq(0), other_epoch, clock.now()), 0);
-    assert_eq!(deliveries.recovered(gateway(2), Seq(0), cursor(9), clock.now()), 0);
-    assert_eq!(deliveries.recovered(gateway(1), Seq(3), cursor(3), clock.now()), 0);
-    assert_eq!(deliveries.recovered(gateway(1), Seq(2), cursor(3), clock.now()), 1);
-    assert_eq!(deliveries.recovered(gateway(1), Seq(2), cursor(3), clock.now()), 0, "once");
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(0), other_epoch), &replica("r"), clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(2), (Seq(0), cursor(9)), &replica("r"), clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(3), cursor(3)), &replica("r"), clock.now()), 0);
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(2), cursor(3)), &replica("r"), clock.now()), 1);
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(2), cursor(3)), &replica("r"), clock.now()), 0, "once");
     let open: Vec<_> = all(&deliveries).into_iter().filter(|row| row.recovered_at.is_none()).collect();
     assert_eq!(seqs(&open), [4, 2, 1]);
 }
@@ -129,6 +135,57 @@ async fn a_query_filters_pages_and_counts() {
     assert_eq!(query(span, 3, 10), (3, vec![]));
 }
 
+#[tokio::test]
+async fn a_failure_of_a_replica_recovers_when_the_last_of_its_events_reaches_that_replica() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let reason = FailureReason::ConnectionLost;
+    deliveries.record(Failure { replica: Some(replica("a")), events: 5, reason, ..failure(1, 3, &clock) });
+    deliveries.flush().await.unwrap();
+    drop(deliveries);
+    // Over a restart, as a row that keeps whose it is and how much.
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let reached =
+        |by, after, up_to| deliveries.recovered(gateway(1), (Seq(after), cursor(up_to)), &replica(by), clock.now());
+    assert_eq!(reached("b", 0, 9), 0, "somebody else");
+    assert_eq!(reached("a", 2, 6), 0, "not the last one yet");
+    assert_eq!(reached("a", 7, 9), 0, "later ones");
+    assert_eq!(reached("a", 6, 8), 1);
+}
+
+#[tokio::test]
+async fn what_a_replica_could_not_apply_recovers_by_its_success_alone() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let reason = FailureReason::FailedByGateway;
+    deliveries.record(Failure { replica: Some(replica("a")), reason, ..failure(1, 3, &clock) });
+    let now = clock.now();
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(0), cursor(9)), &replica("a"), now), 0, "given again");
+    assert_eq!(deliveries.applied(gateway(1), cursor(3), &replica("b"), now), 0, "by another one");
+    assert_eq!(deliveries.applied(gateway(1), cursor(3), &replica("a"), now), 1);
+}
+
+#[tokio::test]
+async fn what_was_overwritten_never_recovers() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let reason = FailureReason::Overwritten;
+    deliveries.record(Failure { replica: Some(replica("a")), reason, ..failure(1, 3, &clock) });
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(0), cursor(9)), &replica("a"), clock.now()), 0);
+    assert_eq!(deliveries.shared.pending.load(Ordering::Acquire), 0, "nobody looks for it");
+}
+
+#[test]
+fn a_row_of_before_there_were_replicas_is_read() {
+    let row = r#"{"number":1,"gateway":"00000000-0000-0000-0000-000000000001","event":"00000001-2","event_type":"t",
+        "correlation_id":"c","reason":"not-connected","at":"2026-11-20T17:00:00Z","recovered_at":null}"#;
+    let row: FailedDelivery = serde_json::from_str(row).unwrap();
+    assert_eq!(
+        (row.replica.is_none(), row.events, row.last(), row.event_type.as_deref()),
+        (true, 1, Seq(2), Some("t"))
+    );
+}
+
 #[test]
 fn reasons_have_one_text_everywhere() {
     for reason in FailureReason::ALL {
@@ -140,7 +197,7 @@ fn reasons_have_one_text_everywhere() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Record(u128, u64),
+    Record(u128, u64, u64, FailureReason),
     Recovered(u128, u64, u64),
     Advance(u64),
     Forget(u128),
@@ -149,7 +206,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..4u128, 1..20u64).prop_map(|(of, seq)| Step::Record(of, seq)),
+        6 => (0..4u128, 1..20u64, 1..4u64, proptest::sample::select(&FailureReason::ALL[..]))
+            .prop_map(|(of, seq, events, reason)| Step::Record(of, seq, events, reason)),
         3 => (0..4u128, 0..20u64, 0..20u64).prop_map(|(of, a, b)| Step::Recovered(of, a, b)),
         2 => (0..30u64).prop_map(Step::Advance),
         1 => (0..4u128).prop_map(Step::Forget),
@@ -167,8 +225,11 @@ proptest! {
             let deliveries = open(&records, &clock, limits).await;
             for step in steps {
                 match step {
-                    Step::Record(of, seq) => drop(deliveries.record(failure(of, seq, &clock))),
-                    Step::Recovered(of, a, b) => drop(deliveries.recovered(gateway(of), Seq(a), cursor(b), clock.now())),
+                    Step::Record(of, seq, events, reason) => {
+                        let replica = Some(replica(if seq % 2 == 0 { "r" } else { "s" }));
+                        deliveries.record(Failure { replica, events, reason, ..failure(of, seq, &clock) });
+                    }
+                    Step::Recovered(of, a, b) => drop(deliveries.recovered(gateway(of), (Seq(a), cursor(b)), &replica("r"), clock.now())),
                     Step::Advance(seconds) => clock.advance(Duration::from_secs(seconds)),
                     Step::Forget(of) => deliveries.forget(gateway(of)),
                     Step::Flush => deliveries.flush().await.unwrap(),
@@ -176,7 +237,8 @@ proptest! {
             }
             let rows = all(&deliveries);
             deliveries.flush().await.unwrap();
-            let unrecovered = rows.iter().filter(|row| row.recovered_at.is_none()).count();
+            let may_recover = |row: &&FailedDelivery| row.recovered_at.is_none() && row.reason != FailureReason::Overwritten;
+            let unrecovered = rows.iter().filter(may_recover).count();
             assert_eq!(deliveries.shared.pending.load(Ordering::Acquire), unrecovered as u64);
             assert_eq!(all(&open(&records, &clock, limits).await), rows);
         });

@@ -1,11 +1,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// What a replica that does not say who it is counts as.
 pub const ANONYMOUS_INSTANCE: &str = "default";
 
 /// One replica of a gateway, as far as it can be told from others.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Replica {
     /// By the name it gives.
     Named(Box<str>),
@@ -54,6 +57,20 @@ impl Replica {
             return Some(Self::Named(name.into()));
         }
         key.strip_prefix('a')?.parse().ok().map(Self::Anonymous)
+    }
+}
+
+impl From<Replica> for String {
+    fn from(replica: Replica) -> Self {
+        replica.key()
+    }
+}
+
+impl TryFrom<String> for Replica {
+    type Error = &'static str;
+
+    fn try_from(key: String) -> Result<Self, Self::Error> {
+        Self::parse(&key).ok_or("not a replica")
     }
 }
 

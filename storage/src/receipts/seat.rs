@@ -48,6 +48,12 @@ impl Seat {
         &self.replica
     }
 
+    /// Up to where the peer is known to have received everything.
+    #[must_use]
+    pub fn position(&self) -> Cursor {
+        self.state.confirmed()
+    }
+
     /// Events up to `to` were written to the peer.
     pub fn sent(&self, to: Cursor, now: DateTime<Utc>) {
         let mut progress = self.state.progress();

@@ -47,7 +47,7 @@ struct End {
 }
 
 impl End {
-    const BROKEN: Self = Self { reason: CloseReason::PeerClosed, rest: Rest::Nothing };
+    const BROKEN: Self = Self { reason: CloseReason::SocketBroken, rest: Rest::Nothing };
 }
 
 /// What comes first: something from the peer or something for it.

@@ -30,7 +30,7 @@ proptest! {
         prop_assert!(closes == 0 || frames.last().is_some_and(|(first, _)| *first == 0x88));
         prop_assert_eq!(reasons.len(), 1);
         // Without a close frame only if the peer ended first.
-        prop_assert!(closes == 1 || reasons == [CloseReason::PeerClosed], "{:?}", reasons);
+        prop_assert!(closes == 1 || reasons == [CloseReason::SocketBroken], "{:?}", reasons);
     }
 }
 

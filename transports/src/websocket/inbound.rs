@@ -55,7 +55,7 @@ impl From<Option<Result<Message, Error>>> for Inbound {
             Some(Ok(Message::Binary(_))) => Self::Ended(CloseReason::NotText, Rest::Frames),
             Some(Ok(Message::Close(_))) => Self::Closed,
             Some(Err(error)) => failed(&error),
-            None => Self::Ended(CloseReason::PeerClosed, Rest::Nothing),
+            None => Self::Ended(CloseReason::SocketBroken, Rest::Nothing),
         }
     }
 }
@@ -67,7 +67,7 @@ fn failed(error: &Error) -> Inbound {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::Io(_)
         | Error::ConnectionClosed
-        | Error::AlreadyClosed => return Inbound::Ended(CloseReason::PeerClosed, Rest::Nothing),
+        | Error::AlreadyClosed => return Inbound::Ended(CloseReason::SocketBroken, Rest::Nothing),
         _ => CloseReason::Protocol,
     };
     Inbound::Ended(reason, Rest::Garbage)

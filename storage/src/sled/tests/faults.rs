@@ -73,6 +73,33 @@ async fn a_failed_sync_poisons_the_engine_and_shows_nothing() {
     assert_eq!(ear.heard(of).len(), 1);
 }
 
+/// The rows of the failed batch may be in sled's cache and not on disk, so a log that was not looked at before cannot be
+/// told from one that the batch wrote to.
+#[tokio::test]
+async fn after_a_failed_sync_open_logs_are_read_as_they_were_and_others_are_not_guessed_at() {
+    let (data, gateways) = (TempDir::new().unwrap(), [gateway(), gateway(), gateway()]);
+    let [written, open, closed] = gateways;
+    let mut starts = Vec::new();
+    {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        for of in gateways {
+            starts.push(Cursor { seq: Seq(0), ..log.append(of, draft("durable")).await.unwrap() });
+        }
+    }
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    log.bounds(open).await.unwrap();
+    engine.shared.db.fail_sync.store(true, Ordering::SeqCst);
+    log.append(written, draft("lost")).await.unwrap_err();
+    for (of, start) in [(written, starts[0]), (open, starts[1])] {
+        assert_eq!(texts(log.read(of, start, ALL).await.unwrap()), [(1, "durable".to_owned())]);
+        assert_eq!(log.compacted(of, start, ALL).await.unwrap().newest, Seq(1));
+    }
+    let refused = log.read(closed, starts[2], ALL).await;
+    assert!(matches!(refused, Err(LogError::Store(StoreError::Poisoned))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn rows_on_disk_are_bounded_by_the_retention_and_its_slack() {
     let (data, of) = (TempDir::new().unwrap(), gateway());
