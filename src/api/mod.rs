@@ -20,6 +20,7 @@ pub(crate) mod fields;
 mod gateways;
 mod health;
 mod idempotency;
+mod metrics;
 mod page;
 mod problem;
 mod query;
@@ -54,6 +55,7 @@ use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
 use crate::auth::{AdminAuth, Authenticator, bearer, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
+use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -102,6 +104,8 @@ pub struct Api {
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 /// The API as it runs.
@@ -261,6 +265,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::Undeploy => deployments::undeploy(api, request).await,
         Action::ListDeployments => deployments::list(api, request),
         Action::ReadStats => stats::read(api, request),
+        Action::ReadMetrics => metrics::read(api).await,
         Action::ListFailures => deliveries::list(api, request),
         Action::ReadStream => stream::read(api, request).await,
         Action::Health => health::health(),

@@ -66,6 +66,7 @@ pub(crate) enum Action {
     TakeReceipts,
     Unsupported,
     ReadStats,
+    ReadMetrics,
     ListFailures,
     ReadStream,
     Health,
@@ -129,6 +130,7 @@ const TABLE: &[Row] = {
 
         Row("GET",    "/health",                                 A::Health,           Public,  B::Unread),
         Row("GET",    "/ready",                                  A::Ready,            Public,  B::Unread),
+        Row("GET",    "/metrics",                                A::ReadMetrics,      Admin,   B::Unread),
     ]
 };
 

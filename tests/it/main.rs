@@ -12,6 +12,7 @@ mod compaction;
 mod crash;
 mod dead_peer;
 mod listen;
+mod metrics;
 mod order;
 mod platform;
 mod process;

@@ -7,6 +7,7 @@ mod event_types;
 mod events;
 mod fetching;
 mod gateways;
+mod metrics;
 mod operations;
 mod receipts;
 mod tokens;
