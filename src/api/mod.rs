@@ -13,6 +13,7 @@ mod artifacts;
 mod body;
 mod deliveries;
 mod deployments;
+mod descriptions;
 pub mod error;
 mod event_types;
 mod events;
@@ -266,6 +267,8 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::ListDeployments => deployments::list(api, request),
         Action::ReadStats => stats::read(api, request),
         Action::ReadMetrics => metrics::read(api).await,
+        Action::ReadOpenApi => descriptions::read(descriptions::OPENAPI),
+        Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),
         Action::ListFailures => deliveries::list(api, request),
         Action::ReadStream => stream::read(api, request).await,
         Action::Health => health::health(),

@@ -11,6 +11,7 @@ mod cli;
 mod compaction;
 mod crash;
 mod dead_peer;
+mod descriptions;
 mod listen;
 mod metrics;
 mod order;

@@ -3,6 +3,7 @@
 mod access;
 mod any_input;
 mod deployments;
+mod descriptions;
 mod event_types;
 mod events;
 mod fetching;
