@@ -13,6 +13,7 @@ mod crash;
 mod dead_peer;
 mod descriptions;
 mod listen;
+mod logs;
 mod metrics;
 mod order;
 mod platform;
