@@ -74,7 +74,10 @@ struct Peer {
 #[async_trait]
 impl Gate for Admission {
     async fn admit(&self, handshake: Handshake) -> Result<Box<dyn Session>, Refusal> {
-        self.try_admit(&handshake).await.map_err(|error| Refusal(problem(&error)))
+        self.try_admit(&handshake).await.map_err(|error| {
+            self.registry.traffic.of(handshake.transport).refused(error.code());
+            Refusal(problem(&error))
+        })
     }
 
     fn reject(&self, error: HandshakeError) -> Refusal {
@@ -170,6 +173,7 @@ impl Admission {
         registration.seat =
             Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
         self.has_before(&registration.connection, peer, handshake, &bounds);
+        registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
             gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,

@@ -176,6 +176,7 @@ impl Leases {
     fn ended(&self, lease: &Lease, reason: CloseReason) {
         let (connection, now) = (&lease.registration.connection, self.clock.now());
         let state = (Liveness::Lease, connection.position());
+        connection.carried.ended(reason);
         let undelivered = shortfall::at_the_end(&self.deliveries, &lease.registration, state, reason, now);
         info!(
             gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason, undelivered,

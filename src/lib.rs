@@ -11,8 +11,9 @@
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - What a connection has not handed over when it ends is its `shortfall.rs`, a failed delivery.
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
-//! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
+//! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
+//! - [`metrics`] is what Prometheus is shown of all that.
 //! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -35,6 +36,7 @@ mod hold;
 pub mod hub;
 pub mod lease;
 pub mod limits;
+pub mod metrics;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;
@@ -44,3 +46,4 @@ pub mod server;
 pub mod session;
 mod shortfall;
 pub mod tail;
+pub mod traceparent;

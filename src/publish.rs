@@ -12,12 +12,15 @@ use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Clock, Cursor, Draft, EventLog, GatewayId, LogError};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::envelope;
 use crate::event_types::{EventTypes, TypeName};
+use crate::metrics::Histogram;
 use crate::registry::Registry;
+use crate::traceparent::TraceParent;
 
 /// An append that takes longer is answered as unavailable; it may still be stored.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +40,8 @@ pub struct NewEvent {
     pub correlation_id: Option<String>,
     /// The entity it is about; when absent, taken from where the type says it is.
     pub key: Option<String>,
+    /// The publisher's trace, if it has one.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// An event that may be appended: its type is registered, its payload valid and compact.
@@ -45,6 +50,7 @@ pub struct CheckedEvent {
     kind: TypeName,
     payload: Arc<RawValue>,
     correlation_id: String,
+    traceparent: Option<TraceParent>,
     key: Option<Bytes>,
     ends_key: bool,
 }
@@ -105,6 +111,7 @@ pub struct Publisher {
     deliveries: Arc<Deliveries>,
     clock: Arc<dyn Clock>,
     event_bytes_max: usize,
+    append_seconds: Histogram,
 }
 
 impl Publisher {
@@ -118,7 +125,8 @@ impl Publisher {
         clock: Arc<dyn Clock>,
         event_bytes_max: usize,
     ) -> Self {
-        Self { log, types, registry, deliveries, clock, event_bytes_max }
+        let append_seconds = Histogram::default();
+        Self { log, types, registry, deliveries, clock, event_bytes_max, append_seconds }
     }
 
     /// Checks an event against its type; nothing is stored.
@@ -142,6 +150,7 @@ impl Publisher {
             kind: event.kind,
             payload: payload.into(),
             correlation_id: event.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
+            traceparent: event.traceparent,
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
         };
@@ -164,8 +173,10 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let at = self.clock.now();
         let draft = Draft { at, key: event.key.clone(), ends_key: event.ends_key, body: event.body(to, at), expect };
+        let began = Instant::now();
         let append = self.log.append(to, draft);
         let event_id = tokio::time::timeout(APPEND_TIMEOUT, append).await.map_err(|_| PublishError::Timeout)??;
+        self.append_seconds.observe(began.elapsed(), 1);
         let connections = self.registry.connections_of(to);
         if connections == 0 {
             info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
@@ -185,6 +196,11 @@ impl Publisher {
         Ok(Published { event_id, correlation_id: event.correlation_id.clone(), timestamp: at, connections })
     }
 
+    /// How long appends took that were done.
+    pub(crate) fn append_seconds(&self) -> &Histogram {
+        &self.append_seconds
+    }
+
     fn too_large(&self, bytes: usize) -> PublishError {
         PublishError::TooLarge { bytes, limit: self.event_bytes_max }
     }
@@ -192,7 +208,7 @@ impl Publisher {
 
 impl CheckedEvent {
     fn body(&self, to: GatewayId, at: DateTime<Utc>) -> Bytes {
-        envelope::body(&self.kind, to, at, &self.correlation_id, &self.payload)
+        envelope::body(&self.kind, to, at, &self.correlation_id, self.traceparent.as_ref(), &self.payload)
     }
 }
 

@@ -18,18 +18,19 @@ use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::alarm::Alarm;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::hold::Hold;
+use crate::metrics::Live;
 use crate::pacing::Pacing;
 use crate::receipts::{Reporter, Reports};
 use crate::registry::Connection;
 use crate::shortfall::{self, Shortfall};
-use crate::tail::{Tail, Tailed};
+use crate::tail::{Hot, Tail, Tailed};
 
 /// How long to wait before reading a log again that could not be read; doubled for each time in a row.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ pub(crate) struct CursorSession {
 enum Handed {
     Nothing,
     Opening,
-    Events { to: Seq, count: usize, bytes: usize },
+    Events { to: Seq, count: usize, bytes: usize, live: Option<Live> },
     Compacted { climbed: Climbed, bytes: usize },
     Ping(Bytes),
 }
@@ -85,6 +86,7 @@ struct Climbed {
     to: Cursor,
     below: Option<Below>,
     overwritten: Option<Shortfall>,
+    reset: Option<(ResetReason, Option<u64>)>,
 }
 
 /// What a look at everything finds.
@@ -163,16 +165,23 @@ impl CursorSession {
     fn events(&mut self, room: Room, until: Option<Instant>) -> Due {
         if self.reading.is_none()
             && self.below.is_none()
-            && let Some(frames) = self.works.tail.hot(&self.connection().channel, self.position, room)
+            && let Some(Hot { frames, live }) =
+                self.works.tail.hot(&self.connection().channel, self.position, room, self.live_from())
         {
-            return Due::Step(self.deliver(frames));
+            return Due::Step(self.deliver(frames, live));
         }
         Due::Read(room, until)
     }
 
-    fn deliver(&mut self, frames: Vec<Arc<Frame>>) -> Step {
+    /// From when on events are live: they were not there when the connection began, nor are they written once more.
+    fn live_from(&self) -> Option<Instant> {
+        let connection = self.connection();
+        (self.position.seq >= connection.furthest()).then_some(connection.began)
+    }
+
+    fn deliver(&mut self, frames: Vec<Arc<Frame>>, live: Option<Live>) -> Step {
         let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.text().len()).sum());
-        self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes };
+        self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes, live };
         Step::Deliver(frames)
     }
 
@@ -204,7 +213,7 @@ impl CursorSession {
             self.failures = 0;
         }
         let (below, reason) = match read {
-            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
+            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames, None)),
             Ok(Tailed::Frames(_)) => {
                 self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
                 return None;
@@ -238,7 +247,7 @@ impl CursorSession {
             debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.id, ?reset, "Stream reset told.");
         }
         let bytes = frames.iter().map(|frame| frame.text().len()).sum();
-        let climbed = Climbed { events, to, below, overwritten };
+        let climbed = Climbed { events, to, below, reset, overwritten };
         if frames.is_empty() {
             self.climbed(&climbed, bytes);
             return None;
@@ -247,13 +256,17 @@ impl CursorSession {
         Some(Step::Deliver(frames))
     }
 
-    fn climbed(&mut self, Climbed { events, to, below, overwritten }: &Climbed, bytes: usize) {
-        let (to, below) = (*to, *below);
+    fn climbed(&mut self, climbed: &Climbed, bytes: usize) {
+        let Climbed { ref events, to, below, reset, ref overwritten } = *climbed;
         (self.position, self.below) = (to, below);
         self.pacing.delivered(events.len(), bytes);
         let now = self.works.clock.now();
         self.hold.registration().sent(events.len(), to, now);
         let connection = self.connection();
+        connection.carried.written(events.len(), bytes, None);
+        if let Some((reason, lost)) = reset {
+            connection.carried.reset(reason, lost.unwrap_or_default());
+        }
         if let Hold::Leased(_) = self.hold {
             connection.set_below(below.map(|below| (to, below)));
         }
@@ -343,11 +356,15 @@ impl Session for CursorSession {
         match std::mem::replace(&mut self.handed, Handed::Nothing) {
             Handed::Nothing => {}
             Handed::Opening => self.opening = Vec::new(),
-            Handed::Events { to, count, bytes } => {
+            Handed::Events { to, count, bytes, live } => {
                 let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
                 let now = self.works.clock.now();
+                self.connection().carried.written(count, bytes, live);
+                if let Hold::Leased(_) = self.hold {
+                    self.connection().reached(to);
+                }
                 self.hold.registration().sent(count, self.position, now);
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
                 self.reached(after, self.position, now);
@@ -355,6 +372,7 @@ impl Session for CursorSession {
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
+                debug!(connection.id = %self.id, position = %self.position, "Ping sent.");
                 self.pacing.pinged(payload, self.pinged);
             }
         }
@@ -373,6 +391,7 @@ impl Session for CursorSession {
                 if matches!(&self.handed, Handed::Ping(sent) if sent == payload) {
                     self.written();
                 }
+                debug!(connection.id = %self.id, "Pong heard.");
                 self.pacing.pong(payload, self.life);
                 // Before the opening was written the peer does not know yet where it is.
                 if self.opening.is_empty() {
@@ -402,7 +421,15 @@ impl Session for CursorSession {
         let registration = self.hold.registration();
         let undelivered = shortfall::at_the_end(&works.deliveries, registration, state, reason, works.clock.now());
         self.hold.end();
+        self.connection().carried.ended(reason);
         let identity = &self.connection().identity;
+        if reason == CloseReason::WriteStalled {
+            error!(
+                gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position, undelivered,
+                "Gateway cut off from {}: it does not take what is sent.", identity.transport,
+            );
+            return;
+        }
         info!(
             gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,

@@ -13,6 +13,7 @@ mod artifacts;
 mod body;
 mod deliveries;
 mod deployments;
+mod descriptions;
 pub mod error;
 mod event_types;
 mod events;
@@ -20,6 +21,7 @@ pub(crate) mod fields;
 mod gateways;
 mod health;
 mod idempotency;
+mod metrics;
 mod page;
 mod problem;
 mod query;
@@ -44,7 +46,7 @@ use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
-use tracing::info;
+use tracing::warn;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
@@ -54,6 +56,7 @@ use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
 use crate::auth::{AdminAuth, Authenticator, bearer, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
+use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -102,6 +105,8 @@ pub struct Api {
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 /// The API as it runs.
@@ -224,7 +229,7 @@ where
 /// Checks the credential; the gateway if one calls.
 fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Arc<Gateway>>, ApiError> {
     let refused = |error| {
-        info!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
+        warn!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
         ApiError::from(error)
     };
     match call.access {
@@ -261,6 +266,9 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::Undeploy => deployments::undeploy(api, request).await,
         Action::ListDeployments => deployments::list(api, request),
         Action::ReadStats => stats::read(api, request),
+        Action::ReadMetrics => metrics::read(api).await,
+        Action::ReadOpenApi => descriptions::read(descriptions::OPENAPI),
+        Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),
         Action::ListFailures => deliveries::list(api, request).await,
         Action::ReadStream => stream::read(api, request).await,
         Action::Health => health::health(),

@@ -177,6 +177,7 @@ impl World {
             log: faults.clone(),
             directory_records: directory_faults.clone(),
             events_records: records_faults.clone(),
+            dir: stores.dir.clone(),
         };
         let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
         let hub = Arc::new(hub);
@@ -253,7 +254,8 @@ impl World {
 
     pub(crate) async fn publish_about(&self, to: GatewayId, kind: &str, api: &str, n: u64) -> Published {
         let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"{api}","n":{n}}}"#)).unwrap();
-        let event = NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None };
+        let event =
+            NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None, traceparent: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }

@@ -58,7 +58,7 @@ impl Book {
         let number = self.next;
         self.next += 1;
         let Failure { gateway, replica, event, events, event_type, correlation_id, reason, at } = failure;
-        self.totals = DeliveryTotals { count: self.totals.count + 1, last_time: Some(at), last_reason: Some(reason) };
+        self.totals.count(reason, at);
         self.dirty.insert(number);
         let recovered_at = None;
         let delivery = FailedDelivery {
@@ -207,6 +207,11 @@ impl Book {
     /// How many may recover and have not.
     pub(super) fn pending(&self) -> u64 {
         self.pending
+    }
+
+    pub(super) fn unrecovered(&self) -> Vec<(GatewayId, u64)> {
+        let pending = self.gateways.iter().map(|(gateway, of)| (*gateway, of.pending.len() as u64));
+        pending.filter(|(_, events)| *events > 0).collect()
     }
 
     pub(super) fn totals(&self) -> DeliveryTotals {
