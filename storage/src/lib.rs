@@ -40,7 +40,7 @@ pub use directory::{
     OrganizationId, Token, TokenHash, TokenId, TokenState,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
-pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Durability, Records, StoreError, Table};

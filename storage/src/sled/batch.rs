@@ -9,7 +9,7 @@ use super::row::{Head, encode_entry};
 use super::sweeps::Sweep;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Budget, Draft, Entry, LogError};
+use crate::log::{Beside, Budget, Draft, Entry, LogError};
 use crate::records::{Change, Durability, StoreError};
 
 /// A log is trimmed on disk once it has this many rows more than it may show, as a part of what it may show: deleting
@@ -68,11 +68,18 @@ impl<'a> Batch<'a> {
     /// is the answer to its job alone.
     pub(super) fn write(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
-            Job::Append { to, draft, room, answer } => {
-                let result = self.append(to, draft);
+            Job::Append { drafts, room, answer } => {
+                let mut results = Vec::with_capacity(drafts.len());
+                let mut fault = Ok(());
+                for (to, draft) in drafts {
+                    // After a fault nothing is written any more; the batch is refused as a whole.
+                    let result = fault.is_ok().then(|| self.append(to, draft));
+                    let (result, failed) = part(result.unwrap_or(Err(StoreError::Poisoned.into())));
+                    results.push(result);
+                    fault = fault.and(failed);
+                }
                 drop(room);
-                let (result, fault) = part(result);
-                self.replies.push(Reply::Appended(answer, result));
+                self.replies.push(Reply::Appended(answer, results));
                 fault
             }
             Job::Compacted { of, after, max, answer } => {
@@ -116,13 +123,13 @@ impl<'a> Batch<'a> {
             // The head may be of this very batch; the answer waits for its sync like all others.
             return Err(LogError::Conflict { head });
         }
-        let entry = draft.at_seq(ring.newest.next());
+        let cursor = Cursor { seq: ring.newest.next(), ..head };
+        let (entry, beside) = draft.at_seq(cursor.seq);
         ring.newest = entry.seq;
         ring.end += entry.size();
         let row = encode_entry(&entry, ring.end);
         self.needs_sync = true;
-        self.shared.db.put(&keys::entry(to, ring.head.epoch, entry.seq), &row)?;
-        let cursor = Cursor { seq: entry.seq, ..head };
+        self.put_entry(to, cursor, row, &beside)?;
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
             self.appended.push((to, ring.head.epoch, Vec::new()));
             self.appended.len() - 1
@@ -130,9 +137,30 @@ impl<'a> Batch<'a> {
         if let Some((_, _, entries)) = self.appended.get_mut(slot) {
             entries.push(entry);
         }
-        self.trim(to, &mut ring)?;
+        let trimmed = self.trim(to, &mut ring);
         self.rings.insert(to, Some(ring));
-        Ok(cursor)
+        match trimmed {
+            // The entry is stored whatever an older row is like.
+            Err(StoreError::Malformed(detail)) => {
+                tracing::error!(gateway.id = %to, detail, "A log could not be trimmed; it is tried again at the next event.");
+                Ok(cursor)
+            }
+            result => Ok(result.map(|()| cursor)?),
+        }
+    }
+
+    /// A single row needs no transaction.
+    fn put_entry(&self, to: GatewayId, at: Cursor, row: Vec<u8>, beside: &[Beside]) -> Result<(), StoreError> {
+        let key = keys::entry(to, at.epoch, at.seq);
+        if beside.is_empty() {
+            return self.shared.db.put(&key, &row);
+        }
+        let mut rows = ::sled::Batch::default();
+        rows.insert(&key, row);
+        for row in beside {
+            rows.insert(keys::record(row.table, &row.key), row.row(at));
+        }
+        self.shared.db.apply(rows)
     }
 
     /// Raises the floor when the rows on disk are a chunk more than what readers see.
