@@ -12,6 +12,7 @@ mod compaction;
 mod crash;
 mod dead_peer;
 mod listen;
+mod once;
 mod order;
 mod platform;
 mod process;
