@@ -18,28 +18,39 @@ use crate::traceparent::TraceParent;
 /// What `{"type":"","eventId":"",` and the longest cursor add to the stored body.
 const SEALING_BYTES_MAX: usize = 24 + 8 + 1 + 20;
 
-/// The body to append for an event. `payload` must be compact JSON (no raw line break).
+/// The body to append for an event. `at` is spelled by [`timestamp`]; `payload` must be compact JSON (no raw line break).
 pub(crate) fn body(
     kind: &TypeName,
     gateway: GatewayId,
-    at: DateTime<Utc>,
+    at: &str,
     correlation_id: &str,
     traceparent: Option<&TraceParent>,
     payload: &RawValue,
 ) -> Bytes {
-    let kind = kind.as_str();
-    let correlation_id = serde_json::Value::from(correlation_id);
+    let (kind, payload) = (kind.as_str(), payload.get());
+    let (correlation_id, mut id) = (serde_json::Value::from(correlation_id).to_string(), [0; 36]);
+    let gateway: &str = gateway.0.as_hyphenated().encode_lower(&mut id);
     let traceparent = traceparent.map(|of| format!(r#""traceparent":"{of}","#)).unwrap_or_default();
-    let rest = format!(
-        r#""gatewayId":"{gateway}","timestamp":"{}","correlationId":{correlation_id},{traceparent}"payload":{}}}"#,
-        timestamp(at),
-        payload.get(),
-    );
-    let mut body = BytesMut::with_capacity(1 + kind.len() + rest.len());
+    let rest = [
+        r#""gatewayId":""#,
+        gateway,
+        r#"","timestamp":""#,
+        at,
+        r#"","correlationId":"#,
+        &correlation_id,
+        ",",
+        &traceparent,
+        r#""payload":"#,
+        payload,
+        "}",
+    ];
+    let mut body = BytesMut::with_capacity(1 + kind.len() + rest.iter().map(|part| part.len()).sum::<usize>());
     #[expect(clippy::cast_possible_truncation, reason = "a TypeName has at most 128 bytes")]
     body.put_u8(kind.len() as u8);
     body.put_slice(kind.as_bytes());
-    body.put_slice(rest.as_bytes());
+    for part in rest {
+        body.put_slice(part.as_bytes());
+    }
     body.freeze()
 }
 
@@ -79,11 +90,13 @@ mod tests {
     use gatecast_storage::Seq;
     use proptest::prelude::*;
 
+    const AT: &str = "1970-01-01T00:00:00.000Z";
+
     fn sealed(kind: &str, correlation: &str, payload: &str, seq: u64) -> Arc<Frame> {
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str(payload).unwrap();
         let at = DateTime::UNIX_EPOCH;
-        let body = body(&kind.parse().unwrap(), gateway, at, correlation, None, &payload);
+        let body = body(&kind.parse().unwrap(), gateway, AT, correlation, None, &payload);
         let longest = sealed_len_max(&body);
         let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, ends_key: false, body }).unwrap();
         assert!(frame.text().len() <= longest);
@@ -105,7 +118,7 @@ mod tests {
         let kind: TypeName = "api.deployed".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str("{}").unwrap();
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
-        let body = body(&kind, gateway, DateTime::UNIX_EPOCH, "c-1", None, &payload);
+        let body = body(&kind, gateway, AT, "c-1", None, &payload);
         assert_eq!(sealed("api.deployed", "c-1", "{}", u64::MAX).text().len(), sealed_len_max(&body));
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
-use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
+use gatecast_storage::{
+    Answers, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Retention, StoreError, Stores,
+};
 use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
@@ -72,6 +74,7 @@ pub struct Hub {
     works: Arc<Works>,
     leases: Arc<Leases>,
     reports: Arc<Reports>,
+    orders: Arc<Orders>,
     proxies: Proxies,
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
@@ -97,6 +100,12 @@ impl Hub {
     ) -> Result<Self, StoreError> {
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
         let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
+        let answers = Arc::new(Answers::open(stores.events_records.clone(), clock.clone()).await?);
+        let orders = Orders::open(stores.events_records.clone(), &directory, clock.now()).await;
+        let orders = Arc::new(orders.map_err(|error| match error {
+            DirectoryError::Store(error) => error,
+            other => StoreError::Io(Box::new(other)),
+        })?);
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let started_at = clock.now();
@@ -111,6 +120,7 @@ impl Hub {
             event_types.clone(),
             registry.clone(),
             deliveries.clone(),
+            answers,
             clock.clone(),
             limits.event_bytes_max,
         ));
@@ -146,6 +156,7 @@ impl Hub {
             works,
             leases,
             reports,
+            orders,
             proxies,
             event_types,
             authenticator,
@@ -170,6 +181,7 @@ impl Hub {
             deliveries: self.deliveries.clone(),
             receipts: self.receipts.clone(),
             reports: self.reports.clone(),
+            orders: self.orders.clone(),
             proxies: self.proxies.clone(),
             log: self.log.clone(),
             admin,

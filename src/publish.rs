@@ -1,19 +1,26 @@
 //! The write path: check, append, answer.
 //!
 //! An event is checked against its type before anything is stored ([`Publisher::check`]); an answered event is
-//! durable ([`EventLog::append`] answers after the flush). Delivery is not this module's work: sessions are woken by
+//! durable ([`EventLog::append_all`] answers after the flush). Delivery is not this module's work: sessions are woken by
 //! the log's follower ([`crate::tail`]) and pull.
+//!
+//! A call with an idempotency key has its answer stored with each event, all or nothing: a publisher that repeats a call
+//! it got no answer to, after a crash too, gets the first answer for what is stored and publishes what is not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Clock, Cursor, Draft, EventLog, GatewayId, LogError};
+use gatecast_storage::{
+    Answer, AnswerName, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError, StoreError,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::envelope;
@@ -22,8 +29,14 @@ use crate::metrics::Histogram;
 use crate::registry::Registry;
 use crate::traceparent::TraceParent;
 
-/// An append that takes longer is answered as unavailable; it may still be stored.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events under one sync: who publishes one event meanwhile waits for no more than twice these.
+const CHUNK_EVENTS_MAX: usize = 1_024;
+/// Bytes of these, about.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// What an envelope has beside its payload, about.
+const ENVELOPE_BYTES: usize = 256;
+/// Chunks of a call under way: one is written while the next is made.
+const CHUNKS_AT_ONCE: usize = 2;
 /// The longest correlation id, in bytes.
 const CORRELATION_ID_BYTES_MAX: usize = 256;
 /// The longest entity key, in bytes.
@@ -55,8 +68,69 @@ pub struct CheckedEvent {
     ends_key: bool,
 }
 
+/// An event on its way to one gateway.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// The gateway.
+    pub to: GatewayId,
+    /// The event.
+    pub event: &'a CheckedEvent,
+    /// As [`Draft::expect`].
+    pub expect: Option<Cursor>,
+    /// Comes back in [`Published::about`], also when the call is repeated.
+    pub about: Option<Box<RawValue>>,
+    /// As [`Draft::beside`].
+    pub beside: Vec<Beside>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// An event and nothing else.
+    #[must_use]
+    pub fn new(to: GatewayId, event: &'a CheckedEvent) -> Self {
+        Self { to, event, expect: None, about: None, beside: Vec::new() }
+    }
+}
+
+/// A call that may be repeated: its events are published once, its answers stay the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// A hash of the kind of call and the publisher's key.
+    pub key: [u8; 16],
+    /// The SHA-256 of what is asked.
+    pub asked: [u8; 32],
+}
+
+impl Call {
+    fn name(&self, gateway: GatewayId) -> AnswerName {
+        AnswerName { gateway, key: self.key }
+    }
+}
+
+/// What is kept of an answer, beside the position and the time.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    #[serde(rename = "id")]
+    correlation_id: String,
+    #[serde(rename = "n")]
+    connections: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    about: Option<Box<RawValue>>,
+}
+
+impl Note {
+    fn encode(&self) -> Bytes {
+        // Text and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PublishError> {
+        let note = serde_json::from_slice(bytes);
+        note.map_err(|error| LogError::from(StoreError::Malformed(format!("an answer: {error}"))).into())
+    }
+}
+
 /// An event that is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// Its position.
     pub event_id: Cursor,
@@ -64,8 +138,10 @@ pub struct Published {
     pub correlation_id: String,
     /// When it was published.
     pub timestamp: DateTime<Utc>,
-    /// How many replicas of the gateway were connected when it was stored.
+    /// How many replicas of the gateway were connected right before it was stored.
     pub connections: usize,
+    /// As [`Outgoing::about`].
+    pub about: Option<Box<RawValue>>,
 }
 
 /// Why an event was not stored.
@@ -89,9 +165,9 @@ pub enum PublishError {
     /// The log did not take it.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The log did not answer in time; the event may still be stored.
-    #[error("the event log did not answer in time")]
-    Timeout,
+    /// An earlier call with the same key asked for something else.
+    #[error("the key was used for another call")]
+    KeyReused,
 }
 
 /// One thing that is wrong with an event, and where.
@@ -109,6 +185,7 @@ pub struct Publisher {
     types: Arc<EventTypes>,
     registry: Arc<Registry>,
     deliveries: Arc<Deliveries>,
+    answers: Arc<Answers>,
     clock: Arc<dyn Clock>,
     event_bytes_max: usize,
     append_seconds: Histogram,
@@ -122,11 +199,12 @@ impl Publisher {
         types: Arc<EventTypes>,
         registry: Arc<Registry>,
         deliveries: Arc<Deliveries>,
+        answers: Arc<Answers>,
         clock: Arc<dyn Clock>,
         event_bytes_max: usize,
     ) -> Self {
         let append_seconds = Histogram::default();
-        Self { log, types, registry, deliveries, clock, event_bytes_max, append_seconds }
+        Self { log, types, registry, deliveries, answers, clock, event_bytes_max, append_seconds }
     }
 
     /// Checks an event against its type; nothing is stored.
@@ -154,7 +232,8 @@ impl Publisher {
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
         };
-        let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), DateTime::UNIX_EPOCH));
+        let timestamp = envelope::timestamp(DateTime::UNIX_EPOCH);
+        let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), &timestamp));
         if bytes > self.event_bytes_max { Err(self.too_large(bytes)) } else { Ok(checked) }
     }
 
@@ -164,22 +243,96 @@ impl Publisher {
     /// Cancel safe: dropped, the event is stored or not stored.
     ///
     /// # Errors
-    /// [`PublishError::Log`]; [`PublishError::Timeout`], after which the event may still be stored.
+    /// [`PublishError::Log`].
     pub async fn publish(
         &self,
         to: GatewayId,
         event: &CheckedEvent,
         expect: Option<Cursor>,
     ) -> Result<Published, PublishError> {
+        let results = self.publish_all(vec![Outgoing { expect, ..Outgoing::new(to, event) }], None).await;
+        // One event, one result.
+        results.into_iter().next().unwrap_or(Err(LogError::from(StoreError::Closed).into()))
+    }
+
+    /// As [`Self::publish`], to many gateways, each once, and answers for each in this order. Some thousand events share
+    /// a sync, and no more than twice as many are in memory at once. With a `call`, each answer is stored with its event,
+    /// for [`Self::first`].
+    ///
+    /// Cancel safe: dropped, each event is stored with its answer or not stored.
+    pub async fn publish_all(
+        &self,
+        events: Vec<Outgoing<'_>>,
+        call: Option<&Call>,
+    ) -> Vec<Result<Published, PublishError>> {
+        let largest = events.iter().map(|outgoing| outgoing.event.payload.get().len()).max().unwrap_or(0);
+        let chunk = (CHUNK_BYTES / (largest + ENVELOPE_BYTES)).clamp(1, CHUNK_EVENTS_MAX);
+        let mut results = Vec::with_capacity(events.len());
+        let mut events = events.into_iter();
+        let mut under_way = FuturesOrdered::new();
+        loop {
+            while under_way.len() < CHUNKS_AT_ONCE && events.len() > 0 {
+                under_way.push_back(self.publish_chunk(events.by_ref().take(chunk).collect(), call));
+            }
+            match under_way.next().await {
+                Some(published) => results.extend(published),
+                None => return results,
+            }
+        }
+    }
+
+    /// What an earlier call with the same key was answered for a gateway.
+    ///
+    /// # Errors
+    /// [`PublishError::KeyReused`] if it asked for something else.
+    pub fn first(&self, to: GatewayId, call: &Call) -> Result<Option<Published>, PublishError> {
+        let Some((event_id, answer)) = self.answers.find(call.name(to)) else { return Ok(None) };
+        if answer.asked != call.asked {
+            return Err(PublishError::KeyReused);
+        }
+        let Note { correlation_id, connections, about } = Note::decode(&answer.rest)?;
+        Ok(Some(Published { event_id, correlation_id, timestamp: answer.at, connections, about }))
+    }
+
+    async fn publish_chunk(
+        &self,
+        events: Vec<Outgoing<'_>>,
+        call: Option<&Call>,
+    ) -> Vec<Result<Published, PublishError>> {
         let at = self.clock.now();
-        let draft = Draft { at, key: event.key.clone(), ends_key: event.ends_key, body: event.body(to, at), expect };
-        let began = Instant::now();
-        let append = self.log.append(to, draft);
-        let event_id = tokio::time::timeout(APPEND_TIMEOUT, append).await.map_err(|_| PublishError::Timeout)??;
-        self.append_seconds.observe(began.elapsed(), 1);
+        let timestamp = envelope::timestamp(at);
+        let mut answers = Vec::with_capacity(events.len());
+        let mut drafts = Vec::with_capacity(events.len());
+        for Outgoing { to, event, expect, about, mut beside } in events {
+            // Before the append, because it is stored with it.
+            let connections = self.registry.connections_of(to);
+            let note = Note { correlation_id: event.correlation_id.clone(), connections, about };
+            let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: note.encode() }));
+            beside.extend(answer.as_ref().map(|(name, answer)| answer.beside(*name)));
+            let (key, body) = (event.key.clone(), event.body(to, &timestamp));
+            drafts.push((to, Draft { at, key, ends_key: event.ends_key, body, expect, beside }));
+            answers.push((to, event, note, answer));
+        }
+        let (began, count) = (Instant::now(), drafts.len() as u64);
+        let results = self.log.append_all(drafts).await;
+        self.append_seconds.observe(began.elapsed(), count);
+        let stored = results.into_iter().zip(answers).map(|(result, (to, event, note, answer))| {
+            let event_id = result?;
+            if let Some((name, answer)) = answer {
+                self.answers.keep(name, event_id, answer);
+            }
+            self.record(to, event_id, event, at);
+            let Note { correlation_id, connections, about } = note;
+            Ok(Published { event_id, correlation_id, timestamp: at, connections, about })
+        });
+        stored.collect()
+    }
+
+    /// Tells of a stored event, and puts it on record if nobody is there to get it.
+    fn record(&self, to: GatewayId, event_id: Cursor, event: &CheckedEvent, at: DateTime<Utc>) {
         let connections = self.registry.connections_of(to);
+        debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
         if connections == 0 {
-            info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
             self.deliveries.record(Failure {
                 gateway: to,
                 replica: None,
@@ -190,10 +343,7 @@ impl Publisher {
                 reason: FailureReason::NotConnected,
                 at,
             });
-        } else {
-            debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
         }
-        Ok(Published { event_id, correlation_id: event.correlation_id.clone(), timestamp: at, connections })
     }
 
     /// How long appends took that were done.
@@ -207,8 +357,8 @@ impl Publisher {
 }
 
 impl CheckedEvent {
-    fn body(&self, to: GatewayId, at: DateTime<Utc>) -> Bytes {
-        envelope::body(&self.kind, to, at, &self.correlation_id, self.traceparent.as_ref(), &self.payload)
+    fn body(&self, to: GatewayId, timestamp: &str) -> Bytes {
+        envelope::body(&self.kind, to, timestamp, &self.correlation_id, self.traceparent.as_ref(), &self.payload)
     }
 }
 

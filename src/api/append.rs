@@ -1,40 +1,51 @@
-use futures::{StreamExt, stream};
+use std::future::Future;
+use std::time::Duration;
+
 use gatecast_storage::{Cursor, GatewayId};
 use serde::Serialize;
 
 use super::Api;
 use super::error::ApiError;
-use crate::publish::{CheckedEvent, Published};
+use crate::publish::{Call, Outgoing, Published};
 
-/// Appends under way at once for one call: enough to share a flush, too few to crowd out other calls.
-const APPENDS_MAX: usize = 64;
+/// A call whose appends take longer is answered as unavailable; they may still be stored.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a call that appends to many logs.
+const APPEND_MANY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Appends an event to the log of a gateway that exists.
+/// Appends events to the logs of gateways that exist, each once, and answers in their order.
 ///
 /// A gateway that was deleted meanwhile must not keep a log: the append made it anew, so it is let go again.
-pub(super) async fn append(
-    api: &Api,
-    to: GatewayId,
-    event: &CheckedEvent,
-    expect: Option<Cursor>,
-) -> Result<Published, ApiError> {
-    let published = api.publisher.publish(to, event, expect).await?;
-    if api.directory.gateway(to).is_some() {
-        return Ok(published);
-    }
-    api.deliveries.forget(to);
-    api.receipts.forget(to);
-    api.log.forget(to).await?;
-    Err(ApiError::no_gateway())
-}
-
-/// Appends events of several gateways, some at a time, and answers in their order.
 pub(super) async fn append_each(
     api: &Api,
-    events: Vec<(GatewayId, CheckedEvent)>,
-) -> Vec<(GatewayId, Result<Published, ApiError>)> {
-    let appends = events.into_iter().map(|(to, event)| async move { (to, append(api, to, &event, None).await) });
-    stream::iter(appends).buffered(APPENDS_MAX).collect().await
+    events: Vec<Outgoing<'_>>,
+    call: Option<&Call>,
+) -> Vec<Result<Published, ApiError>> {
+    let gateways: Vec<_> = events.iter().map(|outgoing| outgoing.to).collect();
+    let mut results = Vec::with_capacity(gateways.len());
+    for (to, result) in gateways.into_iter().zip(api.publisher.publish_all(events, call).await) {
+        results.push(match result {
+            Ok(_) if api.directory.gateway(to).is_none() => Err(let_go(api, to).await),
+            result => result.map_err(ApiError::from),
+        });
+    }
+    results
+}
+
+async fn let_go(api: &Api, gone: GatewayId) -> ApiError {
+    api.deliveries.forget(gone);
+    api.receipts.forget(gone);
+    api.log.forget(gone).await.map_or_else(ApiError::from, |()| ApiError::no_gateway())
+}
+
+/// What a call that appends to one log comes to, in time.
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(APPEND_TIMEOUT, work).await.unwrap_or_else(|_| Err(ApiError::timeout()))
+}
+
+/// As [`in_time`], for many logs.
+pub(super) async fn many_in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(APPEND_MANY_TIMEOUT, work).await.unwrap_or_else(|_| Err(ApiError::timeout()))
 }
 
 /// A cursor as JSON shows it: an eventId.

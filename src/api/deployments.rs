@@ -1,8 +1,9 @@
 //! Deploying and undeploying.
 //!
 //! A deployment's row is stored before its event, because the gateway asks for the artifact as soon as the event
-//! arrives and gets it only if the API is deployed to it. A crash in between leaves a row that says `DEPLOYING` and
-//! names no event.
+//! arrives and gets it only if the API is deployed to it. Until it is known that the event is stored the row is pending;
+//! if it is not, or was not when the server crashed, the row from before holds again ([`gatecast_storage::orders`]). So
+//! what the rows say and what gateways are told is one, whatever fails in between.
 
 mod elements;
 
@@ -10,25 +11,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatecast_storage::{ApiId, Deployment, DeploymentStatus, DirectoryError, GatewayId};
+use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, GatewayId, Orders};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::MutexGuard;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::elements::{Defaults, Element};
-use super::append::{EventId, append_each};
+use super::append::{EventId, append_each, many_in_time};
 use super::error::{ApiError, Missing};
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
-use super::{Api, Platform, Request, apis, to_the_end};
-use crate::publish::{CheckedEvent, NewEvent, Published};
+use super::{Api, Platform, Request, apis, idempotency, to_the_end};
+use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
 use crate::receipts::standing::{TIMED_OUT, standing};
 
 /// The longest wait for deployments that came before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of deployments that the directory does not know of yet.
+pub(super) type Outcomes = Vec<(Uuid, Option<Cursor>)>;
 
 /// What is asked of gateways about an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,18 +157,17 @@ fn shown(api: &Api, row: &Deployment) -> View {
 /// Tells the gateways that an API is deployed to that it is deleted, then deletes it; says whether there was one.
 /// If not all can be told, it stays, and the call may be repeated.
 pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiError> {
-    let _turn = turn(api).await?;
+    let mut turn = turn(api).await?;
+    let now = api.clock.now();
     let rows = api.directory.deployments_of_api(id).into_iter();
-    let rows: Vec<_> = rows.filter(|row| row.status != DeploymentStatus::Undeployed).collect();
-    let performed_at = api.clock.now();
-    let events = rows.iter().map(|row| {
-        let row = Deployment { id: Uuid::new_v4(), performed_at, ..(**row).clone() };
-        Ok((row.gateway, check(api, &row, Order::Delete)?))
+    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed && row.pending.is_none()).map(|row| {
+        let status = DeploymentStatus::Undeploying;
+        Deployment { id: Uuid::new_v4(), status, event: None, performed_at: now, updated_at: now, ..(*row).clone() }
     });
-    let events = events.collect::<Result<_, ApiError>>()?;
-    for (_, result) in append_each(api, events).await {
+    // Those of gateways that are deleted meanwhile are gone with them.
+    let rows: Vec<_> = rows.filter(|row| api.directory.gateway(row.gateway).is_some()).collect();
+    for result in tell(api, &mut turn, &rows, Order::Delete, None).await? {
         match result {
-            // The gateway was deleted meanwhile.
             Ok(_) | Err(ApiError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
@@ -179,34 +182,108 @@ async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answ
     let as_deployed = order == Order::Undeploy;
     let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
     let elements = elements::of(api, &request.json()?, &defaults)?;
+    let call = idempotency::call(request, &format!("{order:?} {id}"), revision.as_deref().unwrap_or_default())?;
     let api = Arc::clone(api);
-    let views = to_the_end(async move {
-        let _turn = turn(&api).await?;
-        carry_out(&api, &id, elements, order).await
-    })
-    .await?;
-    reply::json(StatusCode::OK, &views)
+    many_in_time(to_the_end(async move {
+        let _call = match &call {
+            Some(call) => Some(api.turns.take(call).await),
+            None => None,
+        };
+        let mut turn = turn(&api).await?;
+        carry_out(&api, &mut turn, &id, elements, order, call.as_ref()).await
+    }))
+    .await
 }
 
-async fn carry_out(api: &Api, id: &ApiId, elements: Vec<Element>, order: Order) -> Result<Vec<View>, ApiError> {
-    let shown: Vec<_> = elements.iter().map(|element| element.display_on_devportal).collect();
-    let rows: Vec<_> = elements.into_iter().map(|element| row(api, id, element, order)).collect();
-    let events = rows.iter().map(|row| Ok((row.gateway, check(api, row, order)?)));
-    let events = events.collect::<Result<_, ApiError>>()?;
-    let rows = api.directory.put_deployments(rows).await?;
-    let mut results = append_each(api, events).await;
-    let rows: Vec<_> = rows.iter().zip(&results).map(|(row, (_, result))| settled(api, row, result)).collect();
-    keep(api, rows.clone()).await?;
-    if results.iter().all(|(_, result)| result.is_err())
-        && let Some((_, Err(error))) = results.pop()
+/// What the call was answered before stays; the other elements are ordered.
+async fn carry_out(
+    api: &Api,
+    turn: &mut Outcomes,
+    id: &ApiId,
+    elements: Vec<Element>,
+    order: Order,
+    call: Option<&Call>,
+) -> Answer {
+    let (mut views, mut rows) = (Vec::with_capacity(elements.len()), Vec::with_capacity(elements.len()));
+    for element in elements {
+        let (first, shown) = (first(api, element.gateway, call)?, element.display_on_devportal);
+        if first.is_none() {
+            rows.push(row(api, id, element, order));
+        }
+        views.push((first, shown));
+    }
+    let is_replay = rows.is_empty();
+    let mut results = tell(api, turn, &rows, order, call).await?;
+    if rows.len() == views.len()
+        && results.iter().all(Result::is_err)
+        && let Some(Err(error)) = results.pop()
     {
         // Nobody was told anything: that is an error like that of any other call, to be repeated.
         return Err(error);
     }
-    let told = rows.iter().filter(|row| row.event.is_some()).count();
+    let told = results.iter().filter(|result| result.is_ok()).count();
     info!(api.id = %id, gateways = rows.len(), told, ?order, "Deployment ordered.");
-    let outcomes = rows.iter().zip(results).zip(shown);
-    Ok(outcomes.map(|((row, (_, result)), shown)| outcome(row, result, shown)).collect())
+    let mut outcomes = rows.into_iter().zip(results);
+    let views: Vec<_> = views
+        .into_iter()
+        .filter_map(|(first, shown)| {
+            let (row, result) = first.map(|(row, first)| (row, Ok(first))).or_else(|| outcomes.next())?;
+            Some(outcome(row, result, shown))
+        })
+        .collect();
+    let answer = reply::json(StatusCode::OK, &views)?;
+    Ok(if is_replay { idempotency::replayed(answer) } else { answer })
+}
+
+/// What an earlier call with the same key ordered of a gateway.
+fn first(api: &Api, of: GatewayId, call: Option<&Call>) -> Result<Option<(Deployment, Published)>, ApiError> {
+    let Some(call) = call else { return Ok(None) };
+    let Some(first) = api.publisher.first(of, call)? else { return Ok(None) };
+    let row = first.about.as_ref().map(|row| serde_json::from_str(row.get()));
+    let row = row.transpose().map_err(|error| ApiError::Unavailable(Box::new(error)))?;
+    Ok(row.map(|row| (row, first)))
+}
+
+/// Tells gateways what the rows say: rows and events are stored, each with the other or not at all. Answers for each row.
+async fn tell(
+    api: &Api,
+    turn: &mut Outcomes,
+    rows: &[Deployment],
+    order: Order,
+    call: Option<&Call>,
+) -> Result<Vec<Result<Published, ApiError>>, ApiError> {
+    // What an earlier call could not store.
+    end(api, turn).await?;
+    let events = rows.iter().map(|row| check(api, row, order)).collect::<Result<Vec<_>, _>>()?;
+    api.directory.begin_deployments(rows.to_vec()).await?;
+    let events = rows.iter().zip(&events).map(|(row, event)| {
+        let about = call.and_then(|_| to_raw_value(row).ok());
+        Outgoing { about, beside: vec![Orders::beside(row.id)], ..Outgoing::new(row.gateway, event) }
+    });
+    let results = append_each(api, events.collect(), call).await;
+    for (row, result) in rows.iter().zip(&results) {
+        match result {
+            Ok(published) => turn.push((row.id, Some(published.event_id))),
+            // The next start knows.
+            Err(error) if error.may_be_stored() => {}
+            Err(_) => turn.push((row.id, None)),
+        }
+    }
+    end(api, turn).await?;
+    Ok(results)
+}
+
+/// Tells the directory what became of deployments. What it cannot store now is told again by the next call.
+async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), ApiError> {
+    if turn.is_empty() {
+        return Ok(());
+    }
+    api.directory.end_deployments(turn.clone(), api.clock.now()).await?;
+    let told = std::mem::take(turn).into_iter().filter(|(_, event)| event.is_some());
+    if let Err(error) = api.orders.ended(told.map(|(id, _)| id)).await {
+        warn!(%error, "Rows of deployments that ended are deleted at the next start only.");
+    }
+    Ok(())
 }
 
 fn row(api: &Api, id: &ApiId, element: Element, order: Order) -> Deployment {
@@ -222,28 +299,7 @@ fn row(api: &Api, id: &ApiId, element: Element, order: Order) -> Deployment {
         event: None,
         performed_at: now,
         updated_at: now,
-    }
-}
-
-/// The row once its event is stored, or not. What a gateway has reported meanwhile stays.
-fn settled(api: &Api, row: &Deployment, result: &Result<Published, ApiError>) -> Deployment {
-    let now = api.directory.deployment(&row.api, row.gateway).filter(|now| now.id == row.id);
-    let mut row = now.map_or_else(|| row.clone(), |now| (*now).clone());
-    match result {
-        Ok(published) => row.event = Some(published.event_id),
-        Err(_) => row.status = DeploymentStatus::Failed,
-    }
-    row.updated_at = api.clock.now();
-    row
-}
-
-/// Keeps the rows of the gateways that are still there.
-async fn keep(api: &Api, mut rows: Vec<Deployment>) -> Result<(), ApiError> {
-    loop {
-        match api.directory.put_deployments(rows.clone()).await {
-            Err(DirectoryError::NoSuchGateway(gone)) => rows.retain(|row| row.gateway != gone),
-            result => return result.map(drop).map_err(ApiError::from),
-        }
+        pending: None,
     }
 }
 
@@ -270,7 +326,7 @@ fn payload(row: &Deployment) -> Result<Box<RawValue>, serde_json::Error> {
     })
 }
 
-async fn turn(api: &Platform) -> Result<MutexGuard<'_, ()>, ApiError> {
+async fn turn(api: &Platform) -> Result<MutexGuard<'_, Outcomes>, ApiError> {
     tokio::time::timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await.map_err(|_| ApiError::timeout())
 }
 
@@ -298,11 +354,16 @@ pub(super) fn view(row: &Deployment) -> View {
     }
 }
 
-fn outcome(row: &Deployment, result: Result<Published, ApiError>, shown: Option<bool>) -> View {
+fn outcome(row: Deployment, result: Result<Published, ApiError>, shown: Option<bool>) -> View {
     // The platform that the quickstart is from calls the time of the order `deployedTime`.
-    let view = View { display_on_devportal: shown, deployed_time: Some(Time(row.performed_at)), ..view(row) };
+    let view = View { display_on_devportal: shown, deployed_time: Some(Time(row.performed_at)), ..view(&row) };
     match result {
-        Ok(done) => View { correlation_id: Some(done.correlation_id), connections: Some(done.connections), ..view },
-        Err(error) => View { code: Some(error.logged_code()), ..view },
+        Ok(done) => View {
+            event_id: Some(EventId(done.event_id)),
+            correlation_id: Some(done.correlation_id),
+            connections: Some(done.connections),
+            ..view
+        },
+        Err(error) => View { status: DeploymentStatus::Failed, code: Some(error.logged_code()), ..view },
     }
 }

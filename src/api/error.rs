@@ -301,6 +301,11 @@ impl ApiError {
         Self::InvalidBody(vec![FieldError { field: field.into(), message: message.into() }])
     }
 
+    /// Whether the events of a call that failed may be stored all the same, which only the next start knows.
+    pub(crate) fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unavailable(cause) if cause.downcast_ref().is_some_and(LogError::may_be_stored))
+    }
+
     /// The store did not answer in time.
     #[must_use]
     pub fn timeout() -> Self {
@@ -370,7 +375,9 @@ impl From<PublishError> for ApiError {
             PublishError::Invalid(faults) => Self::InvalidBody(faults.into_iter().map(FieldError::from).collect()),
             PublishError::TooLarge { limit, .. } => Self::TooLarge { limit },
             PublishError::Log(error) => error.into(),
-            PublishError::Timeout => Self::timeout(),
+            PublishError::KeyReused => {
+                Self::InvalidParameter { name: "Idempotency-Key", expected: "used for one body only".to_owned() }
+            }
         }
     }
 }

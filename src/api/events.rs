@@ -1,7 +1,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use gatecast_storage::{Budget, Cursor, GatewayId, Page, Passage};
 use http::header::IF_MATCH;
 use http::{HeaderMap, StatusCode};
@@ -9,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::append::{EventId, append};
+use super::append::{EventId, append_each, in_time};
 use super::error::{ApiError, Missing};
 use super::fields::{self, Fields};
 use super::reply::{self, Answer, Time};
-use super::{Platform, Request, idempotency, to_the_end};
+use super::{Api, Platform, Request, idempotency, to_the_end};
 use crate::envelope;
 use crate::event_types::TypeName;
-use crate::publish::NewEvent;
+use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
 use crate::traceparent::TraceParent;
 
 #[derive(Deserialize)]
@@ -84,20 +83,35 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
     let expect = if_match(request.headers)?;
-    let call = publish_to(Arc::clone(api), gateway, expect, (request.body.clone(), TraceParent::of(request.headers)));
-    let Some(key) = idempotency::key(request.headers)? else { return call.await };
-    let (api, body, now) = (Arc::clone(api), request.body.clone(), api.clock.now());
-    to_the_end(async move { api.answers.once((gateway, key), &body, now, call).await }).await
+    let call = idempotency::call(request, &format!("events {gateway}"), "")?;
+    let (api, body, traceparent) = (Arc::clone(api), request.body.clone(), TraceParent::of(request.headers));
+    let event = move |api: &Api| api.publisher.check(event(&body, traceparent)?).map_err(ApiError::from);
+    let Some(call) = call else { return in_time(publish_to(&api, gateway, expect, &event(&api)?, None)).await };
+    in_time(to_the_end(async move {
+        let _turn = api.turns.take(&call).await;
+        match api.publisher.first(gateway, &call)? {
+            Some(first) => receipt(gateway, &first).map(idempotency::replayed),
+            None => publish_to(&api, gateway, expect, &event(&api)?, Some(&call)).await,
+        }
+    }))
+    .await
 }
 
 async fn publish_to(
-    api: Arc<Platform>,
+    api: &Api,
     gateway: GatewayId,
     expect: Option<Cursor>,
-    (body, traceparent): (Bytes, Option<TraceParent>),
+    event: &CheckedEvent,
+    call: Option<&Call>,
 ) -> Answer {
-    let event = api.publisher.check(event(&body, traceparent)?)?;
-    let published = append(&api, gateway, &event, expect).await?;
+    let outgoing = Outgoing { expect, ..Outgoing::new(gateway, event) };
+    let results = append_each(api, vec![outgoing], call).await;
+    // One event, one result.
+    let published = results.into_iter().next().unwrap_or_else(|| Err(ApiError::timeout()))?;
+    receipt(gateway, &published)
+}
+
+fn receipt(gateway: GatewayId, published: &Published) -> Answer {
     let receipt = Receipt {
         event_id: EventId(published.event_id),
         correlation_id: &published.correlation_id,

@@ -41,7 +41,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts, Retention};
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Retention};
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -89,6 +89,8 @@ pub struct Api {
     pub receipts: Arc<Receipts>,
     /// Takes what gateways report.
     pub reports: Arc<Reports>,
+    /// Deployments whose event is stored.
+    pub orders: Arc<Orders>,
     /// Proxies whose word on a gateway's address counts.
     pub proxies: Proxies,
     /// The gateways' logs.
@@ -114,8 +116,8 @@ struct Platform {
     parts: Arc<Api>,
     /// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
     event_types_turn: Mutex<()>,
-    deployments_turn: Mutex<()>,
-    answers: idempotency::Answers,
+    deployments_turn: Mutex<deployments::Outcomes>,
+    turns: idempotency::Turns,
 }
 
 impl Deref for Platform {
@@ -299,7 +301,7 @@ impl Platform {
             parts,
             event_types_turn: Mutex::default(),
             deployments_turn: Mutex::default(),
-            answers: idempotency::Answers::default(),
+            turns: idempotency::Turns::default(),
         }
     }
 }

@@ -5,13 +5,15 @@ use gatecast_storage::{GatewayId, OrganizationId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::info;
 
-use super::append::{EventId, append_each};
+use super::append::{EventId, append_each, many_in_time};
 use super::error::{ApiError, Missing};
 use super::events::event;
 use super::fields::Fields;
 use super::reply::{self, Answer, Time};
-use super::{Api, Platform, Request};
+use super::{Api, Platform, Request, idempotency, to_the_end};
+use crate::publish::{Call, CheckedEvent, Outgoing, Published};
 use crate::traceparent::TraceParent;
 
 /// Gateways that one call may name.
@@ -47,7 +49,7 @@ struct Outcome {
 }
 
 /// Publishes one event to several gateways. Targets and event are checked before anything is stored; from then on
-/// each gateway has its own outcome.
+/// each gateway has its own outcome. Repeated with its key, the call publishes to those that have none yet.
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     request.expect_json()?;
     let event = event(&request.body, TraceParent::of(request.headers))?;
@@ -55,30 +57,57 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
         serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
     let targets = resolve(api, &targets)?;
     let event = api.publisher.check(event)?;
-    let events = targets.into_iter().map(|to| (to, event.clone())).collect();
-    let results: Vec<_> = append_each(api, events)
-        .await
-        .into_iter()
-        .map(|(gateway_id, result)| match result {
-            Ok(done) => Outcome {
-                gateway_id,
-                event_id: Some(EventId(done.event_id)),
-                correlation_id: Some(done.correlation_id),
-                timestamp: Some(Time(done.timestamp)),
-                connections: Some(done.connections),
-                code: None,
-            },
-            Err(error) => Outcome {
-                gateway_id,
-                event_id: None,
-                correlation_id: None,
-                timestamp: None,
-                connections: None,
-                code: Some(error.logged_code()),
-            },
-        })
-        .collect();
-    reply::json(StatusCode::OK, &Results { count: results.len(), results })
+    let Some(call) = idempotency::call(request, "events", "")? else {
+        return many_in_time(publish_to(api, targets, &event, None)).await;
+    };
+    let api = Arc::clone(api);
+    many_in_time(to_the_end(async move {
+        let _turn = api.turns.take(&call).await;
+        publish_to(&api, targets, &event, Some(&call)).await
+    }))
+    .await
+}
+
+async fn publish_to(api: &Api, targets: Vec<GatewayId>, event: &CheckedEvent, call: Option<&Call>) -> Answer {
+    let mut results = Vec::with_capacity(targets.len());
+    let mut fresh = Vec::with_capacity(targets.len());
+    for to in targets {
+        let first = call.map_or(Ok(None), |call| api.publisher.first(to, call))?;
+        if first.is_none() {
+            fresh.push(Outgoing::new(to, event));
+        }
+        results.push((to, first.map(Ok)));
+    }
+    let is_replay = fresh.is_empty() && !results.is_empty();
+    let told = fresh.len();
+    let mut published = append_each(api, fresh, call).await.into_iter();
+    let results: Vec<_> =
+        results.into_iter().filter_map(|(to, first)| Some(outcome(to, first.or_else(|| published.next())?))).collect();
+    let failed = results.iter().filter(|outcome| outcome.code.is_some()).count();
+    info!(gateways = told, failed, "An event was published to several gateways.");
+    let answer = reply::json(StatusCode::OK, &Results { count: results.len(), results })?;
+    Ok(if is_replay && call.is_some() { idempotency::replayed(answer) } else { answer })
+}
+
+fn outcome(gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcome {
+    match result {
+        Ok(done) => Outcome {
+            gateway_id,
+            event_id: Some(EventId(done.event_id)),
+            correlation_id: Some(done.correlation_id),
+            timestamp: Some(Time(done.timestamp)),
+            connections: Some(done.connections),
+            code: None,
+        },
+        Err(error) => Outcome {
+            gateway_id,
+            event_id: None,
+            correlation_id: None,
+            timestamp: None,
+            connections: None,
+            code: Some(error.logged_code()),
+        },
+    }
 }
 
 /// The gateways meant, each once.

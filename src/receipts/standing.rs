@@ -71,6 +71,7 @@ mod tests {
             event: None,
             performed_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
+            pending: None,
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatecast_storage::{
-    Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, NoFollower, Retention, Seq, Stores, SystemClock,
-    open_sled,
+    Beside, Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, NoFollower, Retention, Seq, Stores,
+    SystemClock, Table, open_sled,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -39,6 +39,10 @@ async fn main() -> Result<(), Failure> {
         let done = append(&stores.log, writers, MEASURE).await?;
         println!("{writers:>4} writers: {:>8.0} durable appends/s", done as f64 / MEASURE.as_secs_f64());
     }
+    for (gateways, has_rows) in if is_filled { &[][..] } else { &[(1_000, false), (10_000, false), (10_000, true)] } {
+        let stores = open(&data.join(format!("batch-{gateways}-{has_rows}"))).await?;
+        batches(&stores.log, *gateways, *has_rows).await?;
+    }
     let data = data.join("many");
     if !is_filled {
         fill(&open(&data).await?.log).await?;
@@ -65,6 +69,7 @@ fn draft() -> Draft {
         ends_key: false,
         body: Bytes::from_static(&[b'x'; BODY_BYTES]),
         expect: None,
+        beside: Vec::new(),
     }
 }
 
@@ -87,6 +92,49 @@ async fn append(log: &Arc<dyn EventLog>, writers: u128, how_long: Duration) -> R
         task.await??;
     }
     Ok(done.load(Ordering::Relaxed))
+}
+
+/// One entry to each of many gateways, as a batch publish does it: 1,024 entries a call, two calls under way.
+async fn batches(log: &Arc<dyn EventLog>, gateways: u128, has_rows: bool) -> Result<(), Failure> {
+    let draft = |to: u128, round: u128| {
+        let row = || Beside {
+            table: Table::Answers,
+            key: Bytes::copy_from_slice(spread(to * 64 + round).as_bytes()),
+            rest: Bytes::from_static(&[b'x'; 90]),
+        };
+        Draft { beside: has_rows.then(row).into_iter().collect(), ..draft() }
+    };
+    for round in 0..6 {
+        let (start, cpu) = (Instant::now(), cpu_us());
+        let ids: Vec<_> = (0..gateways).collect();
+        let half = |first: usize| {
+            let chunks = ids.chunks(1_024).skip(first).step_by(2);
+            async move {
+                for chunk in chunks {
+                    let drafts = chunk.iter().map(|to| (GatewayId(spread(*to)), draft(*to, round)));
+                    log.append_all(drafts.collect()).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+                }
+                Ok::<_, Failure>(())
+            }
+        };
+        let (even, odd) = tokio::join!(half(0), half(1));
+        even.and(odd)?;
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_us() - cpu);
+        println!(
+            "batch to {gateways} gateways{}: {:>8.0} entries/s, {:.1} us CPU each",
+            if has_rows { " with rows" } else { "" },
+            gateways as f64 / seconds,
+            cpu as f64 / gateways as f64
+        );
+    }
+    Ok(())
+}
+
+/// CPU time of this process, at the kernel's resolution of 10 ms.
+fn cpu_us() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10_000
 }
 
 async fn fill(log: &Arc<dyn EventLog>) -> Result<(), Failure> {

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc, reason = "the cases are tests")]
 
 pub mod compaction_cases;
+pub mod log_batches;
 pub mod log_cases;
 pub mod log_limits;
 pub mod log_races;
@@ -33,10 +34,13 @@ use crate::records::Records;
 #[async_trait]
 pub trait LogHost: Send + Sync {
     /// Opens the engine on the host's data: what earlier opens left, all handles of which were dropped. A host whose
-    /// engine keeps nothing returns the log of the first open again.
-    async fn open(&self, retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>)
-    -> Arc<dyn EventLog>;
+    /// engine keeps nothing returns the log of the first open again. With the records that hold what is stored beside
+    /// entries.
+    async fn open(&self, retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Opened;
 }
+
+/// A log, and the records of [`Draft::beside`].
+pub type Opened = (Arc<dyn EventLog>, Arc<dyn Records>);
 
 /// As [`LogHost`], for records.
 #[async_trait]
@@ -89,7 +93,7 @@ pub struct Rig<'a> {
     pub clock: Arc<ManualClock>,
     /// The engine's follower.
     pub ear: Arc<Ear>,
-    log: Option<Arc<dyn EventLog>>,
+    opened: Option<Opened>,
 }
 
 /// Bounds that no case reaches by chance.
@@ -106,23 +110,29 @@ impl<'a> Rig<'a> {
     /// Opens the host's data.
     pub async fn open(host: &'a dyn LogHost, retention: Retention) -> Self {
         let (clock, ear) = (Arc::new(ManualClock::default()), Arc::new(Ear::default()));
-        let mut rig = Self { host, retention, clock, ear, log: None };
+        let mut rig = Self { host, retention, clock, ear, opened: None };
         rig.reopen().await;
         rig
     }
 
     /// Closes the engine and opens it again.
     pub async fn reopen(&mut self) {
-        self.log = None;
+        self.opened = None;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let ear = Arc::clone(&self.ear) as Arc<dyn Follower>;
-        self.log = Some(self.host.open(self.retention, clock, ear).await);
+        self.opened = Some(self.host.open(self.retention, clock, ear).await);
     }
 
     /// The engine.
     #[must_use]
     pub fn log(&self) -> &Arc<dyn EventLog> {
-        self.log.as_ref().unwrap()
+        &self.opened.as_ref().unwrap().0
+    }
+
+    /// What is stored beside entries.
+    #[must_use]
+    pub fn records(&self) -> &Arc<dyn Records> {
+        &self.opened.as_ref().unwrap().1
     }
 
     /// An entry to be, published now, without a key.
@@ -134,6 +144,7 @@ impl<'a> Rig<'a> {
             ends_key: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
             expect: None,
+            beside: Vec::new(),
         }
     }
 
@@ -188,6 +199,14 @@ macro_rules! log_contract {
             a_forgotten_log_stays_forgotten_after_a_reopen
             bounds_create_a_log_that_survives_a_reopen
             the_follower_hears_each_entry_once_before_the_answer
+        );
+        $crate::log_contract!(@mount $host, log_batches:
+            a_batch_is_appended_in_order_and_each_entry_has_its_result
+            a_batch_is_told_and_readable_when_it_is_answered
+            batches_beside_single_appends_leave_every_log_dense
+            rows_beside_an_entry_hold_its_position
+            a_refused_entry_leaves_no_row
+            rows_beside_entries_survive_a_reopen_as_the_entries_do
         );
         $crate::log_contract!(@mount $host, log_limits:
             the_count_is_bounded_exactly

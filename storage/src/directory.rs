@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 pub use self::apis::{Api, ApiId, InvalidApiId};
-pub use self::deployments::{Deployment, DeploymentStatus};
+pub use self::deployments::{Deployment, DeploymentStatus, Pending};
 pub use self::error::DirectoryError;
 pub use self::event_types::EventType;
 pub use self::gateways::{CatchUp, Gateway, GatewayUpdate, OrganizationId};

@@ -11,10 +11,13 @@
 //! - [`directory`]: gateways, tokens, APIs, deployments and event types, on top of [`Records`].
 //! - [`deliveries`]: failed deliveries, bounded and written behind, on top of [`Records`].
 //! - [`receipts`]: how far replicas are and what they reported, bounded and written behind likewise (`write_behind`).
+//! - [`answers`]: what calls with an idempotency key were answered, stored with their events; [`orders`]: which events of
+//!   deployments are stored, until the directory knows.
 //! - [`memory`] and [`sled`]: the engines; [`stores`] is what both hand out. `contract` (feature `contract`) is the
 //!   suite that every engine passes.
 //! - [`clock`]: wall time, injected.
 
+pub mod answers;
 pub mod clock;
 pub mod compaction;
 #[cfg(any(test, feature = "contract"))]
@@ -24,12 +27,14 @@ pub mod directory;
 pub mod ids;
 pub mod log;
 pub mod memory;
+pub mod orders;
 pub mod receipts;
 pub mod records;
 pub mod sled;
 pub mod stores;
 mod write_behind;
 
+pub use answers::{Answer, AnswerName, Answers};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{Compacted, Compaction};
 pub use deliveries::{
@@ -37,11 +42,12 @@ pub use deliveries::{
 };
 pub use directory::{
     Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway, GatewayUpdate,
-    OrganizationId, Token, TokenHash, TokenId, TokenState,
+    OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
-pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
+pub use orders::Orders;
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Durability, Records, StoreError, Table};
 pub use sled::{SledLog, SledRecords, open_sled};

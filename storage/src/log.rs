@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::compaction::{Compacted, Compaction};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::records::StoreError;
+use crate::records::{StoreError, Table};
 
 /// An entry to be. The engine gives it its [`Seq`].
 #[derive(Debug, Clone)]
@@ -24,9 +24,51 @@ pub struct Draft {
     pub body: Bytes,
     /// Append only if this is the newest position (`<epoch>-0` for an empty log), else [`LogError::Conflict`].
     pub expect: Option<Cursor>,
+    /// Rows that are stored with the entry, all or nothing.
+    pub beside: Vec<Beside>,
+}
+
+/// A row that is stored if and only if an entry is, also across kill -9 and power loss: in
+/// [`Stores::events_records`](crate::Stores::events_records), where it is readable once the append is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// The table.
+    pub table: Table,
+    /// The row's key, unique in its table; an earlier row of this key is replaced.
+    pub key: Bytes,
+    /// What follows the entry's position, which the engine puts in front: [`Beside::parse`] takes both apart.
+    pub rest: Bytes,
+}
+
+impl Beside {
+    /// The row beside the entry at a position.
+    #[must_use]
+    pub(crate) fn row(&self, at: Cursor) -> Vec<u8> {
+        let mut row = Vec::with_capacity(12 + self.rest.len());
+        row.extend_from_slice(&at.epoch.0.to_be_bytes());
+        row.extend_from_slice(&at.seq.0.to_be_bytes());
+        row.extend_from_slice(&self.rest);
+        row
+    }
+
+    /// The position of the entry that a row is beside, and the row's rest; `None` if it is no such row.
+    #[must_use]
+    pub fn parse(row: &[u8]) -> Option<(Cursor, &[u8])> {
+        let (epoch, rest) = row.split_first_chunk::<4>()?;
+        let (seq, rest) = rest.split_first_chunk::<8>()?;
+        let at = Cursor { epoch: Epoch(u32::from_be_bytes(*epoch)), seq: Seq(u64::from_be_bytes(*seq)) };
+        Some((at, rest))
+    }
 }
 
 impl Draft {
+    /// What it takes of a writer's queue: the bytes of body, key and rows.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let beside = self.beside.iter().map(|row| row.key.len() + row.rest.len());
+        self.body.len() + self.key.as_ref().map_or(0, Bytes::len) + beside.sum::<usize>()
+    }
+
     /// [`Draft::at`] with the precision that is kept.
     #[must_use]
     pub fn at_millis(&self) -> DateTime<Utc> {
@@ -34,11 +76,12 @@ impl Draft {
         DateTime::from_timestamp_millis(self.at.timestamp_millis()).unwrap_or(self.at)
     }
 
-    /// The entry that this becomes at a position.
+    /// The entry that this becomes at a position, and what is stored with it.
     #[must_use]
-    pub(crate) fn at_seq(self, seq: Seq) -> Entry {
+    pub(crate) fn at_seq(self, seq: Seq) -> (Entry, Vec<Beside>) {
         let ends_key = self.ends_key && self.key.is_some();
-        Entry { seq, at: self.at_millis(), key: self.key, ends_key, body: self.body }
+        let at = self.at_millis();
+        (Entry { seq, at, key: self.key, ends_key, body: self.body }, self.beside)
     }
 }
 
@@ -194,6 +237,14 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
+impl LogError {
+    /// Whether the entry may be stored all the same: after a failed write or sync only the next start knows.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Io(_) | StoreError::Poisoned | StoreError::Closed))
+    }
+}
+
 /// Hears of every append, in order, once per entry, after it became durable.
 ///
 /// Called on the engine's writer: it must be quick and must not call back into the log.
@@ -216,6 +267,7 @@ impl Follower for NoFollower {
 /// To be correct an engine must keep:
 /// - `append` assigns dense positions per gateway and epoch, and answers once the entry would survive kill -9 and
 ///   power loss, is readable, and the [`Follower`] was told of it, in this order: durable, readable, told, answered.
+/// - The rows of [`Draft::beside`] are stored in the same moment as the entry; a refused draft leaves none.
 /// - Concurrent appends to one gateway get positions in the order in which the follower and readers see them.
 /// - An answered entry stays readable until [`Retention`] lets it go; a position is never reused within an epoch.
 /// - The compacted state is that of [`crate::compaction`], exactly and of one moment, survives as entries do, and
@@ -229,6 +281,17 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// [`LogError::Conflict`] if [`Draft::expect`] does not hold; [`LogError::Store`] if it may not have been stored.
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError>;
+
+    /// Appends entries to one log or many, in this order and each as [`Self::append`] would, and answers for each. An
+    /// engine that syncs does so once for all of them. Who appends after them waits for them: callers that have many
+    /// give some thousand at a time.
+    async fn append_all(&self, drafts: Vec<(GatewayId, Draft)>) -> Vec<Result<Cursor, LogError>> {
+        let mut results = Vec::with_capacity(drafts.len());
+        for (to, draft) in drafts {
+            results.push(self.append(to, draft).await);
+        }
+        results
+    }
 
     /// The entries after `from`, in order, within `max`. Never skips silently.
     ///

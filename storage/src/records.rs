@@ -27,6 +27,10 @@ pub enum Table {
     Positions = b'p',
     /// What each replica of each gateway reported.
     Outcomes = b'o',
+    /// What was answered to calls with an idempotency key.
+    Answers = b'i',
+    /// Deployments whose event is stored and that the directory may not know of yet, by their id.
+    Orders = b'q',
 }
 
 /// One row put or deleted.

@@ -18,7 +18,7 @@
 //!   a shortened file without complaint. To go on with what is left of a damaged directory, delete its mark.
 //!
 //! # Writing
-//! One committer thread per database takes up to 1,024 jobs, writes, syncs once, shows the entries to readers, tells the
+//! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
 //! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and the blobs that sled never syncs.
 //!

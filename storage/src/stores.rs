@@ -13,7 +13,7 @@ use crate::records::Records;
 pub struct Stores {
     /// The gateways' logs.
     pub log: Arc<dyn EventLog>,
-    /// Records that may be lost with the logs: failed deliveries, receipts.
+    /// Records that may be lost with the logs: failed deliveries, receipts, and what is stored beside entries.
     pub events_records: Arc<dyn Records>,
     /// Records that must not be lost: [`Directory`](crate::Directory).
     pub directory_records: Arc<dyn Records>,
@@ -24,9 +24,10 @@ pub struct Stores {
 /// Stores in memory: nothing survives the process.
 #[must_use]
 pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Stores {
+    let log = MemoryLog::new(retention, clock, follower);
     Stores {
-        log: Arc::new(MemoryLog::new(retention, clock, follower)),
-        events_records: Arc::new(MemoryRecords::new()),
+        events_records: log.records(),
+        log: Arc::new(log),
         directory_records: Arc::new(MemoryRecords::new()),
         dir: None,
     }

@@ -1,6 +1,7 @@
 //! kill -9 in the middle of writing, several times over the same data: every answered entry is there afterwards, dense,
 //! in order, with the body it was answered for, and no position is ever given twice. What left the ring is in the
-//! compacted state exactly if no later entry of its key did.
+//! compacted state exactly if no later entry of its key did. A row that an entry was to have beside it is there exactly if
+//! the entry is.
 //!
 //! The binary runs itself as the child (so it has no test harness): the child appends and prints each answer, the
 //! parent kills it after some of them and looks at what is on disk.
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatecast_storage::{
-    Bounds, Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, LogError, NoFollower, Page, Retention, Seq,
-    Stores, SystemClock, open_sled,
+    Beside, Bounds, Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, LogError, NoFollower, Page,
+    Retention, Seq, Stores, SystemClock, Table, open_sled,
 };
 use uuid::Uuid;
 
@@ -79,10 +80,11 @@ async fn append_for_ever(data: &Path) {
                     at: SystemClock.now(),
                     key: Some(key(&body)),
                     ends_key: number.is_multiple_of(5),
+                    beside: vec![beside(to, &body)],
                     body: Bytes::from(body),
                     expect: None,
                 };
-                let cursor = log.append(gateway(to), draft).await.unwrap();
+                let cursor = append(&*log, gateway(to), draft, number).await;
                 if number % 40 == 7 {
                     log.compacted(gateway(to), cursor, Budget { events: 1, bytes: 1 }).await.unwrap();
                 }
@@ -95,6 +97,27 @@ async fn append_for_ever(data: &Path) {
     }
 }
 
+/// Alone, or as the last of a batch.
+async fn append(log: &dyn EventLog, to: GatewayId, draft: Draft, number: usize) -> Cursor {
+    if !number.is_multiple_of(3) {
+        return log.append(to, draft).await.unwrap();
+    }
+    let others = (0..5).map(|n| {
+        let body = format!("{}/{number}/{n}", Uuid::new_v4());
+        let to = n % GATEWAYS;
+        let beside = vec![beside(to, &body)];
+        (gateway(to), Draft { key: Some(key(&body)), body: body.into(), beside, ..draft.clone() })
+    });
+    let others: Vec<_> = others.collect();
+    log.append_all(others.into_iter().chain([(to, draft)]).collect()).await.pop().unwrap().unwrap()
+}
+
+/// A row that says which entry it is beside: its key is the beginning of the entry's body.
+fn beside(to: usize, body: &str) -> Beside {
+    let key = body.split('/').take(3).collect::<Vec<_>>().join("/");
+    Beside { table: Table::Answers, key: Bytes::from(key), rest: Bytes::from(vec![u8::try_from(to).unwrap()]) }
+}
+
 async fn kill_and_check() {
     let data = tempfile::TempDir::new().unwrap();
     let mut answers = Answers::new();
@@ -105,6 +128,7 @@ async fn kill_and_check() {
         let stores = open(data.path()).await;
         for number in 0..GATEWAYS {
             check(&*stores.log, number, &answers, forgot).await;
+            check_beside(&stores, number).await;
         }
         drop(stores);
         println!("round {round}: {} answers, all there", answers.len() - before);
@@ -169,6 +193,28 @@ async fn check(log: &dyn EventLog, number: usize, answers: &Answers, forgot: boo
         }
     }
     check_compacted(log, number, answers, bounds).await;
+}
+
+/// Of all that is held, entries and rows are the same.
+async fn check_beside(stores: &Stores, number: usize) {
+    let of = gateway(number);
+    let bounds = stores.log.bounds(of).await.unwrap();
+    let from = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
+    let budget = Budget { events: usize::MAX, bytes: usize::MAX };
+    let Page::Entries(entries) = stores.log.read(of, from, budget).await.unwrap() else { panic!("not readable") };
+    let mut held = HashMap::new();
+    for entry in entries {
+        let body = String::from_utf8(entry.body.to_vec()).unwrap();
+        held.insert(beside(number, &body).key, Cursor { seq: entry.seq, ..from });
+    }
+    let mut rows = HashMap::new();
+    for (key, row) in stores.events_records.scan(Table::Answers).await.unwrap() {
+        let (at, rest) = Beside::parse(&row).unwrap();
+        if rest == [u8::try_from(number).unwrap()] && at.epoch == bounds.epoch && at.seq >= bounds.oldest {
+            rows.insert(key, at);
+        }
+    }
+    assert_eq!(held, rows);
 }
 
 async fn check_compacted(log: &dyn EventLog, number: usize, answers: &Answers, bounds: Bounds) {

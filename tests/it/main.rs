@@ -15,6 +15,7 @@ mod descriptions;
 mod listen;
 mod logs;
 mod metrics;
+mod once;
 mod order;
 mod platform;
 mod process;

@@ -36,8 +36,10 @@ impl World {
             event: Some(self.publish(member.id, 0).await.event_id),
             performed_at: now,
             updated_at: now,
+            pending: None,
         };
-        self.hub.directory.put_deployments(vec![row.clone()]).await.unwrap();
+        self.hub.directory.begin_deployments(vec![row.clone()]).await.unwrap();
+        self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
         row
     }
 

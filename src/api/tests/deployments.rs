@@ -1,7 +1,6 @@
-use gatecast_storage::DeploymentStatus;
 use serde_json::{Value, json};
 
-use super::world::{World, unknown};
+use super::world::{ADMIN, AppendFault, World, unknown};
 
 const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
@@ -97,13 +96,103 @@ async fn all_elements_are_checked_before_any_is_sent() {
 }
 
 #[tokio::test]
-async fn a_deployment_whose_event_was_not_stored_says_so() {
+async fn a_deployment_whose_event_was_not_stored_changes_nothing() {
+    let world = World::new().await;
+    let (gateway, body) = (world.gateway("gw-1").await, |gateway| json!([{ "gatewayId": gateway }]));
+    let row = || world.parts.directory.deployment(&API.parse().unwrap(), gateway);
+    let is_down = |down| world.log.is_down.store(down, std::sync::atomic::Ordering::SeqCst);
+    is_down(true);
+    world.admin("POST", &path("deploy-revision"), body(gateway)).await.problem(503, "UNAVAILABLE");
+    assert_eq!(row(), None);
+    is_down(false);
+    world.admin("POST", &path("deploy-revision"), body(gateway)).await.expect(200);
+    let before = row().unwrap();
+    is_down(true);
+    world.admin("POST", &path("undeploy-revision"), body(gateway)).await.problem(503, "UNAVAILABLE");
+    assert_eq!(row(), Some(before));
+}
+
+/// A crash at each step: whether the event is in the log and whether the row names it is one question.
+#[tokio::test]
+async fn after_a_crash_at_any_step_the_row_names_an_event_exactly_if_it_is_stored() {
+    for order in ["deploy-revision", "undeploy-revision"] {
+        for fault in [AppendFault::Lost, AppendFault::Stored] {
+            let world = World::new().await;
+            let gateway = world.gateway("gw-1").await;
+            let body = json!([{ "gatewayId": gateway }]);
+            world.admin("POST", &path("deploy-revision"), body.clone()).await.expect(200);
+            let before = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+            *world.log.fails_with.lock().unwrap() = Some(fault);
+            world.admin("POST", &path(order), body.clone()).await.problem(503, "UNAVAILABLE");
+            // Until the restart nobody knows, so nothing else is begun.
+            world.admin("POST", &path(order), body.clone()).await.problem(503, "UNAVAILABLE");
+
+            let world = world.restart().await;
+            let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+            let stored = world.events(gateway).await;
+            assert_eq!(stored.len(), if fault == AppendFault::Stored { 2 } else { 1 });
+            let last = stored.last().unwrap();
+            assert_eq!(row.event.unwrap().to_string(), last["eventId"]);
+            assert_eq!(row.id.to_string(), last["payload"]["deploymentId"]);
+            assert_eq!(row.pending, None);
+            if fault == AppendFault::Lost {
+                assert_eq!(row, before);
+            }
+            world.admin("POST", &path(order), body).await.expect(200);
+            let world = world.restart().await;
+            let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+            assert_eq!(row.event.unwrap().seq.0, world.head(gateway).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_may_fetch_the_artifact_as_soon_as_the_event_is_there() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
-    world.log.is_down.store(true, std::sync::atomic::Ordering::SeqCst);
-    world.admin("POST", &path("deploy-revision"), json!([{ "gatewayId": gateway }])).await.problem(503, "UNAVAILABLE");
-    let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
-    assert_eq!((row.status, row.event), (DeploymentStatus::Failed, None));
+    let (_, token) = world.token(gateway).await;
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/yaml")];
+    world.send("PUT", &format!("/api/v1/apis/{API}"), &headers, "openapi: 3").await.expect(201);
+    let artifact = format!("/api/internal/v1/apis/{API}");
+    let fetch = || world.gateway_get(&token, &artifact);
+    assert_eq!(fetch().await.status, 404);
+    let held = world.log.held.write().await;
+    let (path, body) = (path("deploy-revision"), json!([{ "gatewayId": gateway }]));
+    let deploy = world.admin("POST", &path, body);
+    let look = async {
+        while world.parts.directory.pending_deployments().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fetch().await.status, 200);
+        drop(held);
+    };
+    tokio::join!(deploy, look).0.expect(200);
+    assert_eq!(fetch().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_repeated_deployment_is_answered_with_the_first_answer_also_after_a_restart() {
+    let mut world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let body = json!([{ "gatewayId": a, "displayOnDevportal": true }, { "gatewayId": b }]).to_string();
+    let first = world.send("POST", &path("deploy-revision"), &headers, body.clone()).await;
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    for _ in 0..2 {
+        let again = world.send("POST", &path("deploy-revision"), &headers, body.clone()).await;
+        assert_eq!(again.expect(200), first.expect(200));
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        assert_eq!((world.head(a).await, world.head(b).await), (1, 1));
+        world = world.restart().await;
+    }
+    let other = json!([{ "gatewayId": a }]).to_string();
+    let refused = world.send("POST", &path("deploy-revision"), &headers, other).await;
+    assert_eq!(refused.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    // Another call is another scope.
+    world.send("POST", &path("undeploy-revision"), &headers, body).await.expect(200);
+    assert_eq!((world.head(a).await, world.head(b).await), (2, 2));
 }
 
 #[tokio::test]

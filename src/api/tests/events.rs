@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, EVENT_BYTES_MAX, ORGANIZATION, World, unknown};
+use super::world::{ADMIN, AppendFault, EVENT_BYTES_MAX, ORGANIZATION, World, unknown};
 
 fn deployed(api: &str) -> Value {
     json!({ "type": "api.deployed", "payload": { "apiId": api } })
@@ -230,4 +230,93 @@ async fn a_caller_that_goes_away_and_comes_again_publishes_once() {
     drop(held);
     assert_eq!(publish().await.headers["idempotency-replayed"], "true");
     assert_eq!(world.head(gateway).await, 1);
+}
+
+#[tokio::test]
+async fn a_key_survives_a_restart_with_the_whole_first_answer() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let (token, _) = world.token(gateway).await;
+    let replica = world.connect(gateway, token).await;
+    let first = world.send("POST", &path, &headers, deployed("a").to_string()).await;
+    assert_eq!(first.expect(201)["connections"], 1);
+    drop(replica);
+
+    let world = world.restart().await;
+    let again = world.send("POST", &path, &headers, deployed("a").to_string()).await;
+    assert_eq!((again.expect(201), &again.headers["location"]), (first.expect(201), &first.headers["location"]));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    let other = world.send("POST", &path, &headers, deployed("b").to_string()).await;
+    assert_eq!(other.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    assert_eq!(world.head(gateway).await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_a_failed_sync_left_is_not_published_again_after_the_restart() {
+    for fault in [AppendFault::Stored, AppendFault::Lost] {
+        let world = World::new().await;
+        let gateway = world.gateway("gw-1").await;
+        let path = format!("/api/internal/v1/gateways/{gateway}/events");
+        let bearer = format!("Bearer {ADMIN}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+        *world.log.fails_with.lock().unwrap() = Some(fault);
+        world.send("POST", &path, &headers, deployed("a").to_string()).await.problem(503, "UNAVAILABLE");
+        let world = world.restart().await;
+        let again = world.send("POST", &path, &headers, deployed("a").to_string()).await;
+        again.expect(201);
+        assert_eq!(again.headers.contains_key("idempotency-replayed"), fault == AppendFault::Stored);
+        assert_eq!(world.head(gateway).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_batch_publishes_to_those_that_have_no_event_yet() {
+    let world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let body = |api: &str| json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": api } });
+    let send = async |world: &World, api: &str| {
+        world.send("POST", "/api/internal/v1/events", &headers, body(api).to_string()).await
+    };
+    let first = send(&world, "a").await;
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    let again = send(&world, "a").await;
+    assert_eq!(again.expect(200), first.expect(200));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+
+    let world = world.restart().await;
+    let c = world.gateway("gw-c").await;
+    let more = send(&world, "a").await;
+    assert!(!more.headers.contains_key("idempotency-replayed"));
+    assert_eq!(more.expect(200)["count"], 3);
+    let (more, first) = (more.expect(200), first.expect(200));
+    for result in first["results"].as_array().unwrap() {
+        assert!(more["results"].as_array().unwrap().contains(result), "{result}");
+    }
+    assert_eq!(send(&world, "b").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    assert_eq!((world.head(a).await, world.head(b).await, world.head(c).await), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_a_chunk_answers_for_each_gateway_in_order() {
+    const GATEWAYS: usize = 2_500;
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for n in 0..GATEWAYS {
+        ids.push(world.gateway(&format!("gw-{n}")).await);
+    }
+    ids.reverse();
+    let body = json!({ "targets": { "gatewayIds": ids }, "type": "api.deployed", "payload": { "apiId": "a" } });
+    let answer = world.admin("POST", "/api/internal/v1/events", body).await.expect(200);
+    for (result, id) in answer["results"].as_array().unwrap().iter().zip(&ids) {
+        assert_eq!(result["gatewayId"], json!(id));
+        assert!(result["eventId"].as_str().unwrap().ends_with("-1"));
+    }
+    for id in ids {
+        assert_eq!(world.events(id).await[0]["gatewayId"], json!(id));
+    }
 }

@@ -1,12 +1,12 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
-    Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
-    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Receipts, Retention, StoreError,
-    TokenId,
+    Answers, Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
+    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Orders, Page, Receipts, Retention,
+    StoreError, TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -27,12 +27,20 @@ pub(super) const ADMIN: &str = "the-admin-token-of-the-tests";
 pub(super) const EVENT_BYTES_MAX: usize = 4_096;
 pub(super) const ORGANIZATION: &str = "b0a7d4c6-52a1-4b3f-8a55-2f1f5a3f7c10";
 
+const RETENTION: Retention = Retention {
+    max_events: 5,
+    max_bytes: 1 << 20,
+    max_age: std::time::Duration::from_secs(3600),
+    compaction: Compaction::DEFAULT,
+};
+
 /// A platform with nothing in it.
 pub(super) struct World {
     pub(super) filter: BoxedFilter<(warp::reply::Response,)>,
     pub(super) parts: Arc<Api>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) log: Arc<FragileLog>,
+    records: Arc<MemoryRecords>,
     tails: Arc<Tails>,
 }
 
@@ -48,19 +56,31 @@ impl World {
     }
 
     pub(super) async fn over(records: Arc<MemoryRecords>) -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let tails = Tails::new();
-        let retention = Retention {
-            max_events: 5,
-            max_bytes: 1 << 20,
-            max_age: std::time::Duration::from_secs(3600),
-            compaction: Compaction::DEFAULT,
-        };
-        let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), tails.clone())));
+        let (clock, tails) = (Arc::new(ManualClock::default()), Tails::new());
+        let log = MemoryLog::new(RETENTION, clock.clone(), tails.clone());
+        Self::open(records, Arc::new(FragileLog::new(log)), clock, tails).await
+    }
+
+    /// The server dies and starts again over what it has stored.
+    pub(super) async fn restart(self) -> Self {
+        self.log.fails_with.lock().unwrap().take();
+        Self::open(self.records, self.log, self.clock, self.tails).await
+    }
+
+    async fn open(
+        records: Arc<MemoryRecords>,
+        log: Arc<FragileLog>,
+        clock: Arc<ManualClock>,
+        tails: Arc<Tails>,
+    ) -> Self {
+        let retention = RETENTION;
+        let beside = log.inner.records();
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
-        let receipts = Arc::new(Receipts::open(records.clone(), clock.clone()).await.unwrap());
-        let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
+        let receipts = Arc::new(Receipts::open(beside.clone(), clock.clone()).await.unwrap());
+        let deliveries = Deliveries::open(beside.clone(), clock.clone(), DeliveryLimits::default()).await.unwrap();
         let deliveries = Arc::new(deliveries);
+        let answers = Arc::new(Answers::open(beside.clone(), clock.clone()).await.unwrap());
+        let orders = Arc::new(Orders::open(beside, &directory, clock.now()).await.unwrap());
         let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let publisher = Publisher::new(
@@ -68,6 +88,7 @@ impl World {
             event_types.clone(),
             registry.clone(),
             deliveries.clone(),
+            answers,
             clock.clone(),
             EVENT_BYTES_MAX,
         );
@@ -96,6 +117,7 @@ impl World {
             deliveries,
             reports,
             receipts,
+            orders,
             proxies: Proxies::default(),
             log: log.clone(),
             admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
@@ -105,7 +127,7 @@ impl World {
             draining: Arc::new(AtomicBool::new(false)),
             metrics,
         });
-        Self { filter: routes(parts.clone()), parts, clock, log, tails }
+        Self { filter: routes(parts.clone()), parts, records, clock, log, tails }
     }
 
     /// A call without a credential.
@@ -213,21 +235,38 @@ impl Reply {
     }
 }
 
+/// A failed sync: nobody knows what is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AppendFault {
+    /// It is there.
+    Stored,
+    /// It is not.
+    Lost,
+}
+
 /// A log that can be made to fail.
 pub(super) struct FragileLog {
     inner: MemoryLog,
+    /// Takes nothing, for now.
     pub(super) is_down: AtomicBool,
+    /// The answer of appends from now on; they are stored all the same if it says so.
+    pub(super) fails_with: Mutex<Option<AppendFault>>,
     /// Appends wait while this is held.
     pub(super) held: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
     fn new(inner: MemoryLog) -> Self {
-        Self { inner, is_down: AtomicBool::new(false), held: tokio::sync::RwLock::default() }
+        Self {
+            inner,
+            is_down: AtomicBool::new(false),
+            fails_with: Mutex::default(),
+            held: tokio::sync::RwLock::default(),
+        }
     }
 
     fn up(&self) -> Result<(), LogError> {
-        if self.is_down.load(Ordering::SeqCst) { Err(StoreError::Poisoned.into()) } else { Ok(()) }
+        if self.is_down.load(Ordering::SeqCst) { Err(StoreError::Overloaded.into()) } else { Ok(()) }
     }
 }
 
@@ -236,7 +275,14 @@ impl EventLog for FragileLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
         drop(self.held.read().await);
         self.up()?;
-        self.inner.append(to, draft).await
+        let fault = *self.fails_with.lock().unwrap();
+        if fault != Some(AppendFault::Lost) {
+            let done = self.inner.append(to, draft).await;
+            if fault.is_none() {
+                return done;
+            }
+        }
+        Err(StoreError::Poisoned.into())
     }
 
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {

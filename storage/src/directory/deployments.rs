@@ -41,29 +41,82 @@ pub struct Deployment {
     pub environment: String,
     /// How far it is.
     pub status: DeploymentStatus,
-    /// The event that told the gateway.
+    /// The event that told the gateway; `None` while that is pending.
     pub event: Option<Cursor>,
     /// When it was asked for; the same on every replay.
     pub performed_at: DateTime<Utc>,
     /// The last change of status.
     pub updated_at: DateTime<Utc>,
+    /// Set until it is known that the event is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+}
+
+/// That a deployment was begun: its event may or may not be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What to go back to if it is not.
+    pub replaces: Option<Arc<Deployment>>,
 }
 
 impl Directory {
-    /// Puts deployments, all in one commit, each replacing the one of its API and gateway. The API need not have an
-    /// artifact here: it may live elsewhere.
+    /// Puts what gateways are about to be told, all in one commit, each in place of the row of its API and gateway, which
+    /// it keeps until [`Self::end_deployments`] says what became of its event. The API need not have an artifact here:
+    /// it may live elsewhere.
     ///
     /// # Errors
-    /// [`DirectoryError::NoSuchGateway`] if one is missing (nothing is put then), or the store failed.
-    pub async fn put_deployments(&self, rows: Vec<Deployment>) -> Result<Vec<Arc<Deployment>>, DirectoryError> {
-        let rows: Vec<_> = rows.into_iter().map(Arc::new).collect();
+    /// [`DirectoryError::NoSuchGateway`] if one is missing, [`DirectoryError::Unsettled`] if one was begun and not ended
+    /// (nothing is put then), or the store failed.
+    pub async fn begin_deployments(&self, rows: Vec<Deployment>) -> Result<(), DirectoryError> {
         self.write(move |model| {
-            if let Some(row) = rows.iter().find(|row| model.gateway(row.gateway).is_none()) {
-                return Err(DirectoryError::NoSuchGateway(row.gateway));
-            }
-            Ok((rows.iter().cloned().map(Edit::PutDeployment).collect(), rows))
+            let begun = rows.into_iter().map(|row| {
+                if model.gateway(row.gateway).is_none() {
+                    return Err(DirectoryError::NoSuchGateway(row.gateway));
+                }
+                let replaces = model.deployment(&row.api, row.gateway).cloned();
+                if replaces.as_ref().is_some_and(|before| before.pending.is_some()) {
+                    return Err(DirectoryError::Unsettled);
+                }
+                let pending = Some(Pending { replaces });
+                Ok(Edit::PutDeployment(Arc::new(Deployment { event: None, pending, ..row })))
+            });
+            Ok((begun.collect::<Result<_, _>>()?, ()))
         })
         .await
+    }
+
+    /// What became of deployments that were begun: the event that told the gateway, or `None` if it is not stored; then
+    /// the row from before is put back. What a replica has reported meanwhile stays. All in one commit. Those that are
+    /// gone with their gateway, or ended before, are left alone.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn end_deployments(
+        &self,
+        outcomes: Vec<(Uuid, Option<Cursor>)>,
+        now: DateTime<Utc>,
+    ) -> Result<(), DirectoryError> {
+        self.write(move |model| {
+            let edits = outcomes.into_iter().filter_map(|(id, event)| {
+                let row = model.deployment_by_id(id)?;
+                Some(match (event, row.pending.as_ref()?) {
+                    (Some(_), _) => {
+                        let row = Deployment { event, pending: None, updated_at: now, ..(**row).clone() };
+                        Edit::PutDeployment(Arc::new(row))
+                    }
+                    (None, Pending { replaces: Some(before) }) => Edit::PutDeployment(Arc::clone(before)),
+                    (None, Pending { replaces: None }) => Edit::DropDeployment(row.api.clone(), row.gateway),
+                })
+            });
+            Ok((edits.collect(), ()))
+        })
+        .await
+    }
+
+    /// The deployments that were begun and not ended.
+    #[must_use]
+    pub fn pending_deployments(&self) -> Vec<Arc<Deployment>> {
+        self.read().pending_deployments().cloned().collect()
     }
 
     /// A replica of the gateway did what a deployment asked for: `DEPLOYING` becomes `DEPLOYED`, `UNDEPLOYING` becomes

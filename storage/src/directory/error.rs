@@ -20,6 +20,9 @@ pub enum DirectoryError {
         /// The limit.
         max: usize,
     },
+    /// What was asked of the gateway about the API before is not known to be stored; the next start finds out.
+    #[error("an earlier deployment is not settled")]
+    Unsettled,
     /// What was to be changed does not exist.
     #[error("not found")]
     NotFound,

@@ -120,6 +120,10 @@ impl Model {
         gateways.filter_map(|gateway| self.deployments.get(&(*gateway, api.clone())))
     }
 
+    pub(super) fn pending_deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.values().filter(|row| row.pending.is_some())
+    }
+
     pub(super) fn deployment_by_id(&self, id: Uuid) -> Option<&Arc<Deployment>> {
         self.deployments.get(self.deployment_ids.get(&id)?)
     }

@@ -39,6 +39,17 @@ fn token(gateway: GatewayId, number: u8, created: i64) -> Token {
     }
 }
 
+/// Begins deployments and ends them with an event.
+async fn tell(directory: &Directory, rows: Vec<Deployment>) {
+    let ended = rows.iter().map(|row| (row.id, Some(told()))).collect();
+    directory.begin_deployments(rows).await.unwrap();
+    directory.end_deployments(ended, at(9)).await.unwrap();
+}
+
+fn told() -> Cursor {
+    Cursor { epoch: Epoch(7), seq: Seq(42) }
+}
+
 fn deployment(api: &str, gateway: GatewayId) -> Deployment {
     Deployment {
         id: Uuid::new_v4(),
@@ -51,6 +62,7 @@ fn deployment(api: &str, gateway: GatewayId) -> Deployment {
         event: Some(Cursor { epoch: Epoch(7), seq: Seq(42) }),
         performed_at: at(0),
         updated_at: at(0),
+        pending: None,
     }
 }
 
@@ -91,7 +103,7 @@ async fn a_reopened_directory_is_the_same() {
     directory.create_token(token(a.id, 1, 1), 2, at(1)).await.unwrap();
     let revoked = directory.create_token(token(b.id, 2, 1), 2, at(1)).await.unwrap();
     directory.revoke_token(b.id, revoked.id, at(2)).await.unwrap();
-    directory.put_deployments(vec![deployment("api-1", a.id), deployment("api-1", b.id)]).await.unwrap();
+    tell(&directory, vec![deployment("api-1", a.id), deployment("api-1", b.id)]).await;
     let api = Api { id: "api-1".parse().unwrap(), revision: None, updated_at: at(3), size: 0 };
     directory.put_api(api, Bytes::from_static(b"openapi: 3")).await.unwrap();
     let kind = EventType {
@@ -154,7 +166,7 @@ async fn deleting_a_gateway_takes_its_tokens_and_deployments_along() {
     for (of, number) in [(gone.id, 1), (gone.id, 2), (kept.id, 3)] {
         directory.create_token(token(of, number, 1), 2, at(1)).await.unwrap();
     }
-    directory.put_deployments(vec![deployment("api-1", gone.id), deployment("api-1", kept.id)]).await.unwrap();
+    tell(&directory, vec![deployment("api-1", gone.id), deployment("api-1", kept.id)]).await;
 
     assert!(directory.delete_gateway(gone.id).await.unwrap());
     assert!(!directory.delete_gateway(gone.id).await.unwrap());
@@ -214,13 +226,13 @@ async fn deployments_are_put_all_or_none_and_deleted_with_their_api() {
     let (directory, _) = open().await;
     let id = directory.create_gateway(gateway(organization(), "edge", 1)).await.unwrap().id;
     let missing = GatewayId(Uuid::new_v4());
-    let refused = directory.put_deployments(vec![deployment("a", id), deployment("a", missing)]).await;
+    let refused = directory.begin_deployments(vec![deployment("a", id), deployment("a", missing)]).await;
     assert!(matches!(refused, Err(DirectoryError::NoSuchGateway(id)) if id == missing));
     assert_eq!(directory.deployments_of_gateway(id), []);
 
-    directory.put_deployments(vec![deployment("b", id), deployment("a", id)]).await.unwrap();
+    tell(&directory, vec![deployment("b", id), deployment("a", id)]).await;
     let deployed = Deployment { status: DeploymentStatus::Deployed, ..deployment("a", id) };
-    directory.put_deployments(vec![deployed]).await.unwrap();
+    tell(&directory, vec![deployed]).await;
     let of_gateway = directory.deployments_of_gateway(id);
     assert_eq!(of_gateway.iter().map(|row| row.api.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(of_gateway.first().unwrap().status, DeploymentStatus::Deployed);
@@ -315,4 +327,30 @@ async fn a_caller_that_goes_away_mid_commit_leaves_memory_and_disk_equal() {
     assert!(matches!(directory.create_gateway(row.clone()).await, Err(DirectoryError::IdTaken)));
     assert!(directory.gateway(row.id).is_some());
     assert_eq!(picture(&directory), picture(&Directory::open(records).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_deployment_that_ends_without_an_event_leaves_what_was_before() {
+    let records = Arc::new(MemoryRecords::new());
+    let directory = Directory::open(records.clone()).await.unwrap();
+    let gateway = directory.create_gateway(gateway(OrganizationId(Uuid::new_v4()), "gw-1", 1)).await.unwrap().id;
+    let first = deployment("a", gateway);
+    directory.begin_deployments(vec![first.clone()]).await.unwrap();
+    assert!(matches!(directory.begin_deployments(vec![first.clone()]).await, Err(DirectoryError::Unsettled)));
+    directory.end_deployments(vec![(first.id, None)], at(2)).await.unwrap();
+    assert_eq!(directory.deployment(&first.api, gateway), None);
+
+    tell(&directory, vec![first.clone()]).await;
+    let before = directory.deployment(&first.api, gateway).unwrap();
+    let second = Deployment { id: Uuid::new_v4(), revision: "other".into(), ..first };
+    directory.begin_deployments(vec![second.clone()]).await.unwrap();
+    assert_eq!(directory.deployment(&second.api, gateway).unwrap().revision, "other");
+    // As a crash leaves it.
+    let directory = Directory::open(records).await.unwrap();
+    assert_eq!(directory.pending_deployments().len(), 1);
+    directory.end_deployments(vec![(second.id, None)], at(3)).await.unwrap();
+    assert_eq!(directory.deployment(&second.api, gateway), Some(before));
+    // Ended is ended.
+    directory.end_deployments(vec![(second.id, Some(told()))], at(4)).await.unwrap();
+    assert_eq!(directory.deployment_by_id(second.id), None);
 }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use super::compacted::State;
+use super::records::MemoryRecords;
 use crate::clock::Clock;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
@@ -15,6 +16,7 @@ pub struct MemoryLog {
     retention: Retention,
     clock: Arc<dyn Clock>,
     follower: Arc<dyn Follower>,
+    records: Arc<MemoryRecords>,
     logs: Mutex<Logs>,
 }
 
@@ -28,7 +30,13 @@ impl MemoryLog {
     /// Empty logs.
     #[must_use]
     pub fn new(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Self {
-        Self { retention, clock, follower, logs: Mutex::default() }
+        Self { retention, clock, follower, records: Arc::default(), logs: Mutex::default() }
+    }
+
+    /// Where the rows of [`Draft::beside`] are.
+    #[must_use]
+    pub fn records(&self) -> Arc<MemoryRecords> {
+        Arc::clone(&self.records)
     }
 
     /// Runs `work` on a gateway's ring, creating it if there is none, after letting go of what is too old.
@@ -59,11 +67,14 @@ impl EventLog for MemoryLog {
             if draft.expect.is_some_and(|expected| expected != head) {
                 return Err(LogError::Conflict { head });
             }
-            let entry = ring.push(draft);
+            let at = Cursor { seq: head.seq.next(), ..head };
+            let (entry, beside) = draft.at_seq(at.seq);
+            self.records.put_beside(&beside, at);
+            ring.push(entry.clone());
             ring.trim(&self.retention, now);
             // Told under the lock, so that followers hear in the order of positions.
             self.follower.appended(to, ring.epoch, std::slice::from_ref(&entry));
-            Ok(ring.bounds().head())
+            Ok(at)
         })
     }
 
@@ -120,12 +131,10 @@ impl Ring {
         Bounds { epoch: self.epoch, oldest, newest: self.newest, bytes: self.bytes }
     }
 
-    fn push(&mut self, draft: Draft) -> Entry {
-        self.newest = self.newest.next();
-        let entry = draft.at_seq(self.newest);
+    fn push(&mut self, entry: Entry) {
+        self.newest = entry.seq;
         self.bytes += entry.size();
-        self.entries.push_back(entry.clone());
-        entry
+        self.entries.push_back(entry);
     }
 
     /// Lets go of what breaks a bound. By age only the oldest entry is looked at, so what is held stays dense.

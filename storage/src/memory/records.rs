@@ -4,6 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::ids::Cursor;
+use crate::log::Beside;
 use crate::records::{Change, Durability, Records, StoreError, Table};
 
 /// Tables in memory.
@@ -17,6 +19,12 @@ impl MemoryRecords {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub(super) fn put_beside(&self, beside: &[Beside], at: Cursor) {
+        if !beside.is_empty() {
+            self.rows().extend(beside.iter().map(|row| ((row.table, row.key.clone()), row.row(at).into())));
+        }
     }
 
     /// A poisoned lock is used on: no step under it can panic half-way.

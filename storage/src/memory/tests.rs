@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{MemoryLog, MemoryRecords};
 use crate::clock::Clock;
-use crate::contract::{LogHost, RecordsHost};
-use crate::log::{EventLog, Follower, Retention};
+use crate::contract::{LogHost, Opened, RecordsHost};
+use crate::log::{Follower, Retention};
 use crate::records::Records;
 
 /// Keeps the engine itself over a reopen: it has nowhere else to keep anything.
@@ -17,14 +17,11 @@ struct Host {
 
 #[async_trait]
 impl LogHost for Host {
-    async fn open(
-        &self,
-        retention: Retention,
-        clock: Arc<dyn Clock>,
-        follower: Arc<dyn Follower>,
-    ) -> Arc<dyn EventLog> {
+    async fn open(&self, retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Opened {
         let mut log = self.log.lock().unwrap();
-        Arc::clone(log.get_or_insert_with(|| Arc::new(MemoryLog::new(retention, clock, follower)))) as Arc<dyn EventLog>
+        let log = Arc::clone(log.get_or_insert_with(|| Arc::new(MemoryLog::new(retention, clock, follower))));
+        let records = log.records();
+        (log, records)
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use super::committer::Shared;
+use super::database::Database;
 use super::fold::fold;
 use super::job::{Job, Reply};
 use super::keys;
@@ -68,11 +69,10 @@ impl<'a> Batch<'a> {
     /// is the answer to its job alone.
     pub(super) fn write(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
-            Job::Append { to, draft, room, answer } => {
-                let result = self.append(to, draft);
+            Job::Append { drafts, room, answer } => {
+                let (results, fault) = self.append_all(drafts);
                 drop(room);
-                let (result, fault) = part(result);
-                self.replies.push(Reply::Appended(answer, result));
+                self.replies.push(Reply::Appended(answer, results));
                 fault
             }
             Job::Compacted { of, after, max, answer } => {
@@ -109,20 +109,57 @@ impl<'a> Batch<'a> {
         fault
     }
 
-    fn append(&mut self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
-        let mut ring = self.ring(to)?;
+    /// The rows of a job in one transaction: one alone costs 80 us of CPU, a row in it some 8. Logs are trimmed after it,
+    /// since that reads their rows.
+    fn append_all(
+        &mut self,
+        drafts: Vec<(GatewayId, Draft)>,
+    ) -> (Vec<Result<Cursor, LogError>>, Result<(), StoreError>) {
+        let mut rows = Rows::default();
+        let mut results = Vec::with_capacity(drafts.len());
+        let mut fault = Ok(());
+        for (to, draft) in drafts {
+            // After a fault nothing is written any more; the batch is refused as a whole.
+            let result = fault.is_ok().then(|| self.append(to, draft, &mut rows));
+            let (result, failed) = part(result.unwrap_or(Err(StoreError::Poisoned.into())));
+            results.push(result.map(|cursor| (to, cursor)));
+            fault = fault.and(failed);
+        }
+        let fault = fault.and_then(|()| rows.apply(&self.shared.db));
+        let fault = fault.and_then(|()| results.iter().flatten().try_for_each(|(to, _)| self.trim_appended(*to)));
+        (results.into_iter().map(|result| result.map(|(_, cursor)| cursor)).collect(), fault)
+    }
+
+    /// The entry is stored whatever an older row is like.
+    fn trim_appended(&mut self, to: GatewayId) -> Result<(), StoreError> {
+        let Some(Some(mut ring)) = self.rings.get(&to).copied() else { return Ok(()) };
+        let trimmed = self.trim(to, &mut ring);
+        self.rings.insert(to, Some(ring));
+        match trimmed {
+            Err(StoreError::Malformed(detail)) => {
+                tracing::error!(gateway.id = %to, detail, "A log could not be trimmed; it is tried again at the next event.");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn append(&mut self, to: GatewayId, draft: Draft, rows: &mut Rows) -> Result<Cursor, LogError> {
+        let mut ring = self.ring_in(to, rows)?;
         let head = Cursor { epoch: ring.head.epoch, seq: ring.newest };
         if draft.expect.is_some_and(|expected| expected != head) {
             // The head may be of this very batch; the answer waits for its sync like all others.
             return Err(LogError::Conflict { head });
         }
-        let entry = draft.at_seq(ring.newest.next());
+        let cursor = Cursor { seq: ring.newest.next(), ..head };
+        let (entry, beside) = draft.at_seq(cursor.seq);
         ring.newest = entry.seq;
         ring.end += entry.size();
-        let row = encode_entry(&entry, ring.end);
         self.needs_sync = true;
-        self.shared.db.put(&keys::entry(to, ring.head.epoch, entry.seq), &row)?;
-        let cursor = Cursor { seq: entry.seq, ..head };
+        rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(&entry, ring.end));
+        for row in &beside {
+            rows.insert(keys::record(row.table, &row.key), row.row(cursor));
+        }
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
             self.appended.push((to, ring.head.epoch, Vec::new()));
             self.appended.len() - 1
@@ -130,7 +167,6 @@ impl<'a> Batch<'a> {
         if let Some((_, _, entries)) = self.appended.get_mut(slot) {
             entries.push(entry);
         }
-        self.trim(to, &mut ring)?;
         self.rings.insert(to, Some(ring));
         Ok(cursor)
     }
@@ -214,6 +250,14 @@ impl<'a> Batch<'a> {
 
     /// A log as this batch has left it, loaded at its first touch, created if there is none.
     fn ring(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
+        let mut rows = Rows::default();
+        let ring = self.ring_in(of, &mut rows)?;
+        rows.apply(&self.shared.db)?;
+        Ok(ring)
+    }
+
+    /// As [`Self::ring`]; what makes a log is left to be applied.
+    fn ring_in(&mut self, of: GatewayId, rows: &mut Rows) -> Result<Ring, StoreError> {
         match self.rings.get(&of) {
             Some(Some(ring)) => return Ok(*ring),
             Some(None) => {}
@@ -226,25 +270,24 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        self.create(of)
+        Ok(self.create(of, rows))
     }
 
     /// Head and owner in one commit, with an epoch that no log has and whose leftovers are not still being deleted.
-    fn create(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
+    fn create(&mut self, of: GatewayId, rows: &mut Rows) -> Ring {
         let db = &self.shared.db;
         // A failed look-up counts as "not in use": the write below then fails as well.
         let is_used = |epoch| {
+            let is_new = self.rings.values().flatten().any(|ring| ring.head.epoch == epoch);
             let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some());
-            taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
+            is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));
-        let mut rows = ::sled::Batch::default();
-        rows.insert(&keys::head(of), &ring.head.encode()[..]);
-        rows.insert(&keys::owner(ring.head.epoch), of.0.as_bytes());
+        rows.insert(keys::head(of), ring.head.encode().to_vec());
+        rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
         self.needs_sync = true;
-        db.apply(rows)?;
         self.rings.insert(of, Some(ring));
-        Ok(ring)
+        ring
     }
 
     /// Two look-ups, whatever the log holds. Rows from the floor on are dense: none of them was ever deleted, and
@@ -263,6 +306,38 @@ impl<'a> Batch<'a> {
         // Shown at once: it was durable before this process opened the store. And before anything is appended to it.
         self.shared.rings.publish(of, Some(ring));
         Ok(ring)
+    }
+}
+
+/// What one job puts, all or nothing.
+#[derive(Default)]
+struct Rows {
+    batch: ::sled::Batch,
+    /// Until there is a second one: a single row needs no transaction.
+    first: Option<(::sled::IVec, ::sled::IVec)>,
+    count: usize,
+}
+
+impl Rows {
+    fn insert(&mut self, key: impl AsRef<[u8]>, row: Vec<u8>) {
+        let (key, row) = (::sled::IVec::from(key.as_ref()), ::sled::IVec::from(row));
+        self.count += 1;
+        if self.count == 1 {
+            self.first = Some((key, row));
+            return;
+        }
+        if let Some((key, row)) = self.first.take() {
+            self.batch.insert(key, row);
+        }
+        self.batch.insert(key, row);
+    }
+
+    fn apply(self, db: &Database) -> Result<(), StoreError> {
+        match self.first {
+            Some((key, row)) => db.put(&key, &row),
+            None if self.count == 0 => Ok(()),
+            None => db.apply(self.batch),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::log::{Follower, Retention};
 
 /// Jobs in one batch, so under one sync.
 const BATCH_JOBS_MAX: usize = 1_024;
+/// Entries after which a batch takes no further job: who waits for its answer waits for no more than about these.
+const BATCH_ENTRIES_MAX: usize = 2_048;
 
 /// What the committer and the readers share.
 pub(super) struct Shared {
@@ -47,12 +49,14 @@ impl Committer {
     pub(super) fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_JOBS_MAX);
         while self.receive(&mut jobs) {
-            let entries = jobs.len();
-            if self.is_poisoned {
-                jobs.drain(..).for_each(Job::refuse);
-            } else {
-                self.commit(&mut jobs);
-                self.sweep(entries);
+            let mut waiting = jobs.drain(..).peekable();
+            while waiting.peek().is_some() {
+                if self.is_poisoned {
+                    waiting.by_ref().for_each(Job::refuse);
+                } else {
+                    let entries = self.commit(&mut waiting);
+                    self.sweep(entries);
+                }
             }
         }
     }
@@ -72,18 +76,25 @@ impl Committer {
         true
     }
 
-    fn commit(&mut self, jobs: &mut Vec<Job>) {
+    /// Does the jobs of one batch; says how many entries that were.
+    fn commit(&mut self, jobs: &mut impl Iterator<Item = Job>) -> usize {
         let mut batch = Batch::new(&self.shared);
-        let mut jobs = jobs.drain(..);
-        let written = jobs.try_for_each(|job| batch.write(job));
+        let mut entries = 0;
+        let mut written = Ok(());
+        while entries < BATCH_ENTRIES_MAX
+            && written.is_ok()
+            && let Some(job) = jobs.next()
+        {
+            entries += job.weight();
+            written = batch.write(job);
+        }
         let written = written.and_then(|()| if batch.needs_sync() { self.shared.db.sync() } else { Ok(()) });
         let done = batch.finish();
         if let Err(error) = written {
             tracing::error!(%error, "The store could not write and refuses further writes; restart the server.");
             self.is_poisoned = true;
             done.replies.into_iter().for_each(Reply::refuse);
-            jobs.for_each(Job::refuse);
-            return;
+            return entries;
         }
         for (gateway, ring) in done.rings {
             self.shared.rings.publish(gateway, ring);
@@ -93,6 +104,7 @@ impl Committer {
         }
         self.sweeps.add(done.sweeps);
         done.replies.into_iter().for_each(Reply::send);
+        entries
     }
 
     fn sweep(&mut self, entries: usize) {

@@ -7,12 +7,12 @@ use crate::records::{Change, Durability, StoreError};
 
 /// What the committer is asked to do.
 pub(super) enum Job {
+    /// Appends in this order, under one sync.
     Append {
-        to: GatewayId,
-        draft: Draft,
-        /// Room in the queue by bytes, given back once the entry is written.
+        drafts: Vec<(GatewayId, Draft)>,
+        /// Room in the queue by bytes, given back once the entries are written.
         room: OwnedSemaphorePermit,
-        answer: oneshot::Sender<Result<Cursor, LogError>>,
+        answer: oneshot::Sender<Vec<Result<Cursor, LogError>>>,
     },
     /// Fold all that has left the ring into the compacted state and read a page of it.
     Compacted {
@@ -45,7 +45,7 @@ pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// What to say once the batch is durable. A caller that went away is not told; what it asked for is done.
 pub(super) enum Reply {
-    Appended(oneshot::Sender<Result<Cursor, LogError>>, Result<Cursor, LogError>),
+    Appended(oneshot::Sender<Vec<Result<Cursor, LogError>>>, Vec<Result<Cursor, LogError>>),
     Compacted(oneshot::Sender<Result<Compacted, LogError>>, Result<Compacted, LogError>),
     Done(Answer, Result<(), StoreError>),
 }
@@ -53,7 +53,7 @@ pub(super) enum Reply {
 impl Reply {
     pub(super) fn send(self) {
         match self {
-            Self::Appended(to, result) => drop(to.send(result)),
+            Self::Appended(to, results) => drop(to.send(results)),
             Self::Compacted(to, result) => drop(to.send(result)),
             Self::Done(to, result) => drop(to.send(result)),
         }
@@ -62,7 +62,7 @@ impl Reply {
     /// The batch failed, so what it was going to say does not hold.
     pub(super) fn refuse(self) {
         match self {
-            Self::Appended(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
+            Self::Appended(to, results) => drop(to.send(poisoned(results.len()))),
             Self::Compacted(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
             Self::Done(to, _) => drop(to.send(Err(StoreError::Poisoned))),
         }
@@ -70,9 +70,17 @@ impl Reply {
 }
 
 impl Job {
+    /// What it counts in a batch: its entries, at least 1.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Append { drafts, .. } => drafts.len().max(1),
+            _ => 1,
+        }
+    }
+
     pub(super) fn refuse(self) {
         match self {
-            Self::Append { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
+            Self::Append { drafts, answer, .. } => drop(answer.send(poisoned(drafts.len()))),
             Self::Compacted { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
             Self::Touch { answer, .. }
             | Self::Forget { answer, .. }
@@ -80,4 +88,8 @@ impl Job {
             | Self::Flush { answer } => drop(answer.send(Err(StoreError::Poisoned))),
         }
     }
+}
+
+fn poisoned(entries: usize) -> Vec<Result<Cursor, LogError>> {
+    std::iter::repeat_with(|| Err(StoreError::Poisoned.into())).take(entries).collect()
 }

@@ -39,16 +39,33 @@ impl SledLog {
         // Forgotten again and again between touch and look.
         Err(StoreError::Overloaded)
     }
+
+    /// The job's answer: one result an entry.
+    async fn append_job(&self, drafts: Vec<(GatewayId, Draft)>) -> Result<Vec<Result<Cursor, LogError>>, StoreError> {
+        let room = self.engine.room(drafts.iter().map(|(_, draft)| draft.size()).sum()).await?;
+        let (answer, done) = oneshot::channel();
+        self.engine.send(Job::Append { drafts, room, answer }).await?;
+        done.await.map_err(|_| StoreError::Closed)
+    }
 }
 
 #[async_trait]
 impl EventLog for SledLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
-        let bytes = draft.body.len() + draft.key.as_ref().map_or(0, bytes::Bytes::len);
-        let room = self.engine.room(bytes).await?;
-        let (answer, done) = oneshot::channel();
-        self.engine.send(Job::Append { to, draft, room, answer }).await?;
-        done.await.map_err(|_| StoreError::Closed)?
+        let result = self.append_job(vec![(to, draft)]).await?.pop();
+        // One draft, one answer.
+        result.unwrap_or(Err(StoreError::Closed.into()))
+    }
+
+    async fn append_all(&self, drafts: Vec<(GatewayId, Draft)>) -> Vec<Result<Cursor, LogError>> {
+        let entries = drafts.len();
+        self.append_job(drafts).await.unwrap_or_else(|error| {
+            let refusal = || match error {
+                StoreError::Overloaded => StoreError::Overloaded,
+                _ => StoreError::Closed,
+            };
+            std::iter::repeat_with(|| Err(refusal().into())).take(entries).collect()
+        })
     }
 
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use crate::clock::{Clock, SystemClock};
-use crate::contract::{LogHost, ROOMY, RecordsHost};
-use crate::log::{EventLog, Follower, NoFollower, Retention};
+use crate::contract::{LogHost, Opened, ROOMY, RecordsHost};
+use crate::log::{Follower, NoFollower, Retention};
 use crate::records::Records;
 use crate::sled::open_sled;
 
@@ -21,13 +21,9 @@ impl Host {
 
 #[async_trait]
 impl LogHost for Host {
-    async fn open(
-        &self,
-        retention: Retention,
-        clock: Arc<dyn Clock>,
-        follower: Arc<dyn Follower>,
-    ) -> Arc<dyn EventLog> {
-        open_sled(self.data.path(), retention, clock, follower).await.unwrap().log
+    async fn open(&self, retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dyn Follower>) -> Opened {
+        let stores = open_sled(self.data.path(), retention, clock, follower).await.unwrap();
+        (stores.log, stores.events_records)
     }
 }
 

@@ -31,7 +31,14 @@ async fn stores(data: &Path) -> Result<Stores, StoreError> {
 }
 
 fn draft(body: &str) -> Draft {
-    Draft { at: ManualClock::default().now(), key: None, ends_key: false, body: body.to_owned().into(), expect: None }
+    Draft {
+        at: ManualClock::default().now(),
+        key: None,
+        ends_key: false,
+        body: body.to_owned().into(),
+        expect: None,
+        beside: Vec::new(),
+    }
 }
 
 fn rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {

@@ -83,7 +83,7 @@ impl Pair {
     async fn reopen(&mut self) {
         self.sled = None;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        self.sled = Some(LogHost::open(&self.host, RETENTION, clock, Arc::new(NoFollower)).await);
+        self.sled = Some(LogHost::open(&self.host, RETENTION, clock, Arc::new(NoFollower)).await.0);
     }
 
     fn engines(&self) -> [&dyn EventLog; 2] {
@@ -100,7 +100,8 @@ impl Pair {
                 for engine in self.engines() {
                     let head = engine.bounds(gateway(of)).await.unwrap().head();
                     let expect = expect_head.then_some(head);
-                    let draft = Draft { at, key: key.clone(), ends_key, body: body.clone(), expect };
+                    let draft =
+                        Draft { at, key: key.clone(), ends_key, body: body.clone(), expect, beside: Vec::new() };
                     seqs.push(engine.append(gateway(of), draft).await.unwrap().seq);
                 }
                 assert_eq!(seqs[0], seqs[1]);
