@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
-use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
+use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Records, Retention, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
 use ipnet::IpNet;
 use tracing::error;
@@ -76,6 +76,7 @@ pub struct Hub {
     event_bytes_max: usize,
     retention: Retention,
     draining: Arc<AtomicBool>,
+    stores: [Arc<dyn Records>; 2],
 }
 
 impl Hub {
@@ -89,6 +90,7 @@ impl Hub {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
+        let records = [stores.events_records.clone(), stores.directory_records.clone()];
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
         let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
@@ -146,6 +148,7 @@ impl Hub {
             event_bytes_max,
             retention: limits.retention,
             draining,
+            stores: records,
         })
     }
 
@@ -168,6 +171,7 @@ impl Hub {
             max_event_bytes: self.event_bytes_max,
             retention: self.retention,
             draining: self.draining.clone(),
+            stores: self.stores.clone(),
         }));
         // The API answers every path, so it comes last.
         transports.iter().rev().fold(api, |routes, transport| {

@@ -39,7 +39,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts, Retention};
+use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Receipts, Records, Retention};
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -102,6 +102,8 @@ pub struct Api {
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// The stores, to ask what they can do now.
+    pub stores: [Arc<dyn Records>; 2],
 }
 
 /// The API as it runs.

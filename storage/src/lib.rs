@@ -43,6 +43,6 @@ pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 pub use memory::{MemoryLog, MemoryRecords};
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
-pub use records::{Change, Durability, Records, StoreError, Table};
+pub use records::{Change, Condition, Durability, Records, StoreError, Table};
 pub use sled::{SledLog, SledRecords, open_sled};
 pub use stores::{Stores, open_memory};

@@ -59,6 +59,9 @@ pub enum StoreError {
     /// An earlier flush failed, so what is on disk is not known; restart to recover.
     #[error("the store refuses to write after a failed flush; restart the server")]
     Poisoned,
+    /// The file system has no room for it; the store goes on by itself once there is. Nothing was done.
+    #[error("the file system of the store is full")]
+    Full,
     /// Too much waits to be written; try again later. Nothing was done.
     #[error("the store is overloaded")]
     Overloaded,
@@ -79,6 +82,17 @@ pub enum StoreError {
     /// The engine was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What a store can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// All that it is for.
+    Serving,
+    /// Reading; writes that take room are refused with [`StoreError::Full`] until there is some.
+    Full,
+    /// What was read before; it refuses all writes until a restart.
+    Poisoned,
 }
 
 /// Tables of an engine.
@@ -102,4 +116,9 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// If the changes may not have been made.
     async fn commit(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError>;
+
+    /// What the store can do now. It asks the file system at most, and that briefly.
+    fn condition(&self) -> Condition {
+        Condition::Serving
+    }
 }

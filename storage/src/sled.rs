@@ -39,6 +39,7 @@ mod open;
 mod records;
 mod ring;
 mod row;
+mod space;
 mod sweeps;
 
 use std::fs;

@@ -11,6 +11,7 @@ mod cli;
 mod compaction;
 mod crash;
 mod dead_peer;
+mod disk_full;
 mod listen;
 mod order;
 mod platform;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
-    Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
-    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Receipts, Retention, StoreError,
-    TokenId,
+    Bounds, Budget, Change, Clock, Compacted, Compaction, Condition, Cursor, Deliveries, DeliveryLimits, Directory,
+    Draft, Durability, Epoch, EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Page, Receipts,
+    Records, Retention, StoreError, Table, TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -87,6 +87,7 @@ impl World {
             max_event_bytes: EVENT_BYTES_MAX,
             retention,
             draining: Arc::new(AtomicBool::new(false)),
+            stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
         });
         Self { filter: routes(parts.clone()), parts, clock, log, tails }
     }
@@ -200,13 +201,20 @@ impl Reply {
 pub(super) struct FragileLog {
     inner: MemoryLog,
     pub(super) is_down: AtomicBool,
+    /// Appends find no room.
+    pub(super) is_full: AtomicBool,
     /// Appends wait while this is held.
     pub(super) held: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
     fn new(inner: MemoryLog) -> Self {
-        Self { inner, is_down: AtomicBool::new(false), held: tokio::sync::RwLock::default() }
+        Self {
+            inner,
+            is_down: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            held: tokio::sync::RwLock::default(),
+        }
     }
 
     fn up(&self) -> Result<(), LogError> {
@@ -219,6 +227,9 @@ impl EventLog for FragileLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
         drop(self.held.read().await);
         self.up()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full.into());
+        }
         self.inner.append(to, draft).await
     }
 
@@ -253,4 +264,30 @@ impl EventLog for FragileLog {
 
 pub(super) fn unknown() -> GatewayId {
     GatewayId(Uuid::new_v4())
+}
+
+/// The engine as records: only its condition is asked for.
+#[async_trait]
+impl Records for FragileLog {
+    async fn scan(&self, _: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+
+    async fn commit(&self, _: Vec<Change>, _: Durability) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn condition(&self) -> Condition {
+        if self.is_down.load(Ordering::SeqCst) {
+            Condition::Poisoned
+        } else if self.is_full.load(Ordering::SeqCst) {
+            Condition::Full
+        } else {
+            Condition::Serving
+        }
+    }
 }

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -26,6 +27,9 @@ pub(super) struct Database {
     _lock: Arc<DataLock>,
     #[cfg(test)]
     pub(super) fail_sync: std::sync::atomic::AtomicBool,
+    /// Room that [`Database::room`] says less than there is.
+    #[cfg(test)]
+    pub(super) room_taken: std::sync::atomic::AtomicU64,
 }
 
 struct Syncing {
@@ -45,6 +49,8 @@ impl Database {
             _lock: lock,
             #[cfg(test)]
             fail_sync: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            room_taken: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -61,6 +67,15 @@ impl Database {
         syncing.blobs.sync().map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
         syncing.mark.done().map_err(failed)
+    }
+
+    /// Bytes that the file system has left for us.
+    pub(super) fn room(&self) -> Result<u64, StoreError> {
+        let room = rustix::fs::fstatvfs(&self.file).map_err(failed)?;
+        let room = room.f_bavail.saturating_mul(room.f_frsize);
+        #[cfg(test)]
+        let room = room.saturating_sub(self.room_taken.load(std::sync::atomic::Ordering::SeqCst));
+        Ok(room)
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<::sled::IVec>, StoreError> {
@@ -260,6 +275,17 @@ fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
 /// An I/O error, or one of sled's, as the store's.
 pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Io(Box::new(error))
+}
+
+/// A panic of sled's as the store's error.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> StoreError {
+    failed(io::Error::other(message(panic)))
+}
+
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("sled panicked").to_owned()
 }
 
 /// Files beside the log. sled puts a message of more than a quarter of a segment (128 KiB) into a file of its own,

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::compaction::Compacted;
@@ -41,6 +42,14 @@ pub(super) enum Job {
     },
 }
 
+/// What a job takes of the file system.
+pub(super) enum Need {
+    /// Rows are added.
+    Room { bytes: u64, rows: u64 },
+    /// A few bytes, or less than it frees.
+    Little,
+}
+
 pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// What to say once the batch is durable. A caller that went away is not told; what it asked for is done.
@@ -71,13 +80,36 @@ impl Reply {
 
 impl Job {
     pub(super) fn refuse(self) {
+        self.answer(StoreError::Poisoned);
+    }
+
+    /// It is not done.
+    pub(super) fn answer(self, error: StoreError) {
         match self {
-            Self::Append { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
-            Self::Compacted { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
+            Self::Append { answer, .. } => drop(answer.send(Err(error.into()))),
+            Self::Compacted { answer, .. } => drop(answer.send(Err(error.into()))),
             Self::Touch { answer, .. }
             | Self::Forget { answer, .. }
             | Self::Commit { answer, .. }
-            | Self::Flush { answer } => drop(answer.send(Err(StoreError::Poisoned))),
+            | Self::Flush { answer } => drop(answer.send(Err(error))),
+        }
+    }
+
+    pub(super) fn need(&self) -> Need {
+        match self {
+            Self::Append { draft, .. } => {
+                Need::Room { bytes: (draft.body.len() + draft.key.as_ref().map_or(0, Bytes::len)) as u64, rows: 1 }
+            }
+            Self::Commit { changes, .. } if changes.iter().any(|change| change.row.is_some()) => {
+                let size = |change: &Change| change.key.len() + change.row.as_ref().map_or(0, Bytes::len);
+                let bytes = changes.iter().map(size).sum::<usize>() as u64;
+                Need::Room { bytes, rows: changes.len() as u64 }
+            }
+            Self::Commit { .. }
+            | Self::Compacted { .. }
+            | Self::Touch { .. }
+            | Self::Forget { .. }
+            | Self::Flush { .. } => Need::Little,
         }
     }
 }

@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::database::{Database, failed};
+use super::database::{Database, failed, message};
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
@@ -124,10 +123,4 @@ fn judge(path: &Path, error: ::sled::Error) -> StoreError {
 
 fn damaged(path: &Path, detail: String) -> StoreError {
     StoreError::Damaged { path: path.display().to_string(), detail }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("sled panicked").to_owned()
 }

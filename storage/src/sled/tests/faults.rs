@@ -12,9 +12,10 @@ use crate::clock::{Clock, ManualClock};
 use crate::contract::{ALL, Ear, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
-use crate::records::{Change, Durability, Records, StoreError, Table};
+use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
 use crate::sled::engine::Engine;
 use crate::sled::lock::DataLock;
+use crate::sled::space::RESERVE_BYTES;
 use crate::sled::{SledLog, SledRecords, keys, open, open_sled};
 use crate::stores::Stores;
 
@@ -71,6 +72,35 @@ async fn a_failed_sync_poisons_the_engine_and_shows_nothing() {
     assert_eq!(texts(log.read(of, start, ALL).await.unwrap()), [(1, "first".to_owned())]);
     assert_eq!(log.bounds(of).await.unwrap().head(), first);
     assert_eq!(ear.heard(of).len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_some() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
+    let first = log.append(of, draft("first")).await.unwrap();
+    let room = engine.shared.db.room().unwrap();
+    let leave = |left: u64| engine.shared.db.room_taken.store(room - left, Ordering::SeqCst);
+    let put = |row: Option<Bytes>| vec![Change { table: Table::Meta, key: "k".into(), row }];
+    assert_eq!(records.condition(), Condition::Serving);
+
+    // Only what is small, or frees room.
+    leave(RESERVE_BYTES);
+    assert_eq!(records.condition(), Condition::Full);
+    assert!(matches!(log.append(of, draft("refused")).await, Err(LogError::Store(StoreError::Full))));
+    assert!(matches!(records.commit(put(Some("row".into())), Durability::Lazy).await, Err(StoreError::Full)));
+    records.commit(put(None), Durability::Synced).await.unwrap();
+    log.bounds(GatewayId(uuid::Uuid::from_u128(7))).await.unwrap();
+    log.forget(GatewayId(uuid::Uuid::from_u128(7))).await.unwrap();
+    // Nothing at all.
+    leave(RESERVE_BYTES / 2);
+    assert!(matches!(log.forget(of).await, Err(LogError::Store(StoreError::Full))));
+    assert_eq!(texts(log.read(of, Cursor { seq: Seq(0), ..first }, ALL).await.unwrap()).len(), 1, "reads go on");
+    // Room for a small one, not for a large one.
+    leave(RESERVE_BYTES + 1_000_000);
+    assert!(matches!(log.append(of, draft(&"x".repeat(200_000))).await, Err(LogError::Store(StoreError::Full))));
+    assert_eq!(log.append(of, draft("second")).await.unwrap().seq, Seq(2));
 }
 
 #[tokio::test]
