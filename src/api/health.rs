@@ -21,7 +21,7 @@ pub(super) fn ready(api: &Api) -> Answer {
     let conditions = || api.stores.iter().map(|store| store.condition());
     if api.draining.load(Ordering::Acquire) {
         not_ready("draining")
-    } else if conditions().any(|condition| condition == Condition::Poisoned) {
+    } else if conditions().any(|condition| condition == Condition::Broken) {
         not_ready("unavailable")
     } else if conditions().any(|condition| condition == Condition::Full) {
         reply::json(StatusCode::OK, &json!({ "status": "read-only" }))

@@ -44,5 +44,7 @@ pub use log::{Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFoll
 pub use memory::{MemoryLog, MemoryRecords};
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Condition, Durability, Records, StoreError, Table};
-pub use sled::{SledLog, SledRecords, open_sled};
+pub use sled::{
+    Checked, Repaired, SledLog, SledRecords, check_store, export_store, import_store, open_sled, repair_store,
+};
 pub use stores::{Stores, open_memory};

@@ -68,12 +68,23 @@ pub enum StoreError {
     /// Another process has the data directory open.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),
-    /// The store on disk cannot be opened.
-    #[error("the store at {path} cannot be opened: {detail}")]
+    /// The store on disk is not as it was written.
+    #[error("the store at {path} is damaged: {detail}")]
     Damaged {
         /// Where it is.
         path: String,
         /// What was seen.
+        detail: String,
+    },
+    /// What should be new exists and has something in it. Nothing was changed.
+    #[error("{0} is not empty")]
+    NotEmpty(String),
+    /// An export cannot be used. Nothing was changed.
+    #[error("{file} cannot be used: {detail}")]
+    Unreadable {
+        /// Its name.
+        file: String,
+        /// Why not.
         detail: String,
     },
     /// A row is not of the form this version writes.
@@ -91,8 +102,8 @@ pub enum Condition {
     Serving,
     /// Reading; writes that take room are refused with [`StoreError::Full`] until there is some.
     Full,
-    /// What was read before; it refuses all writes until a restart.
-    Poisoned,
+    /// Not all: it refuses writes after a failed one, or met damage on disk. A restart is needed.
+    Broken,
 }
 
 /// Tables of an engine.

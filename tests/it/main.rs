@@ -23,6 +23,7 @@ mod refusals;
 mod serve;
 mod silenced;
 mod stats;
+mod store;
 mod streams;
 mod tls;
 mod wire;

@@ -283,7 +283,7 @@ impl Records for FragileLog {
 
     fn condition(&self) -> Condition {
         if self.is_down.load(Ordering::SeqCst) {
-            Condition::Poisoned
+            Condition::Broken
         } else if self.is_full.load(Ordering::SeqCst) {
             Condition::Full
         } else {

@@ -200,6 +200,7 @@ impl<'a> Batch<'a> {
     }
 
     fn change(&mut self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        self.shared.db.note(changes)?;
         let mut rows = ::sled::Batch::default();
         for Change { table, key, row } in changes {
             let key = keys::record(*table, key);

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::batch::Batch;
-use super::database::{Database, panicked};
+use super::database::Database;
 use super::job::{Job, Need, Reply};
 use super::ring::Rings;
 use super::space::Space;
@@ -107,7 +107,7 @@ impl Committer {
             self.write(&mut batch, &mut jobs)?;
             if batch.needs_sync() { shared.db.sync() } else { Ok(()) }
         }));
-        let written = written.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let written = written.unwrap_or_else(|panic| Err(shared.db.panicked(&*panic)));
         let done = batch.finish();
         if let Err(error) = written {
             self.poison(&error);
@@ -160,7 +160,7 @@ impl Committer {
         }
         let (sweeps, db) = (&mut self.sweeps, &self.shared.db);
         let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, entries)));
-        if let Err(error) = swept.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+        if let Err(error) = swept.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
             self.poison(&error);
         }
     }

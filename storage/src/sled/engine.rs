@@ -61,8 +61,8 @@ impl Engine {
     pub(super) fn condition(&self) -> Condition {
         // A committer that ended has panicked.
         let is_gone = self.jobs.as_ref().is_none_or(mpsc::Sender::is_closed);
-        if is_gone || self.shared.is_poisoned.load(Ordering::Acquire) {
-            return Condition::Poisoned;
+        if is_gone || self.shared.is_poisoned.load(Ordering::Acquire) || self.shared.db.is_damaged() {
+            return Condition::Broken;
         }
         match self.shared.db.room() {
             Ok(room) if room > RESERVE_BYTES => Condition::Serving,
@@ -104,8 +104,11 @@ impl Engine {
             let _turn = turn;
             read(&shared)
         });
-        // sled panics on some damage; that is this read's failure, not the server's.
-        read.await.map_err(failed)?
+        read.await.unwrap_or_else(|error| match error.try_into_panic() {
+            // sled panics on some damage; that is this read's failure, not the server's.
+            Ok(panic) => Err(self.shared.db.panicked(&*panic)),
+            Err(_) => Err(StoreError::Closed),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,7 +10,6 @@ use super::database::{Database, failed, message};
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
-use crate::clock::Clock;
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -53,30 +52,6 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
 #[expect(clippy::disallowed_methods, reason = "sled tells nobody when its threads have let go of the file")]
 fn pause() {
     thread::sleep(OPEN_RETRY);
-}
-
-/// Opens the database in `path`; one that is damaged is renamed and a fresh one started.
-pub(super) fn open_or_set_aside(
-    path: &Path,
-    cache_bytes: u64,
-    lock: &Arc<DataLock>,
-    clock: &dyn Clock,
-) -> Result<Database, StoreError> {
-    match open(path, cache_bytes, Arc::clone(lock)) {
-        Err(StoreError::Damaged { detail, .. }) => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(clock.now().format(".damaged-%Y%m%dT%H%M%S%3fZ").to_string());
-            fs::rename(path, &aside).map_err(failed)?;
-            tracing::error!(
-                store.path = %path.display(),
-                store.aside = %Path::new(&aside).display(),
-                detail,
-                "The event store cannot be opened and was set aside; every log starts anew and every cursor is reset."
-            );
-            open(path, cache_bytes, Arc::clone(lock))
-        }
-        done => done,
-    }
 }
 
 /// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had.

@@ -27,11 +27,11 @@ fn engine(data: &Path, retention: Retention, follower: Arc<dyn Follower>) -> Arc
     Arc::new(Engine::start("test", db, retention, Arc::new(ManualClock::default()), follower).unwrap())
 }
 
-async fn stores(data: &Path) -> Result<Stores, StoreError> {
+pub(super) async fn stores(data: &Path) -> Result<Stores, StoreError> {
     open_sled(data, SMALL, Arc::new(ManualClock::default()), Arc::new(NoFollower)).await
 }
 
-fn draft(body: &str) -> Draft {
+pub(super) fn draft(body: &str) -> Draft {
     Draft { at: ManualClock::default().now(), key: None, ends_key: false, body: body.to_owned().into(), expect: None }
 }
 
@@ -260,13 +260,13 @@ async fn a_directory_in_use_is_not_taken_for_damage() {
     stores(data.path()).await.unwrap();
 }
 
-fn set_aside(data: &Path) -> usize {
+pub(super) fn set_aside(data: &Path) -> usize {
     let names = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("events.damaged-")).count()
 }
 
 /// Opens the stores once, writes something to both, and closes them.
-async fn fill(data: &Path, of: GatewayId) -> Cursor {
+pub(super) async fn fill(data: &Path, of: GatewayId) -> Cursor {
     let stores = stores(data).await.unwrap();
     let row = Some("row".into());
     let change = Change { table: Table::Gateways, key: "g".into(), row };
@@ -284,7 +284,7 @@ fn garble(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-fn garble_all(database: &Path) {
+pub(super) fn garble_all(database: &Path) {
     for entry in fs::read_dir(database).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() && path.file_name().unwrap() != "conf" && path.file_name().unwrap() != "mark" {
@@ -319,7 +319,7 @@ async fn a_directory_that_lacks_its_end_refuses_to_start() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
 }
 
-fn shorten(file: &Path, by: u64) {
+pub(super) fn shorten(file: &Path, by: u64) {
     let bytes = fs::metadata(file).unwrap().len();
     fs::File::options().write(true).open(file).unwrap().set_len(bytes.saturating_sub(by)).unwrap();
 }
