@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::keys;
@@ -15,6 +15,7 @@ use super::row::{Front, Head, decode_entry, entry_end};
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
 use super::suspect;
+use super::walk;
 use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
@@ -26,6 +27,8 @@ pub(super) struct Database {
     path: PathBuf,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
+    /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
+    ends: AtomicU64,
     /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
     file: File,
     /// What only a sync needs; syncs go one after the other.
@@ -36,7 +39,7 @@ pub(super) struct Database {
     pub(super) fail_sync: AtomicBool,
     /// Room that [`Database::room`] says less than there is.
     #[cfg(test)]
-    pub(super) room_taken: std::sync::atomic::AtomicU64,
+    pub(super) room_taken: AtomicU64,
 }
 
 struct Syncing {
@@ -54,13 +57,14 @@ impl Database {
             tree,
             path: path.to_owned(),
             is_damaged: AtomicBool::new(false),
+            ends: AtomicU64::new(0),
             file,
             syncing: Mutex::new(syncing),
             _lock: lock,
             #[cfg(test)]
             fail_sync: AtomicBool::new(false),
             #[cfg(test)]
-            room_taken: std::sync::atomic::AtomicU64::new(0),
+            room_taken: AtomicU64::new(0),
         })
     }
 
@@ -76,7 +80,7 @@ impl Database {
         if let Some(frame) = &frame {
             self.put(keys::COPY, &frame.state)?;
         }
-        self.put(keys::SYNCS, &syncing.mark.next().to_be_bytes())?;
+        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), self.ends.load(Ordering::Relaxed)))?;
         self.tree.flush().map_err(|error| self.fault(error))?;
         // Blobs after the flush (it may write some) and before the log that points at them.
         syncing.blobs.sync().map_err(failed)?;
@@ -89,6 +93,37 @@ impl Database {
             self.put(keys::COPY, &state)?;
         }
         Ok(())
+    }
+
+    /// sled may open a file with a damaged part as a database without the rows of that part, and not say so. Rows that
+    /// are missing within a log are noticed when they are read, but not that a log lacks its end: its positions would be
+    /// given a second time. So the ends of all logs, added up, are kept with the number of syncs; fewer are damage. One
+    /// look-up a log.
+    pub(super) fn look_for_lost_ends(&self, known: Option<u64>) -> Result<(), StoreError> {
+        let mut ends = 0_u64;
+        for (of, head) in walk::heads(self)? {
+            let last = self.last_entry(of, head)?;
+            ends = ends.wrapping_add(last.map_or(head.floor.prev(), |(seq, _)| seq).0);
+        }
+        self.ends.store(ends, Ordering::Relaxed);
+        match known {
+            Some(known) if ends < known => Err(StoreError::Damaged {
+                path: self.path.display().to_string(),
+                detail: format!("its logs end {} events too early", known - ends),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry was written.
+    pub(super) fn note_appended(&self) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A log that ended there goes; the row belongs into the commit that makes it go.
+    pub(super) fn note_forgotten(&self, newest: Seq) -> (&'static [u8], [u8; 16]) {
+        let ends = self.ends.fetch_sub(newest.0, Ordering::Relaxed).wrapping_sub(newest.0);
+        (keys::SYNCS, syncs_row(self.syncing().mark.last(), ends))
     }
 
     /// Keeps a second copy of all records from now on.
@@ -284,8 +319,6 @@ impl Database {
         }
         let left = match entries.last() {
             None => 0,
-            // All of the state is counted already, and its beginning is what most readers read.
-            Some(_) if after == Seq(0) => head.keys.saturating_sub(entries.len() as u64),
             Some(last) => {
                 let span = keys::state(of, head.epoch, last.seq.next())..=keys::state(of, head.epoch, Seq(u64::MAX));
                 self.tree
@@ -297,6 +330,21 @@ impl Database {
         };
         let Head { epoch, floor: oldest, let_go, .. } = head;
         Ok(Compacted { epoch, oldest, newest, entries, left, let_go })
+    }
+
+    /// The page, if it is of a state that has as many entries as its head says: a state that lacks some would lead a
+    /// gateway astray. Rows and head must be of one moment. The first page counts the others.
+    pub(super) fn whole(
+        &self,
+        of: GatewayId,
+        head: Head,
+        after: Seq,
+        page: Compacted,
+    ) -> Result<Compacted, StoreError> {
+        if after != Seq(0) || page.entries.len() as u64 + page.left == head.keys {
+            return Ok(page);
+        }
+        Err(self.note_damage(&format!("the compacted state of gateway {of} lacks entries")))
     }
 
     /// The rows of entries from `first` to `last`, whichever are there.
@@ -346,6 +394,14 @@ fn span(of: GatewayId, epoch: Epoch, first: Seq, last: Seq) -> RangeInclusive<[u
 
 fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
     keys::seq_of(key).ok_or_else(|| StoreError::Malformed("the key of an entry".to_owned()))
+}
+
+/// The number of the last sync, and the ends of all logs added up.
+fn syncs_row(syncs: u64, ends: u64) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&syncs.to_be_bytes());
+    row[8..].copy_from_slice(&ends.to_be_bytes());
+    row
 }
 
 /// An I/O error, or one of sled's, as the store's.

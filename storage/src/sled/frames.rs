@@ -158,21 +158,28 @@ pub(super) fn each_row(
     mut each: impl FnMut(&[u8], Option<&[u8]>) -> io::Result<()>,
 ) -> io::Result<()> {
     while !payload.is_empty() {
-        let (key, row, rest) = split_row(payload).ok_or_else(|| damaged("a row is cut off"))?;
-        each(key, row)?;
+        let (lens, rest) = split_lens(payload).ok_or_else(cut_off)?;
+        let (key, rest) = rest.split_at_checked(lens.0).ok_or_else(cut_off)?;
+        let (row, rest) = rest.split_at_checked(lens.1.unwrap_or(0)).ok_or_else(cut_off)?;
+        each(key, lens.1.map(|_| row))?;
         payload = rest;
     }
     Ok(())
 }
 
-fn split_row(payload: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// Of a key and its row, if it has one.
+type Lens = (usize, Option<usize>);
+
+/// The lengths at the beginning of a row, and what comes after them.
+fn split_lens(payload: &[u8]) -> Option<(Lens, &[u8])> {
     let (key_len, rest) = payload.split_first_chunk::<4>()?;
     let (row_len, rest) = rest.split_first_chunk::<4>()?;
-    let (key, rest) = rest.split_at_checked(u32::from_be_bytes(*key_len) as usize)?;
-    match u32::from_be_bytes(*row_len) {
-        DELETED => Some((key, None, rest)),
-        len => rest.split_at_checked(len as usize).map(|(row, rest)| (key, Some(row), rest)),
-    }
+    let row_len = Some(u32::from_be_bytes(*row_len)).filter(|len| *len != DELETED);
+    Some(((u32::from_be_bytes(*key_len) as usize, row_len.map(|len| len as usize)), rest))
+}
+
+fn cut_off() -> io::Error {
+    damaged("a row is cut off")
 }
 
 pub(super) fn damaged(what: &str) -> io::Error {

@@ -32,8 +32,9 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
             let tree = config.open().map_err(|error| judge(path, error))?;
-            let syncs = check(&tree, path)?;
+            let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
+            db.look_for_lost_ends(ends)?;
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;
@@ -54,8 +55,9 @@ fn pause() {
     thread::sleep(OPEN_RETRY);
 }
 
-/// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had.
-fn check(tree: &::sled::Db, path: &Path) -> Result<u64, StoreError> {
+/// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had, and
+/// what the ends of its logs add up to.
+fn check(tree: &::sled::Db, path: &Path) -> Result<(u64, Option<u64>), StoreError> {
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
     let mark = Mark::read(path).map_err(failed)?;
     match get(keys::FORMAT)? {
@@ -66,10 +68,13 @@ fn check(tree: &::sled::Db, path: &Path) -> Result<u64, StoreError> {
             tree.insert(keys::FORMAT, FORMAT_VERSION).map_err(failed)?;
         }
     }
-    let syncs = get(keys::SYNCS)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok()).map_or(0, u64::from_be_bytes);
+    let row = get(keys::SYNCS)?;
+    let number = |at: usize| Some(u64::from_be_bytes(row.as_ref()?.get(at..at + 8)?.try_into().ok()?));
+    let syncs = number(0).unwrap_or(0);
     match mark {
         Some(mark) if syncs < mark => Err(damaged(path, format!("it lost writes: sync {syncs} of {mark}"))),
-        _ => Ok(syncs),
+        // Databases of before have no second number.
+        _ => Ok((syncs, number(8))),
     }
 }
 

@@ -55,6 +55,11 @@ fn entries(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u
         expected = seq.next();
         each(&keys::entry(of, head.epoch, seq), &row)?;
     }
+    // From the other end: on a damaged index a walk may end early, and that the ends are right was seen at the opening.
+    let last = db.last_entry(of, head)?.map_or(head.floor.prev(), |(seq, _)| seq);
+    if last != expected.prev() {
+        return Err(malformed(&format!("the events after {} are missing", expected.prev())));
+    }
     Ok(expected.0 - head.floor.0)
 }
 
