@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{
-    Answers, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Retention, StoreError, Stores,
+    Answers, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Records, Retention, StoreError,
+    Stores,
 };
 use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
@@ -85,6 +86,7 @@ pub struct Hub {
     tails: Arc<Tails>,
     store_dir: Option<PathBuf>,
     started_at: DateTime<Utc>,
+    stores: [Arc<dyn Records>; 2],
 }
 
 impl Hub {
@@ -98,6 +100,7 @@ impl Hub {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
+        let records = [stores.events_records.clone(), stores.directory_records.clone()];
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
         let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let answers = Arc::new(Answers::open(stores.events_records.clone(), clock.clone()).await?);
@@ -167,6 +170,7 @@ impl Hub {
             tails,
             store_dir: stores.dir,
             started_at,
+            stores: records,
         })
     }
 
@@ -191,6 +195,7 @@ impl Hub {
             retention: self.retention,
             draining: self.draining.clone(),
             metrics: self.metrics(),
+            stores: self.stores.clone(),
         }));
         for transport in transports {
             // So that its counts are there, at 0, before anybody comes.

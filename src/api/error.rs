@@ -121,6 +121,8 @@ pub enum ApiError {
     CapacityExceeded,
     /// The server is about to stop.
     Draining,
+    /// The store's file system is full: what is published cannot be kept now.
+    StoreFull,
     /// Something the server needs does not work now.
     Unavailable(Cause),
 }
@@ -180,6 +182,7 @@ fn status_and_code(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
         ApiError::CapacityExceeded => (StatusCode::SERVICE_UNAVAILABLE, "CAPACITY_EXCEEDED"),
         ApiError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "DRAINING"),
+        ApiError::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "STORE_FULL"),
         ApiError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
     }
 }
@@ -218,6 +221,7 @@ fn detail(error: &ApiError) -> String {
         ApiError::RateLimited { .. } => "Too many attempts; retry later.".to_owned(),
         ApiError::CapacityExceeded => "The server has as many connections as it may have; retry later.".to_owned(),
         ApiError::Draining => "The server is about to stop; retry later.".to_owned(),
+        ApiError::StoreFull => "The server has no room to store this now; retry later.".to_owned(),
         ApiError::Unavailable(_) => "The server cannot do this now; retry later.".to_owned(),
     }
 }
@@ -237,7 +241,7 @@ fn headers(error: &ApiError) -> Vec<(HeaderName, HeaderValue)> {
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             vec![(RETRY_AFTER, HeaderValue::from(seconds.max(1) + u64::from(random_of(RATE_JITTER_SECONDS))))]
         }
-        ApiError::CapacityExceeded | ApiError::Draining | ApiError::Unavailable(_) => {
+        ApiError::CapacityExceeded | ApiError::Draining | ApiError::StoreFull | ApiError::Unavailable(_) => {
             vec![(RETRY_AFTER, HeaderValue::from(random_of(RETRY_SECONDS)))]
         }
         _ => Vec::new(),
@@ -336,7 +340,10 @@ impl From<AuthError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(Box::new(error))
+        match error {
+            StoreError::Full => Self::StoreFull,
+            other => Self::Unavailable(Box::new(other)),
+        }
     }
 }
 
@@ -350,6 +357,7 @@ impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Conflict { head } => Self::PreconditionFailed { head },
+            LogError::Store(error) => error.into(),
             other => Self::Unavailable(Box::new(other)),
         }
     }
@@ -362,6 +370,7 @@ impl From<DirectoryError> for ApiError {
             DirectoryError::NoSuchGateway(GatewayId(_)) => Self::no_gateway(),
             DirectoryError::TooManyTokens { max } => Self::TooManyTokens { max },
             DirectoryError::NotFound => Self::NotFound(Missing::Token),
+            DirectoryError::Store(error) => error.into(),
             // A random id that is in use is trouble that a retry cures.
             other => Self::Unavailable(Box::new(other)),
         }

@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use gatecast_storage::Condition;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use serde_json::json;
@@ -13,12 +14,24 @@ pub(super) fn health() -> Answer {
     reply::json(StatusCode::OK, &json!({ "status": "alive" }))
 }
 
-/// Whether to send calls here. The server listens only once its store is open, so all that is looked at is the drain.
+/// Whether to send calls here. A full store is ready, since gateways connect and catch up as ever: to take the server
+/// out of a balancer would cut them off as well. One that refuses writes until a restart is not. Why it does stands in
+/// the log, where it began.
 pub(super) fn ready(api: &Api) -> Answer {
-    if !api.draining.load(Ordering::Acquire) {
-        return reply::json(StatusCode::OK, &json!({ "status": "ready" }));
+    let conditions = || api.stores.iter().map(|store| store.condition());
+    if api.draining.load(Ordering::Acquire) {
+        not_ready("draining")
+    } else if conditions().any(|condition| condition == Condition::Broken) {
+        not_ready("unavailable")
+    } else if conditions().any(|condition| condition == Condition::Full) {
+        reply::json(StatusCode::OK, &json!({ "status": "read-only" }))
+    } else {
+        reply::json(StatusCode::OK, &json!({ "status": "ready" }))
     }
-    let mut response = reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "draining" }))?;
+}
+
+fn not_ready(status: &str) -> Answer {
+    let mut response = reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": status }))?;
     // The same `Retry-After` as every other answer that says "not now".
     if let Some(retry_after) = problem(&ApiError::Draining).headers().get(RETRY_AFTER) {
         response.headers_mut().insert(RETRY_AFTER, retry_after.clone());

@@ -41,7 +41,9 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Retention};
+use gatecast_storage::{
+    Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
+};
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -109,6 +111,8 @@ pub struct Api {
     pub draining: Arc<AtomicBool>,
     /// What is measured.
     pub metrics: Metrics,
+    /// The stores, to ask what they can do now.
+    pub stores: [Arc<dyn Records>; 2],
 }
 
 /// The API as it runs.

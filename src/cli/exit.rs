@@ -15,11 +15,11 @@ pub enum Exit {
     NotFound,
     /// The server's configuration has faults.
     Config,
-    /// The server refuses what it was given, or a file cannot be used.
+    /// The server refuses what it was given, a file cannot be used, or the store is damaged.
     Data,
     /// The server cannot be reached.
     Unreachable,
-    /// The server is busy, draining or limits the rate: try later.
+    /// The server is busy, draining or limits the rate, or another has the data directory open: try later.
     TryLater,
     /// The token or key is missing, wrong, revoked or expired.
     Unauthorized,
@@ -68,7 +68,7 @@ Exit codes:
    2  the command line is not understood
    3  no such gateway, token or API
   64  the server's configuration has faults (all are listed)
-  65  the server refuses the data, or a file cannot be used
+  65  the server refuses the data, a file cannot be used, or the store is damaged
   69  the server cannot be reached
-  75  the server is busy, draining or limits the rate: try later
+  75  the server is busy, draining or limits the rate, or another has the data directory open: try later
   77  the token or key is missing, wrong, revoked or expired";

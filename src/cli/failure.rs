@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use gatecast_storage::StoreError;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
@@ -10,6 +11,7 @@ use super::printable::printable;
 use crate::client::api::ApiError;
 use crate::client::{ClientError, InvalidApiKey, InvalidUrl, LinkError, Problem};
 use crate::config::{ConfigFault, ValueError};
+use crate::server::StartError;
 
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,10 @@ pub(super) enum Failure {
     Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
+    #[error("the store has {0} fault(s)")]
+    Faults(u64),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("the server failed: {0}")]
     Serve(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -54,15 +60,12 @@ impl Failure {
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
             Self::NoApiKey => Exit::Unauthorized,
+            Self::Faults(_) => Exit::Data,
+            Self::Store(_) | Self::Serve(_) => self.store_error().map_or(Exit::Failure, exit_of),
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
             // A reader that went away (`gatecast listen | head`) has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Api(_)
-            | Self::Link(_)
-            | Self::Client(_)
-            | Self::Output(_)
-            | Self::Serve(_)
-            | Self::Partial { .. } => Exit::Failure,
+            Self::Api(_) | Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Partial { .. } => Exit::Failure,
         }
     }
 
@@ -100,9 +103,28 @@ impl Failure {
         writeln!(err, "{}", json!({ "error": fault }))
     }
 
+    /// The store's error, if it is one.
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::Serve(error) => match error.downcast_ref() {
+                Some(StartError::Store(error)) => Some(error),
+                _ => error.downcast_ref(),
+            },
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Store(_) | Self::Serve(_) if matches!(self.store_error(), Some(StoreError::InUse(_))) => {
+                "A server has it open. Stop that one first, or name another with --data-dir (or GATECAST_DATA_DIR)"
+            }
+            Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Damaged { .. })) => {
+                "See what is damaged: gatecast store check. Make it whole again: gatecast store repair"
+            }
+            Self::Faults(_) => "Make it whole again: gatecast store repair (what was damaged is kept)",
             Self::Config(_) => "All settings with their meanings: gatecast config --dev",
             Self::Api(ApiError::Unreachable(text)) if text.contains("--insecure") => return None,
             Self::Api(ApiError::Unreachable(_)) => {
@@ -124,6 +146,18 @@ impl Failure {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+/// What an error of the store means for the process.
+fn exit_of(error: &StoreError) -> Exit {
+    match error {
+        StoreError::InUse(_) | StoreError::Full | StoreError::Overloaded => Exit::TryLater,
+        StoreError::Damaged { .. }
+        | StoreError::Malformed(_)
+        | StoreError::NotEmpty(_)
+        | StoreError::Unreadable { .. } => Exit::Data,
+        _ => Exit::Failure,
     }
 }
 

@@ -18,6 +18,7 @@ mod remote;
 mod resume;
 mod settings;
 mod stats;
+mod store;
 #[cfg(test)]
 mod tests;
 mod text_view;
@@ -104,6 +105,10 @@ Flags win over the environment, the environment over the file, the file over def
     /// Show who is connected and what was delivered
     Stats(stats::StatsArgs),
 
+    /// Check, repair, export and import a data directory; the server must be stopped
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+
     /// Connect as a gateway and print what arrives, until Ctrl+C
     Listen(listen::Listen),
 }
@@ -149,7 +154,7 @@ where
     F: Future<Output = Result<(), ServeError>>,
 {
     let Cli { json, remote, command } = cli;
-    let talks_to_server = !matches!(command, Command::Serve(_) | Command::Config(_));
+    let talks_to_server = !matches!(command, Command::Serve(_) | Command::Config(_) | Command::Store(_));
     if talks_to_server && remote.insecure && !json {
         writeln!(io.err, "warning: --insecure accepts any certificate; who answers is not known")?;
     }
@@ -167,6 +172,7 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
+        Command::Store(command) => command.run(&env, &mut output).await,
         Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
     }
 }

@@ -49,6 +49,8 @@ pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError
 pub use memory::{MemoryLog, MemoryRecords};
 pub use orders::Orders;
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
-pub use records::{Change, Durability, Records, StoreError, Table};
-pub use sled::{SledLog, SledRecords, open_sled};
+pub use records::{Change, Condition, Durability, Records, StoreError, Table};
+pub use sled::{
+    Checked, Repaired, SledLog, SledRecords, check_store, export_store, import_store, open_sled, repair_store,
+};
 pub use stores::{Stores, open_memory};

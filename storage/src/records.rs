@@ -63,18 +63,32 @@ pub enum StoreError {
     /// An earlier flush failed, so what is on disk is not known; restart to recover.
     #[error("the store refuses to write after a failed flush; restart the server")]
     Poisoned,
+    /// The file system has no room for it; the store goes on by itself once there is. Nothing was done.
+    #[error("the file system of the store is full")]
+    Full,
     /// Too much waits to be written; try again later. Nothing was done.
     #[error("the store is overloaded")]
     Overloaded,
     /// Another process has the data directory open.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),
-    /// The store on disk cannot be opened.
-    #[error("the store at {path} cannot be opened: {detail}")]
+    /// The store on disk is not as it was written.
+    #[error("the store at {path} is damaged: {detail}")]
     Damaged {
         /// Where it is.
         path: String,
         /// What was seen.
+        detail: String,
+    },
+    /// What should be new exists and has something in it. Nothing was changed.
+    #[error("{0} is not empty")]
+    NotEmpty(String),
+    /// An export cannot be used. Nothing was changed.
+    #[error("{file} cannot be used: {detail}")]
+    Unreadable {
+        /// Its name.
+        file: String,
+        /// Why not.
         detail: String,
     },
     /// A row is not of the form this version writes.
@@ -83,6 +97,17 @@ pub enum StoreError {
     /// The engine was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What a store can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// All that it is for.
+    Serving,
+    /// Reading; writes that take room are refused with [`StoreError::Full`] until there is some.
+    Full,
+    /// Not all: it refuses writes after a failed one, or met damage on disk. A restart is needed.
+    Broken,
 }
 
 /// Tables of an engine.
@@ -106,4 +131,9 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// If the changes may not have been made.
     async fn commit(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError>;
+
+    /// What the store can do now. It asks the file system at most, and that briefly.
+    fn condition(&self) -> Condition {
+        Condition::Serving
+    }
 }

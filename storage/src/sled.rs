@@ -4,8 +4,10 @@
 //! - `<data>/lock`: locked by the one process that has the directory open.
 //! - `<data>/events`: logs and failed deliveries. One that does not open is renamed to `events.damaged-<time>` and a
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
-//!   is [`StoreError::Damaged`], since nothing else holds what it holds.
-//! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
+//!   is [`StoreError::Damaged`] until [`repair_store`] rebuilds it from `<data>/directory.copy` (`second_copy.rs`).
+//! - sled checks a page when it reads it, which may be long after it was opened. `<database>/suspect` says that damage was
+//!   met: at the next start the logs that are not exact start anew (`salvage.rs`; what exact is, says `walk.rs`).
+//! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `C` how far the second copy goes, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
 //!   position 8), `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
 //!   them are tombstones (as `S`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
 //!   [`Table`](crate::Table).
@@ -15,7 +17,7 @@
 //! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
 //! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
-//!   a shortened file without complaint. To go on with what is left of a damaged directory, delete its mark.
+//!   a shortened file without complaint.
 //!
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
@@ -26,32 +28,43 @@
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
 
 mod batch;
+mod check;
 mod committer;
+mod data;
 mod database;
 mod engine;
 mod fold;
+mod frames;
 mod job;
 mod keys;
 mod lock;
 mod log;
 mod mark;
 mod open;
+mod portable;
 mod records;
 mod ring;
 mod row;
+mod salvage;
+mod second_copy;
+mod space;
+mod suspect;
 mod sweeps;
+mod walk;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::check::{Checked, check_store};
 pub use self::log::SledLog;
+pub use self::portable::{export_store, import_store};
 pub use self::records::SledRecords;
+pub use self::salvage::{Repaired, repair_store};
 
-use self::database::failed;
+use self::data::{DIRECTORY, DataDir, EVENTS};
+use self::database::{Database, failed};
 use self::engine::Engine;
-use self::lock::DataLock;
 use crate::clock::Clock;
 use crate::compaction::Compaction;
 use crate::log::{Follower, NoFollower, Retention};
@@ -86,11 +99,11 @@ fn open_stores(
     clock: Arc<dyn Clock>,
     follower: Arc<dyn Follower>,
 ) -> Result<Stores, StoreError> {
-    fs::create_dir_all(&data).map_err(failed)?;
-    let lock = Arc::new(DataLock::take(&data)?);
+    let dir = DataDir::take(&data)?;
+    dir.refuse_unfinished()?;
     // The directory first: if it is damaged, the events are left alone.
-    let directory = open::open(&data.join("directory"), DIRECTORY_CACHE_BYTES, Arc::clone(&lock))?;
-    let events = open::open_or_set_aside(&data.join("events"), EVENTS_CACHE_BYTES, &lock, &*clock)?;
+    let directory = open_directory(&dir)?;
+    let events = open_events(&dir, &*clock)?;
     let events = Arc::new(Engine::start("events", events, retention, Arc::clone(&clock), follower)?);
     let no_logs = Retention { max_events: 1, max_bytes: 0, max_age: Duration::ZERO, compaction: Compaction::DEFAULT };
     let directory = Arc::new(Engine::start("directory", directory, no_logs, clock, Arc::new(NoFollower))?);
@@ -100,6 +113,44 @@ fn open_stores(
         directory_records: Arc::new(SledRecords::new(directory)),
         dir: Some(data),
     })
+}
+
+/// Opens the directory and its second copy; one that is lost while its copy is there is not taken for a new one.
+fn open_directory(dir: &DataDir) -> Result<Database, StoreError> {
+    let path = dir.database(DIRECTORY);
+    let has_copy = dir.path().join(second_copy::NAME).exists();
+    let opened = if has_copy { dir.open(DIRECTORY) } else { dir.open_or_create(DIRECTORY) };
+    let looked = opened.and_then(|db| {
+        if suspect::is_noted(&path) {
+            check::guarded(&db, || {
+                keys::TABLES.into_iter().try_for_each(|tag| walk::table(&db, tag, &mut |_, _| Ok(())).map(drop))
+            })?;
+            suspect::clear(&path).map_err(failed)?;
+        }
+        db.start_copy(dir.path())?;
+        Ok(db)
+    });
+    looked.map_err(|error| match error {
+        StoreError::Damaged { path, detail } => StoreError::Damaged {
+            detail: format!("{detail}. Nothing was changed; rebuild it from its second copy: gatecast store repair"),
+            path,
+        },
+        error => error,
+    })
+}
+
+/// Opens the events; a store that is damaged is set aside, or rebuilt from what is exact in it.
+fn open_events(dir: &DataDir, clock: &dyn Clock) -> Result<Database, StoreError> {
+    let opened = salvage::salvage_suspect(dir, clock).and_then(|()| dir.open_or_create(EVENTS));
+    let Err(StoreError::Damaged { detail, .. }) = opened else { return opened };
+    let aside = dir.set_aside(EVENTS, clock)?;
+    tracing::error!(
+        store.path = %dir.database(EVENTS).display(),
+        store.aside = %aside.display(),
+        detail,
+        "The event store cannot be opened and was set aside; every log starts anew and every cursor is reset."
+    );
+    dir.open_or_create(EVENTS)
 }
 
 #[cfg(test)]

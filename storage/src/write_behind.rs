@@ -13,6 +13,8 @@ use crate::records::{Change, Durability, Records, StoreError};
 
 /// Rows in one commit.
 const COMMIT_ROWS_MAX: usize = 1_024;
+/// How soon a store that had no room is tried again. What is dirty is bounded as the rows in memory are.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after a write that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -95,6 +97,10 @@ async fn write<S: Source>(inner: Arc<Inner<S>>, pause: Duration, what: &'static 
             Ok(()) => {}
             // The store has waited before it said so; what is dirty stays dirty.
             Err(StoreError::Overloaded) => inner.dirty.notify_one(),
+            Err(StoreError::Full) => {
+                inner.dirty.notify_one();
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
             Err(error @ (StoreError::Poisoned | StoreError::Closed)) => {
                 tracing::error!(%error, "{what} are no longer written to disk.");
                 return;

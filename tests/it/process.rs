@@ -92,6 +92,10 @@ impl Process {
         Self { child, out, err }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends a signal, such as `TERM`.
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
@@ -138,7 +142,8 @@ impl Served {
         command
     }
 
-    async fn listening(mut process: Process) -> Self {
+    /// Waits until it listens.
+    pub(crate) async fn listening(mut process: Process) -> Self {
         let address: SocketAddr = process
             .err
             .until(|line| {

@@ -57,6 +57,12 @@ async fn health_and_readiness_need_no_credential_and_tell_no_detail() {
     let world = World::new().await;
     assert_eq!(world.bare("GET", "/health").await.body, r#"{"status":"alive"}"#);
     assert_eq!(world.bare("GET", "/ready").await.expect(200)["status"], "ready");
+    world.log.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(world.bare("GET", "/ready").await.expect(200)["status"], "read-only", "gateways connect and catch up");
+    world.log.is_down.store(true, Ordering::SeqCst);
+    let reply = world.bare("GET", "/ready").await;
+    assert_eq!(reply.expect(503).to_string(), r#"{"status":"unavailable"}"#);
+    assert!(reply.headers.contains_key("retry-after"));
     world.parts.draining.store(true, Ordering::SeqCst);
     let reply = world.bare("GET", "/ready").await;
     assert_eq!(reply.expect(503)["status"], "draining");

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use gatecast_storage::{
-    Answers, Bounds, Budget, Clock, Compacted, Compaction, Cursor, Deliveries, DeliveryLimits, Directory, Draft, Epoch,
-    EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Orders, Page, Receipts, Retention,
-    StoreError, TokenId,
+    Answers, Bounds, Budget, Change, Clock, Compacted, Compaction, Condition, Cursor, Deliveries, DeliveryLimits,
+    Directory, Draft, Durability, Epoch, EventLog, GatewayId, LogError, ManualClock, MemoryLog, MemoryRecords, Orders,
+    Page, Receipts, Records, Retention, StoreError, Table, TokenId,
 };
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -126,6 +126,7 @@ impl World {
             retention,
             draining: Arc::new(AtomicBool::new(false)),
             metrics,
+            stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
         });
         Self { filter: routes(parts.clone()), parts, records, clock, log, tails }
     }
@@ -251,6 +252,8 @@ pub(super) struct FragileLog {
     pub(super) is_down: AtomicBool,
     /// The answer of appends from now on; they are stored all the same if it says so.
     pub(super) fails_with: Mutex<Option<AppendFault>>,
+    /// Appends find no room.
+    pub(super) is_full: AtomicBool,
     /// Appends wait while this is held.
     pub(super) held: tokio::sync::RwLock<()>,
 }
@@ -261,6 +264,7 @@ impl FragileLog {
             inner,
             is_down: AtomicBool::new(false),
             fails_with: Mutex::default(),
+            is_full: AtomicBool::new(false),
             held: tokio::sync::RwLock::default(),
         }
     }
@@ -275,6 +279,9 @@ impl EventLog for FragileLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
         drop(self.held.read().await);
         self.up()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full.into());
+        }
         let fault = *self.fails_with.lock().unwrap();
         if fault != Some(AppendFault::Lost) {
             let done = self.inner.append(to, draft).await;
@@ -316,4 +323,30 @@ impl EventLog for FragileLog {
 
 pub(super) fn unknown() -> GatewayId {
     GatewayId(Uuid::new_v4())
+}
+
+/// The engine as records: only its condition is asked for.
+#[async_trait]
+impl Records for FragileLog {
+    async fn scan(&self, _: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+
+    async fn commit(&self, _: Vec<Change>, _: Durability) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn condition(&self) -> Condition {
+        if self.is_down.load(Ordering::SeqCst) {
+            Condition::Broken
+        } else if self.is_full.load(Ordering::SeqCst) {
+            Condition::Full
+        } else {
+            Condition::Serving
+        }
+    }
 }

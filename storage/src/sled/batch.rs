@@ -160,6 +160,7 @@ impl<'a> Batch<'a> {
         for row in &beside {
             rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
+        self.shared.db.note_appended();
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
             self.appended.push((to, ring.head.epoch, Vec::new()));
             self.appended.len() - 1
@@ -215,19 +216,25 @@ impl<'a> Batch<'a> {
         ring.settle(of, db, retention, clock.now())?;
         self.raise_floor(of, &mut ring, usize::MAX)?;
         self.rings.insert(of, Some(ring));
-        db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)
+        let page = db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
+        db.whole(of, ring.head, ring.seq_of(after), page)
     }
 
     fn forget(&mut self, gateway: GatewayId) -> Result<(), StoreError> {
-        let known = match self.rings.get(&gateway) {
-            Some(ring) => ring.map(|ring| ring.head),
-            None => self.shared.db.head(gateway)?,
+        let is_known = match self.rings.get(&gateway) {
+            Some(ring) => ring.is_some(),
+            None => self.shared.db.head(gateway)?.is_some(),
         };
-        let Some(head) = known else { return Ok(()) };
+        if !is_known {
+            return Ok(());
+        }
+        let Ring { head, newest, .. } = self.ring(gateway)?;
+        let (ends_key, ends) = self.shared.db.note_forgotten(newest);
         let mut rows = ::sled::Batch::default();
         rows.remove(&keys::head(gateway));
         rows.remove(&keys::owner(head.epoch));
         rows.insert(&keys::forgotten(gateway, head.epoch), &[]);
+        rows.insert(ends_key, &ends[..]);
         self.needs_sync = true;
         self.shared.db.apply(rows)?;
         self.rings.insert(gateway, None);
@@ -236,6 +243,7 @@ impl<'a> Batch<'a> {
     }
 
     fn change(&mut self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        self.shared.db.note(changes)?;
         let mut rows = ::sled::Batch::default();
         for Change { table, key, row } in changes {
             let key = keys::record(*table, key);

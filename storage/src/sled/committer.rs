@@ -1,15 +1,19 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::batch::Batch;
 use super::database::Database;
-use super::job::{Job, Reply};
+use super::job::{Job, Need, Reply};
 use super::ring::Rings;
+use super::space::Space;
 use super::sweeps::Sweeps;
 use crate::clock::Clock;
 use crate::log::{Follower, Retention};
+use crate::records::StoreError;
 
 /// Jobs in one batch, so under one sync.
 const BATCH_JOBS_MAX: usize = 1_024;
@@ -22,17 +26,24 @@ pub(super) struct Shared {
     pub(super) rings: Rings,
     pub(super) retention: Retention,
     pub(super) clock: Arc<dyn Clock>,
+    /// Only the committer sets it, for good.
+    pub(super) is_poisoned: AtomicBool,
 }
 
-/// The one writer of a database, on a thread of its own. A batch is: write, sync, show to readers, tell the follower,
-/// answer. After a failed write or sync it refuses everything: what is on disk is not known then (a second fsync may
-/// succeed without the pages of the first; see the PostgreSQL wiki on fsync errors).
+/// The one writer of a database, on a thread of its own. A batch is: look for room, write, sync, show to readers, tell
+/// the follower, answer. After a failed write or sync it refuses everything: what is on disk is not known then (a second
+/// fsync may succeed without the pages of the first; see the PostgreSQL wiki on fsync errors).
+///
+/// A job that the file system has no room for is refused before anything is written, so a full disk poisons nothing.
 pub(super) struct Committer {
     shared: Arc<Shared>,
     follower: Arc<dyn Follower>,
     jobs: mpsc::Receiver<Job>,
     sweeps: Sweeps,
-    is_poisoned: bool,
+    /// The last job that took room was refused; for the log.
+    is_full: bool,
+    /// There was too little room even to delete: the next batch looks again.
+    waits_for_room: bool,
 }
 
 impl Committer {
@@ -42,7 +53,7 @@ impl Committer {
         jobs: mpsc::Receiver<Job>,
         sweeps: Sweeps,
     ) -> Self {
-        Self { shared, follower, jobs, sweeps, is_poisoned: false }
+        Self { shared, follower, jobs, sweeps, is_full: false, waits_for_room: false }
     }
 
     /// Works until all senders are gone and every job is answered. Sweeps that are left go on after the next start.
@@ -51,19 +62,34 @@ impl Committer {
         while self.receive(&mut jobs) {
             let mut waiting = jobs.drain(..).peekable();
             while waiting.peek().is_some() {
-                if self.is_poisoned {
+                if self.is_poisoned() {
                     waiting.by_ref().for_each(Job::refuse);
-                } else {
-                    let entries = self.commit(&mut waiting);
+                    continue;
+                }
+                let entries = self.commit(&mut waiting);
+                if !self.is_poisoned() {
                     self.sweep(entries);
                 }
             }
         }
     }
 
+    fn is_poisoned(&self) -> bool {
+        self.shared.is_poisoned.load(Ordering::Acquire)
+    }
+
+    fn poison(&self, error: &StoreError) {
+        self.shared.is_poisoned.store(true, Ordering::Release);
+        tracing::error!(
+            %error,
+            "The store failed and refuses writes until the server is restarted; what was answered is kept. \
+             If it fails again, stop the server and run: gatecast store check."
+        );
+    }
+
     /// Waits for jobs, but not while there is something to sweep; `false` at the end.
     fn receive(&mut self, jobs: &mut Vec<Job>) -> bool {
-        if self.is_poisoned || self.sweeps.is_empty() {
+        if self.is_poisoned() || self.waits_for_room || self.sweeps.is_empty() {
             return self.jobs.blocking_recv_many(jobs, BATCH_JOBS_MAX) > 0;
         }
         while jobs.len() < BATCH_JOBS_MAX {
@@ -78,21 +104,18 @@ impl Committer {
 
     /// Does the jobs of one batch; says how many entries that were.
     fn commit(&mut self, jobs: &mut impl Iterator<Item = Job>) -> usize {
-        let mut batch = Batch::new(&self.shared);
+        let shared = Arc::clone(&self.shared);
+        let mut batch = Batch::new(&shared);
         let mut entries = 0;
-        let mut written = Ok(());
-        while entries < BATCH_ENTRIES_MAX
-            && written.is_ok()
-            && let Some(job) = jobs.next()
-        {
-            entries += job.weight();
-            written = batch.write(job);
-        }
-        let written = written.and_then(|()| if batch.needs_sync() { self.shared.db.sync() } else { Ok(()) });
+        // sled panics on some of what it finds on disk.
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            entries = self.write(&mut batch, jobs)?;
+            if batch.needs_sync() { shared.db.sync() } else { Ok(()) }
+        }));
+        let written = written.unwrap_or_else(|panic| Err(shared.db.panicked(&*panic)));
         let done = batch.finish();
         if let Err(error) = written {
-            tracing::error!(%error, "The store could not write and refuses further writes; restart the server.");
-            self.is_poisoned = true;
+            self.poison(&error);
             done.replies.into_iter().for_each(Reply::refuse);
             return entries;
         }
@@ -107,10 +130,47 @@ impl Committer {
         entries
     }
 
+    /// Writes what there is room for and refuses the rest, until the batch has enough entries; says how many.
+    fn write(&mut self, batch: &mut Batch<'_>, jobs: &mut impl Iterator<Item = Job>) -> Result<usize, StoreError> {
+        let mut space = Space::look(&self.shared.db)?;
+        let mut entries = 0;
+        while entries < BATCH_ENTRIES_MAX
+            && let Some(job) = jobs.next()
+        {
+            entries += job.weight();
+            let is_admitted = space.admits(&job);
+            if matches!(job.need(), Need::Room { .. }) {
+                self.note_full(!is_admitted);
+            }
+            if is_admitted {
+                batch.write(job)?;
+            } else {
+                job.answer(|| StoreError::Full);
+            }
+        }
+        self.waits_for_room = !space.has_little();
+        Ok(entries)
+    }
+
+    fn note_full(&mut self, is_full: bool) {
+        match (std::mem::replace(&mut self.is_full, is_full), is_full) {
+            (false, true) => tracing::error!(
+                "The file system of the store is full: nothing is published until there is room; reads and connections \
+                 go on. Free some space; no restart is needed."
+            ),
+            (true, false) => tracing::info!("The file system of the store has room again."),
+            _ => {}
+        }
+    }
+
     fn sweep(&mut self, entries: usize) {
-        if let Err(error) = self.sweeps.step(&self.shared.db, entries) {
-            tracing::error!(%error, "The store could not delete and refuses further writes; restart the server.");
-            self.is_poisoned = true;
+        if self.waits_for_room {
+            return;
+        }
+        let (sweeps, db) = (&mut self.sweeps, &self.shared.db);
+        let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, entries)));
+        if let Err(error) = swept.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
+            self.poison(&error);
         }
     }
 }

@@ -1,23 +1,34 @@
+use std::any::Any;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::row::{Front, Head, decode_entry, entry_end};
+use super::second_copy::SecondCopy;
+use super::space::RESERVE_BYTES;
+use super::suspect;
+use super::walk;
 use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
-use crate::records::StoreError;
+use crate::records::{Change, StoreError};
 
 /// One open database: the tree, and what it takes to make it durable.
 pub(super) struct Database {
     tree: ::sled::Db,
+    path: PathBuf,
+    /// A page was met that is not as it was written.
+    is_damaged: AtomicBool,
+    /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
+    ends: AtomicU64,
     /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
     file: File,
     /// What only a sync needs; syncs go one after the other.
@@ -25,66 +36,180 @@ pub(super) struct Database {
     /// Last, so that the directory stays locked until the tree is closed.
     _lock: Arc<DataLock>,
     #[cfg(test)]
-    pub(super) fail_sync: std::sync::atomic::AtomicBool,
+    pub(super) fail_sync: AtomicBool,
+    /// Room that [`Database::room`] says less than there is.
+    #[cfg(test)]
+    pub(super) room_taken: AtomicU64,
 }
 
 struct Syncing {
     blobs: Blobs,
     mark: Mark,
+    copy: Option<SecondCopy>,
 }
 
 impl Database {
     /// `syncs` is what the mark goes on from.
     pub(super) fn new(tree: ::sled::Db, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        let syncing = Syncing { blobs: Blobs::new(path.join("blobs"))?, mark: Mark::open(path, syncs)? };
+        let syncing = Syncing { blobs: Blobs::new(path.join("blobs"))?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
             tree,
+            path: path.to_owned(),
+            is_damaged: AtomicBool::new(false),
+            ends: AtomicU64::new(0),
             file,
             syncing: Mutex::new(syncing),
             _lock: lock,
             #[cfg(test)]
-            fail_sync: std::sync::atomic::AtomicBool::new(false),
+            fail_sync: AtomicBool::new(false),
+            #[cfg(test)]
+            room_taken: AtomicU64::new(0),
         })
     }
 
     /// Makes everything written so far survive kill -9 and power loss.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         #[cfg(test)]
-        if self.fail_sync.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.fail_sync.load(Ordering::SeqCst) {
             return Err(failed(io::Error::other("told to fail")));
         }
-        let mut syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.put(keys::SYNCS, &syncing.mark.next().to_be_bytes())?;
-        self.tree.flush().map_err(failed)?;
+        let mut syncing = self.syncing();
+        let syncing = &mut *syncing;
+        let frame = syncing.copy.as_mut().map_or(Ok(None), SecondCopy::next_frame).map_err(failed)?;
+        if let Some(frame) = &frame {
+            self.put(keys::COPY, &frame.state)?;
+        }
+        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), self.ends.load(Ordering::Relaxed)))?;
+        self.tree.flush().map_err(|error| self.fault(error))?;
         // Blobs after the flush (it may write some) and before the log that points at them.
         syncing.blobs.sync().map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
-        syncing.mark.done().map_err(failed)
+        syncing.mark.done().map_err(failed)?;
+        // Only what the database has: after a crash it says that the copy lacks something, never the other way round.
+        if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
+            && let Some(state) = copy.append(frame, self)?
+        {
+            self.put(keys::COPY, &state)?;
+        }
+        Ok(())
+    }
+
+    /// sled may open a file with a damaged part as a database without the rows of that part, and not say so. Rows that
+    /// are missing within a log are noticed when they are read, but not that a log lacks its end: its positions would be
+    /// given a second time. So the ends of all logs, added up, are kept with the number of syncs; fewer are damage. One
+    /// look-up a log.
+    pub(super) fn look_for_lost_ends(&self, known: Option<u64>) -> Result<(), StoreError> {
+        let mut ends = 0_u64;
+        for (of, head) in walk::heads(self)? {
+            let last = self.last_entry(of, head)?;
+            ends = ends.wrapping_add(last.map_or(head.floor.prev(), |(seq, _)| seq).0);
+        }
+        self.ends.store(ends, Ordering::Relaxed);
+        match known {
+            Some(known) if ends < known => Err(StoreError::Damaged {
+                path: self.path.display().to_string(),
+                detail: format!("its logs end {} events too early", known - ends),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry was written.
+    pub(super) fn note_appended(&self) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A log that ended there goes; the row belongs into the commit that makes it go.
+    pub(super) fn note_forgotten(&self, newest: Seq) -> (&'static [u8], [u8; 16]) {
+        let ends = self.ends.fetch_sub(newest.0, Ordering::Relaxed).wrapping_sub(newest.0);
+        (keys::SYNCS, syncs_row(self.syncing().mark.last(), ends))
+    }
+
+    /// Keeps a second copy of all records from now on.
+    pub(super) fn start_copy(&self, data: &Path) -> Result<(), StoreError> {
+        let copy = SecondCopy::open(data, self)?;
+        self.syncing().copy = Some(copy);
+        Ok(())
+    }
+
+    /// Records are being changed: the second copy, if there is one, follows at the next sync.
+    pub(super) fn note(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.syncing().copy.as_mut().map_or(Ok(()), |copy| copy.note(changes)).map_err(failed)
+    }
+
+    fn syncing(&self) -> MutexGuard<'_, Syncing> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a page was met that is not as it was written.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
+    }
+
+    /// An error of sled's. sled checks a page when it reads it, so damage may show long after the database was opened:
+    /// it is written down, and looked for everywhere when the database is opened again.
+    pub(super) fn fault(&self, error: ::sled::Error) -> StoreError {
+        match error {
+            ::sled::Error::Corruption { .. } => self.note_damage(&error.to_string()),
+            error => failed(error),
+        }
+    }
+
+    /// sled panics on much of what is wrong on disk.
+    pub(super) fn panicked(&self, panic: &(dyn Any + Send)) -> StoreError {
+        self.note_damage(&message(panic))
+    }
+
+    /// A page is not as it was written.
+    pub(super) fn note_damage(&self, detail: &str) -> StoreError {
+        if !self.is_damaged.swap(true, Ordering::AcqRel) {
+            let noted = suspect::note(&self.path);
+            tracing::error!(
+                store.path = %self.path.display(), detail, noted = noted.is_ok(),
+                "The store is damaged on disk; what is not affected goes on. Restart the server: it looks through the \
+                 store and starts logs that are damaged anew."
+            );
+        }
+        StoreError::Damaged { path: self.path.display().to_string(), detail: detail.to_owned() }
+    }
+
+    /// Bytes that the file system has left for us.
+    pub(super) fn room(&self) -> Result<u64, StoreError> {
+        let room = rustix::fs::fstatvfs(&self.file).map_err(failed)?;
+        let room = room.f_bavail.saturating_mul(room.f_frsize);
+        #[cfg(test)]
+        let room = room.saturating_sub(self.room_taken.load(Ordering::SeqCst));
+        Ok(room)
+    }
+
+    /// Whether a file of so many bytes may be written.
+    pub(super) fn has_room_for(&self, bytes: u64) -> Result<bool, StoreError> {
+        Ok(self.room()? > RESERVE_BYTES.saturating_add(bytes))
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<::sled::IVec>, StoreError> {
-        self.tree.get(key).map_err(failed)
+        self.tree.get(key).map_err(|error| self.fault(error))
     }
 
     pub(super) fn put(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
-        self.tree.insert(key, row).map(drop).map_err(failed)
+        self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.tree.remove(key).map(drop).map_err(failed)
+        self.tree.remove(key).map(drop).map_err(|error| self.fault(error))
     }
 
     /// All of the batch or nothing, also across kill -9.
     pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
-        self.tree.apply_batch(batch).map_err(failed)
+        self.tree.apply_batch(batch).map_err(|error| self.fault(error))
     }
 
     pub(super) fn prefix(
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>> {
-        self.tree.scan_prefix(prefix).map(|row| row.map_err(failed))
+        self.tree.scan_prefix(prefix).map(move |row| row.map_err(|error| self.fault(error)))
     }
 
     pub(super) fn head(&self, gateway: GatewayId) -> Result<Option<Head>, StoreError> {
@@ -101,7 +226,7 @@ impl Database {
     /// Position and end offset of the last row at or after the floor.
     pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
         let last = self.tree.range(span(of, head.epoch, head.floor, Seq(u64::MAX))).next_back();
-        let Some((key, row)) = last.transpose().map_err(failed)? else { return Ok(None) };
+        let Some((key, row)) = last.transpose().map_err(|error| self.fault(error))? else { return Ok(None) };
         Ok(Some((seq_of(&key)?, entry_end(&row)?)))
     }
 
@@ -156,7 +281,7 @@ impl Database {
             return Ok(true);
         }
         let keys = self.tree.range(span(of, epoch, first, end.prev())).keys().take(max);
-        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| self.fault(error))?;
         for key in &keys {
             self.remove(key)?;
         }
@@ -167,7 +292,7 @@ impl Database {
     pub(super) fn remove_state(&self, of: GatewayId, epoch: Epoch, max: usize) -> Result<bool, StoreError> {
         let prefixes = keys::all_state(of, epoch);
         let keys = prefixes.iter().flat_map(|prefix| self.tree.scan_prefix(prefix).keys()).take(max);
-        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| self.fault(error))?;
         for key in &keys {
             self.remove(key)?;
         }
@@ -194,15 +319,32 @@ impl Database {
         }
         let left = match entries.last() {
             None => 0,
-            // All of the state is counted already, and its beginning is what most readers read.
-            Some(_) if after == Seq(0) => head.keys.saturating_sub(entries.len() as u64),
             Some(last) => {
                 let span = keys::state(of, head.epoch, last.seq.next())..=keys::state(of, head.epoch, Seq(u64::MAX));
-                self.tree.range(span).keys().try_fold(0, |left, key| key.map(|_| left + 1)).map_err(failed)?
+                self.tree
+                    .range(span)
+                    .keys()
+                    .try_fold(0, |left, key| key.map(|_| left + 1))
+                    .map_err(|error| self.fault(error))?
             }
         };
         let Head { epoch, floor: oldest, let_go, .. } = head;
         Ok(Compacted { epoch, oldest, newest, entries, left, let_go })
+    }
+
+    /// The page, if it is of a state that has as many entries as its head says: a state that lacks some would lead a
+    /// gateway astray. Rows and head must be of one moment. The first page counts the others.
+    pub(super) fn whole(
+        &self,
+        of: GatewayId,
+        head: Head,
+        after: Seq,
+        page: Compacted,
+    ) -> Result<Compacted, StoreError> {
+        if after != Seq(0) || page.entries.len() as u64 + page.left == head.keys {
+            return Ok(page);
+        }
+        Err(self.note_damage(&format!("the compacted state of gateway {of} lacks entries")))
     }
 
     /// The rows of entries from `first` to `last`, whichever are there.
@@ -236,14 +378,11 @@ impl Database {
         self.rows(keys::tombstone(of, epoch, first)..=keys::tombstone(of, epoch, Seq(u64::MAX)))
     }
 
-    fn rows(
-        &self,
-        span: RangeInclusive<[u8; 29]>,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> + use<> {
+    fn rows(&self, span: RangeInclusive<[u8; 29]>) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
         // An inverted range would panic in the tree.
         let rows = (span.start() <= span.end()).then(|| self.tree.range(span));
-        rows.into_iter().flatten().map(|row| {
-            let (key, row) = row.map_err(failed)?;
+        rows.into_iter().flatten().map(move |row| {
+            let (key, row) = row.map_err(|error| self.fault(error))?;
             Ok((seq_of(&key)?, row))
         })
     }
@@ -257,9 +396,24 @@ fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
     keys::seq_of(key).ok_or_else(|| StoreError::Malformed("the key of an entry".to_owned()))
 }
 
+/// The number of the last sync, and the ends of all logs added up.
+fn syncs_row(syncs: u64, ends: u64) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&syncs.to_be_bytes());
+    row[8..].copy_from_slice(&ends.to_be_bytes());
+    row
+}
+
 /// An I/O error, or one of sled's, as the store's.
 pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Io(Box::new(error))
+}
+
+/// What a panic says.
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("sled panicked").to_owned()
 }
 
 /// Files beside the log. sled puts a message of more than a quarter of a segment (128 KiB) into a file of its own,

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use super::committer::{Committer, Shared};
 use super::database::{Database, failed};
 use super::job::{Answer, Job};
 use super::ring::Rings;
+use super::space::RESERVE_BYTES;
 use super::sweeps::Sweeps;
 use crate::clock::Clock;
 use crate::log::{Follower, Retention};
-use crate::records::StoreError;
+use crate::records::{Condition, StoreError};
 
 /// Jobs that wait for the committer.
 const QUEUE_JOBS_MAX: usize = 4_096;
@@ -42,7 +44,8 @@ impl Engine {
         follower: Arc<dyn Follower>,
     ) -> Result<Self, StoreError> {
         let sweeps = Sweeps::load(&db)?;
-        let shared = Arc::new(Shared { db, rings: Rings::default(), retention, clock });
+        let shared =
+            Arc::new(Shared { db, rings: Rings::default(), retention, clock, is_poisoned: AtomicBool::new(false) });
         let (jobs, inbox) = mpsc::channel(QUEUE_JOBS_MAX);
         let committer = Committer::new(Arc::clone(&shared), follower, inbox, sweeps);
         let committer = thread::Builder::new().name(format!("{name}-committer")).spawn(move || committer.run());
@@ -53,6 +56,18 @@ impl Engine {
             reads: Arc::new(Semaphore::new(READS_AT_ONCE_MAX)),
             committer: Some(committer.map_err(failed)?),
         })
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        // A committer that ended has panicked.
+        let is_gone = self.jobs.as_ref().is_none_or(mpsc::Sender::is_closed);
+        if is_gone || self.shared.is_poisoned.load(Ordering::Acquire) || self.shared.db.is_damaged() {
+            return Condition::Broken;
+        }
+        match self.shared.db.room() {
+            Ok(room) if room > RESERVE_BYTES => Condition::Serving,
+            _ => Condition::Full,
+        }
     }
 
     /// Takes `bytes` of room in the queue, waiting at most [`QUEUE_WAIT_MAX`].
@@ -89,8 +104,11 @@ impl Engine {
             let _turn = turn;
             read(&shared)
         });
-        // sled panics on some damage; that is this read's failure, not the server's.
-        read.await.map_err(failed)?
+        read.await.unwrap_or_else(|error| match error.try_into_panic() {
+            // sled panics on some damage; that is this read's failure, not the server's.
+            Ok(panic) => Err(self.shared.db.panicked(&*panic)),
+            Err(_) => Err(StoreError::Closed),
+        })
     }
 }
 

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::compaction::Compacted;
@@ -41,6 +42,14 @@ pub(super) enum Job {
     },
 }
 
+/// What a job takes of the file system.
+pub(super) enum Need {
+    /// Rows are added.
+    Room { bytes: u64, rows: u64 },
+    /// A few bytes, or less than it frees.
+    Little,
+}
+
 pub(super) type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// What to say once the batch is durable. A caller that went away is not told; what it asked for is done.
@@ -62,7 +71,7 @@ impl Reply {
     /// The batch failed, so what it was going to say does not hold.
     pub(super) fn refuse(self) {
         match self {
-            Self::Appended(to, results) => drop(to.send(poisoned(results.len()))),
+            Self::Appended(to, results) => drop(to.send(all(results.len(), || StoreError::Poisoned))),
             Self::Compacted(to, _) => drop(to.send(Err(StoreError::Poisoned.into()))),
             Self::Done(to, _) => drop(to.send(Err(StoreError::Poisoned))),
         }
@@ -79,17 +88,42 @@ impl Job {
     }
 
     pub(super) fn refuse(self) {
+        self.answer(|| StoreError::Poisoned);
+    }
+
+    /// It is not done.
+    pub(super) fn answer(self, error: fn() -> StoreError) {
         match self {
-            Self::Append { drafts, answer, .. } => drop(answer.send(poisoned(drafts.len()))),
-            Self::Compacted { answer, .. } => drop(answer.send(Err(StoreError::Poisoned.into()))),
+            Self::Append { drafts, answer, .. } => drop(answer.send(all(drafts.len(), error))),
+            Self::Compacted { answer, .. } => drop(answer.send(Err(error().into()))),
             Self::Touch { answer, .. }
             | Self::Forget { answer, .. }
             | Self::Commit { answer, .. }
-            | Self::Flush { answer } => drop(answer.send(Err(StoreError::Poisoned))),
+            | Self::Flush { answer } => drop(answer.send(Err(error()))),
+        }
+    }
+
+    pub(super) fn need(&self) -> Need {
+        match self {
+            Self::Append { drafts, .. } => Need::Room {
+                bytes: drafts.iter().map(|(_, draft)| draft.size()).sum::<usize>() as u64,
+                rows: drafts.iter().map(|(_, draft)| 1 + draft.beside.len()).sum::<usize>() as u64,
+            },
+            Self::Commit { changes, .. } if changes.iter().any(|change| change.row.is_some()) => {
+                let size = |change: &Change| change.key.len() + change.row.as_ref().map_or(0, Bytes::len);
+                let bytes = changes.iter().map(size).sum::<usize>() as u64;
+                Need::Room { bytes, rows: changes.len() as u64 }
+            }
+            Self::Commit { .. }
+            | Self::Compacted { .. }
+            | Self::Touch { .. }
+            | Self::Forget { .. }
+            | Self::Flush { .. } => Need::Little,
         }
     }
 }
 
-fn poisoned(entries: usize) -> Vec<Result<Cursor, LogError>> {
-    std::iter::repeat_with(|| Err(StoreError::Poisoned.into())).take(entries).collect()
+/// The same error for each entry.
+fn all(entries: usize, error: fn() -> StoreError) -> Vec<Result<Cursor, LogError>> {
+    std::iter::repeat_with(|| Err(error().into())).take(entries).collect()
 }

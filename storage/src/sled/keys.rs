@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::records::Table;
 
@@ -5,6 +7,8 @@ use crate::records::Table;
 pub(super) const FORMAT: &[u8] = b"V";
 /// The number of the last sync, kept a second time in the [`Mark`](super::mark::Mark).
 pub(super) const SYNCS: &[u8] = b"N";
+/// How far the directory's [second copy](super::second_copy) goes.
+pub(super) const COPY: &[u8] = b"C";
 /// Rows of logs that were forgotten and are not all deleted yet: this byte, the gateway, the epoch.
 const FORGOTTEN: u8 = b'F';
 /// Heads, one per log: this byte, the gateway.
@@ -100,6 +104,49 @@ pub(super) fn parse_forgotten(key: &[u8]) -> Option<(GatewayId, Epoch)> {
     let epoch = key.get(17..)?.try_into().ok()?;
     Some((GatewayId(gateway), Epoch(u32::from_be_bytes(epoch))))
 }
+
+/// The prefix of all [`head`] keys.
+pub(super) const ALL_HEADS: [u8; 1] = [HEAD];
+
+/// The gateway of a [`head`] key.
+pub(super) fn parse_head(key: &[u8]) -> Option<GatewayId> {
+    Some(GatewayId(uuid::Uuid::from_slice(key.strip_prefix(&[HEAD])?).ok()?))
+}
+
+/// What a key is of.
+pub(super) enum Kind {
+    /// The database itself.
+    Own,
+    Head,
+    Owner(Epoch),
+    /// A life of a log.
+    OfLog(GatewayId, Epoch),
+    /// A table.
+    Record,
+    Unknown,
+}
+
+/// Tells keys apart.
+pub(super) fn kind(key: &[u8]) -> Kind {
+    let of_log = || {
+        let (of, epoch) = parse_forgotten(key.get(..21)?)?;
+        Some(Kind::OfLog(of, epoch))
+    };
+    let found = match (key.first(), key.len()) {
+        (Some(_), 1) if [FORMAT, SYNCS, COPY].contains(&key) => Some(Kind::Own),
+        (Some(&HEAD), 17) => Some(Kind::Head),
+        (Some(&OWNER), 5) => {
+            key.get(1..).and_then(|epoch| epoch.try_into().ok()).map(|e| Kind::Owner(Epoch(u32::from_be_bytes(e))))
+        }
+        (Some(&(ENTRY | STATE | TOMBSTONE)), 29) | (Some(&FORGOTTEN), 21) | (Some(&STATE_KEY), _) => of_log(),
+        (Some(tag), _) if TABLES.contains(tag) => Some(Kind::Record),
+        _ => None,
+    };
+    found.unwrap_or(Kind::Unknown)
+}
+
+/// The tags of all tables that are or will be.
+pub(super) const TABLES: RangeInclusive<u8> = b'a'..=b'z';
 
 /// Where a record is: the table's tag, which is a lower-case letter, then its key.
 pub(super) fn record(table: Table, key: &[u8]) -> Vec<u8> {

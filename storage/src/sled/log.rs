@@ -134,7 +134,10 @@ impl Shared {
         }
         let page = self.db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
         // State and head are written in one commit: the same head again means the same state all along.
-        Ok(is_whole()?.then_some(page))
+        if !is_whole()? {
+            return Ok(None);
+        }
+        self.db.whole(of, ring.head, ring.seq_of(after), page).map(Some)
     }
 
     /// Up to `ring.newest`, which is durable: rows after it may be in the tree already.
@@ -166,6 +169,8 @@ impl Shared {
         ring.oldest = next.map_or(ring.newest.next(), |front| front.seq);
         ring.front = next;
         tracing::error!(gateway.id = %of, missing = %missing, oldest = %ring.oldest, "The log has a hole; it starts after it.");
+        // Readers are told; the error is for whoever can mend it.
+        drop(self.db.note_damage("rows are missing"));
         self.rings.remember(of, &ring);
         Ok(ring)
     }

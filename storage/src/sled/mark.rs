@@ -31,6 +31,11 @@ impl Mark {
         Ok(Self { file, syncs })
     }
 
+    /// The number of the last sync.
+    pub(super) fn last(&self) -> u64 {
+        self.syncs
+    }
+
     /// The number of the sync that comes next.
     pub(super) fn next(&mut self) -> u64 {
         self.syncs += 1;

@@ -1,5 +1,4 @@
-use std::any::Any;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -7,11 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::database::{Database, failed};
+use super::database::{Database, failed, message};
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
-use crate::clock::Clock;
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -34,8 +32,9 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
             let tree = config.open().map_err(|error| judge(path, error))?;
-            let syncs = check(&tree, path)?;
+            let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
+            db.look_for_lost_ends(ends)?;
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;
@@ -56,32 +55,9 @@ fn pause() {
     thread::sleep(OPEN_RETRY);
 }
 
-/// Opens the database in `path`; one that is damaged is renamed and a fresh one started.
-pub(super) fn open_or_set_aside(
-    path: &Path,
-    cache_bytes: u64,
-    lock: &Arc<DataLock>,
-    clock: &dyn Clock,
-) -> Result<Database, StoreError> {
-    match open(path, cache_bytes, Arc::clone(lock)) {
-        Err(StoreError::Damaged { detail, .. }) => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(clock.now().format(".damaged-%Y%m%dT%H%M%S%3fZ").to_string());
-            fs::rename(path, &aside).map_err(failed)?;
-            tracing::error!(
-                store.path = %path.display(),
-                store.aside = %Path::new(&aside).display(),
-                detail,
-                "The event store cannot be opened and was set aside; every log starts anew and every cursor is reset."
-            );
-            open(path, cache_bytes, Arc::clone(lock))
-        }
-        done => done,
-    }
-}
-
-/// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had.
-fn check(tree: &::sled::Db, path: &Path) -> Result<u64, StoreError> {
+/// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had, and
+/// what the ends of its logs add up to.
+fn check(tree: &::sled::Db, path: &Path) -> Result<(u64, Option<u64>), StoreError> {
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
     let mark = Mark::read(path).map_err(failed)?;
     match get(keys::FORMAT)? {
@@ -92,10 +68,13 @@ fn check(tree: &::sled::Db, path: &Path) -> Result<u64, StoreError> {
             tree.insert(keys::FORMAT, FORMAT_VERSION).map_err(failed)?;
         }
     }
-    let syncs = get(keys::SYNCS)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok()).map_or(0, u64::from_be_bytes);
+    let row = get(keys::SYNCS)?;
+    let number = |at: usize| Some(u64::from_be_bytes(row.as_ref()?.get(at..at + 8)?.try_into().ok()?));
+    let syncs = number(0).unwrap_or(0);
     match mark {
         Some(mark) if syncs < mark => Err(damaged(path, format!("it lost writes: sync {syncs} of {mark}"))),
-        _ => Ok(syncs),
+        // Databases of before have no second number.
+        _ => Ok((syncs, number(8))),
     }
 }
 
@@ -124,10 +103,4 @@ fn judge(path: &Path, error: ::sled::Error) -> StoreError {
 
 fn damaged(path: &Path, detail: String) -> StoreError {
     StoreError::Damaged { path: path.display().to_string(), detail }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("sled panicked").to_owned()
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::engine::Engine;
 use super::job::Job;
 use super::keys;
-use crate::records::{Change, Durability, Records, StoreError, Table};
+use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
 
 /// Tables in a sled database.
 ///
@@ -49,5 +49,9 @@ impl Records for SledRecords {
         let size = |change: &Change| change.key.len() + change.row.as_ref().map_or(0, Bytes::len);
         let room = self.engine.room(changes.iter().map(size).sum()).await?;
         self.engine.ask(|answer| Job::Commit { changes, durability, room, answer }).await
+    }
+
+    fn condition(&self) -> Condition {
+        self.engine.condition()
     }
 }

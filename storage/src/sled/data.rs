@@ -1,0 +1,121 @@
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::database::{Database, failed};
+use super::lock::DataLock;
+use super::second_copy::{self, sync_parent};
+use super::{DIRECTORY_CACHE_BYTES, EVENTS_CACHE_BYTES, open};
+use crate::clock::Clock;
+use crate::records::StoreError;
+
+/// The database of gateways and the rest.
+pub(super) const DIRECTORY: &str = "directory";
+/// The database of logs and what is told of them.
+pub(super) const EVENTS: &str = "events";
+/// There while an import is under way: what it left is no store.
+const IMPORTING: &str = "import.unfinished";
+
+/// A data directory that is ours.
+pub(super) struct DataDir {
+    path: PathBuf,
+    lock: Arc<DataLock>,
+}
+
+impl DataDir {
+    /// Makes the directory if there is none.
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), lock: Arc::new(DataLock::take(path)?) })
+    }
+
+    /// A directory that has a store, or what is left of one.
+    pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
+        let is_store = [DIRECTORY, EVENTS, second_copy::NAME].iter().any(|name| path.join(name).exists());
+        if !is_store {
+            return Err(StoreError::Io(Box::new(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no store in {}", path.display()),
+            ))));
+        }
+        let dir = Self::take(path)?;
+        dir.refuse_unfinished()?;
+        Ok(dir)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn lock(&self) -> &Arc<DataLock> {
+        &self.lock
+    }
+
+    pub(super) fn database(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Opens one of the databases; never makes one in place of one that is lost.
+    pub(super) fn open(&self, name: &str) -> Result<Database, StoreError> {
+        let path = self.database(name);
+        if !path.exists() {
+            return Err(StoreError::Damaged { path: path.display().to_string(), detail: "it is missing".to_owned() });
+        }
+        self.open_or_create(name)
+    }
+
+    pub(super) fn open_or_create(&self, name: &str) -> Result<Database, StoreError> {
+        let cache = if name == EVENTS { EVENTS_CACHE_BYTES } else { DIRECTORY_CACHE_BYTES };
+        open::open(&self.database(name), cache, Arc::clone(&self.lock))
+    }
+
+    /// Renames a file or database out of the way; it is kept.
+    pub(super) fn set_aside(&self, name: &str, clock: &dyn Clock) -> Result<PathBuf, StoreError> {
+        let aside = clock.now().format(".damaged-%Y%m%dT%H%M%S%3fZ");
+        let aside = self.path.join(format!("{name}{aside}"));
+        fs::rename(self.database(name), &aside).map_err(failed)?;
+        sync_parent(&aside).map_err(failed)?;
+        Ok(aside)
+    }
+
+    /// What an import left that did not finish is no store.
+    pub(super) fn refuse_unfinished(&self) -> Result<(), StoreError> {
+        if self.path.join(IMPORTING).exists() {
+            let detail = "an import into it did not finish; run: gatecast store import".to_owned();
+            return Err(StoreError::Damaged { path: self.path.display().to_string(), detail });
+        }
+        Ok(())
+    }
+
+    /// Begins an import into a directory that has nothing, or what an unfinished import left, which goes.
+    pub(super) fn begin_import(&self) -> Result<(), StoreError> {
+        if self.path.join(IMPORTING).exists() {
+            self.undo_import()?;
+        }
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            if entry.map_err(failed)?.file_name() != "lock" {
+                return Err(StoreError::NotEmpty(self.path.display().to_string()));
+            }
+        }
+        let marker = self.path.join(IMPORTING);
+        File::create(&marker).and_then(|file| file.sync_all()).and_then(|()| sync_parent(&marker)).map_err(failed)
+    }
+
+    /// From here on it is a store.
+    pub(super) fn end_import(&self) -> Result<(), StoreError> {
+        let marker = self.path.join(IMPORTING);
+        sync_parent(&marker).and_then(|()| fs::remove_file(&marker)).and_then(|()| sync_parent(&marker)).map_err(failed)
+    }
+
+    /// Removes what the import has made.
+    pub(super) fn undo_import(&self) -> Result<(), StoreError> {
+        for name in [DIRECTORY, EVENTS] {
+            match fs::remove_dir_all(self.database(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        self.end_import()
+    }
+}

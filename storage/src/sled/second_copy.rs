@@ -1,0 +1,174 @@
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::database::{Database, failed};
+use super::frames::{self, Frame, FrameReader, FrameWriter, Position};
+use super::keys;
+use crate::records::{Change, StoreError};
+
+/// The file's name beside the directory's database.
+pub(super) const NAME: &str = "directory.copy";
+/// What the file begins with.
+const KIND: [u8; 8] = *b"gcdir\0\x00\x01";
+/// Changes are appended up to this many bytes, or as many as the rows had, before all rows are written anew.
+const CHANGES_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// The directory's second copy: `<data>/directory.copy`, [frames](FrameWriter) of rows. It begins with all rows there
+/// were, then come the changes, one frame a sync, each on disk before its commit is answered. So a directory that is
+/// rebuilt from it lacks nothing that was answered.
+///
+/// When the changes are as large as the rows, all rows are written to a new file, which takes the place of the old one
+/// by a rename: the cost per change stays a constant. The database says in a row of its own ([`State`]) how far the
+/// copy should go; a copy that does not is written anew when the database is opened.
+pub(super) struct SecondCopy {
+    path: PathBuf,
+    file: File,
+    at: Position,
+    /// Where the changes begin.
+    base_end: u64,
+    /// Of which the next frame will be.
+    changes: Vec<u8>,
+}
+
+/// A frame about to be written, once the database is synced.
+pub(super) struct NextFrame {
+    frame: Vec<u8>,
+    at: Position,
+    /// The row of the database that belongs to it.
+    pub(super) state: State,
+}
+
+/// How far the copy goes, as the database has it: where the last frame begins and ends, with its checksums, and where
+/// the changes begin.
+pub(super) type State = [u8; 32];
+
+fn state(before: Position, after: Position, base_end: u64) -> State {
+    let mut row = [0; 32];
+    row[..8].copy_from_slice(&before.end.to_be_bytes());
+    row[8..16].copy_from_slice(&after.end.to_be_bytes());
+    row[16..20].copy_from_slice(&before.crc.to_be_bytes());
+    row[20..24].copy_from_slice(&after.crc.to_be_bytes());
+    row[24..].copy_from_slice(&base_end.to_be_bytes());
+    row
+}
+
+impl SecondCopy {
+    /// The copy of `db`, written anew if it is not what the database says it is.
+    pub(super) fn open(data: &Path, db: &Database) -> Result<Self, StoreError> {
+        let path = data.join(NAME);
+        let known = db.get(keys::COPY)?.and_then(|row| State::try_from(&*row).ok());
+        if let Some(known) = known
+            && let Some(copy) = Self::in_step(&path, known)
+        {
+            return Ok(copy);
+        }
+        let (copy, state) = Self::write_all(path, db)?;
+        db.put(keys::COPY, &state)?;
+        db.sync()?;
+        Ok(copy)
+    }
+
+    /// `None` if it is not there, or its last frame is not the one that the database had last.
+    fn in_step(path: &Path, known: State) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_be_bytes(known.get(at..at + 8)?.try_into().ok()?));
+        let (start, end, crcs, base_end) = (number(0)?, number(8)?, number(16)?, number(24)?);
+        let [before, after] = [crcs >> 32, crcs & 0xffff_ffff].map(|crc| u32::try_from(crc).unwrap_or_default());
+        let mut file = File::options().read(true).write(true).open(path).ok()?;
+        let len = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(start)).ok()?;
+        let mut frame = Vec::new();
+        Read::take(&mut file, end.checked_sub(start)?).read_to_end(&mut frame).ok()?;
+        let payload = frame.get(frames::HEAD_BYTES..)?;
+        let (again, at) = Position { end: start, crc: before }.frame(payload).ok()?;
+        let is_same = again == frame && at == Position { end, crc: after } && len == end;
+        is_same.then(|| Self { path: path.to_owned(), file, at, base_end, changes: Vec::new() })
+    }
+
+    /// Writes all rows of `db` to a new file in place of the old one.
+    fn write_all(path: PathBuf, db: &Database) -> Result<(Self, State), StoreError> {
+        let written = || -> io::Result<_> {
+            let fresh = path.with_extension("copy-new");
+            let file = File::options().create(true).truncate(true).read(true).write(true).open(&fresh)?;
+            let mut rows = FrameWriter::new(BufWriter::new(file), KIND)?;
+            let mut payload = Vec::new();
+            for row in db.prefix(&[]) {
+                let (key, row) = row.map_err(io::Error::other)?;
+                if key.first().is_some_and(u8::is_ascii_lowercase) {
+                    frames::push_row(&mut payload, &key, Some(&row))?;
+                }
+                if payload.len() >= frames::PAYLOAD_BYTES {
+                    rows.write(&payload)?;
+                    payload.clear();
+                }
+            }
+            rows.write(&payload)?;
+            let (mut file, before) = rows.finish()?;
+            // An empty frame says that the rows are complete.
+            let (end, at) = before.frame(&[])?;
+            file.write_all(&end)?;
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            sync_parent(&path)?;
+            Ok((file, before, at))
+        };
+        let (file, before, at) = written().map_err(failed)?;
+        Ok((Self { path, file, at, base_end: at.end, changes: Vec::new() }, state(before, at, at.end)))
+    }
+
+    /// Notes changes that are being committed.
+    pub(super) fn note(&mut self, changes: &[Change]) -> io::Result<()> {
+        changes.iter().try_for_each(|Change { table, key, row }| {
+            frames::push_row(&mut self.changes, &keys::record(*table, key), row.as_deref())
+        })
+    }
+
+    /// The frame of what was noted, if anything was.
+    pub(super) fn next_frame(&mut self) -> io::Result<Option<NextFrame>> {
+        if self.changes.is_empty() {
+            return Ok(None);
+        }
+        let (frame, at) = self.at.frame(&self.changes)?;
+        self.changes.clear();
+        Ok(Some(NextFrame { frame, at, state: state(self.at, at, self.base_end) }))
+    }
+
+    /// Writes a frame durably; afterwards the file may be written anew, of which the new state is returned.
+    pub(super) fn append(&mut self, next: NextFrame, db: &Database) -> Result<Option<State>, StoreError> {
+        let mut written = || {
+            self.file.seek(SeekFrom::Start(self.at.end))?;
+            self.file.write_all(&next.frame)?;
+            self.file.sync_data()
+        };
+        written().map_err(failed)?;
+        self.at = next.at;
+        let changes = self.at.end - self.base_end;
+        // Both files are there for a moment; without room for that, changes go on being appended.
+        if changes < self.base_end.max(CHANGES_BYTES_MIN) || !db.has_room_for(self.at.end)? {
+            return Ok(None);
+        }
+        let (copy, state) = Self::write_all(self.path.clone(), db)?;
+        *self = copy;
+        Ok(Some(state))
+    }
+}
+
+/// Reads the rows and changes of the copy at `path` in order. A frame that the last write left torn was not answered.
+///
+/// # Errors
+/// `InvalidData` if it is damaged, or its rows were not all written.
+pub(super) fn read(path: &Path, mut each: impl FnMut(&[u8], Option<&[u8]>) -> io::Result<()>) -> io::Result<()> {
+    let mut frames = FrameReader::new(BufReader::new(File::open(path)?), KIND)?;
+    let mut is_complete = false;
+    while let Frame::Whole(payload) = frames.next()? {
+        is_complete |= payload.is_empty();
+        frames::each_row(&payload, &mut each)?;
+    }
+    if is_complete { Ok(()) } else { Err(frames::damaged("its rows are not complete")) }
+}
+
+/// A file name survives power loss only when its directory is synced.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
