@@ -8,13 +8,15 @@ use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use crate::api::{self, Api};
-use crate::auth::{AdminAuth, Authenticator};
+use crate::auth::{AdminAuth, Authenticator, Operators};
+use crate::dashboard::{self, Observers, Pulse};
 use crate::event_types::EventTypes;
 use crate::gate::Admission;
 use crate::heartbeat::Timing;
@@ -76,6 +78,9 @@ pub struct Hub {
     event_bytes_max: usize,
     retention: Retention,
     draining: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
+    /// Cancelled by the drain.
+    watching: CancellationToken,
 }
 
 impl Hub {
@@ -94,6 +99,7 @@ impl Hub {
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let registry = Registry::new(limits.capacity);
+        let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
         let timing = Timing::new(limits.life_limit);
         let leases = Leases::new(timing.life_limit, registry.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
@@ -146,12 +152,28 @@ impl Hub {
             event_bytes_max,
             retention: limits.retention,
             draining,
+            pulse: Arc::new(pulse),
+            watching: CancellationToken::new(),
         })
     }
 
-    /// Every route: the transports', which the gate guards, and the platform's, which `admin` guards.
+    /// Every route: the transports', which the gate guards; the platform's and the dashboard's stream over `watch`,
+    /// which `admin` guards; the dashboard's page.
     #[must_use]
-    pub fn routes(&self, admin: AdminAuth, transports: &[Box<dyn Transport>]) -> BoxedFilter<(Response,)> {
+    pub fn routes(
+        &self,
+        admin: AdminAuth,
+        transports: &[Box<dyn Transport>],
+        watch: &dyn Transport,
+    ) -> BoxedFilter<(Response,)> {
+        let admin = Arc::new(Operators::new(admin));
+        let observers = Observers::new(
+            self.works.clone(),
+            self.directory.clone(),
+            self.pulse.clone(),
+            admin.clone(),
+            self.watching.clone(),
+        );
         let api = api::routes(Arc::new(Api {
             directory: self.directory.clone(),
             publisher: self.publisher.clone(),
@@ -170,6 +192,8 @@ impl Hub {
             draining: self.draining.clone(),
         }));
         // The API answers every path, so it comes last.
+        let api = dashboard::routes().or(api).unify().boxed();
+        let api = watch.routes(Arc::new(observers)).or(api).unify().boxed();
         transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
         })
@@ -177,12 +201,13 @@ impl Hub {
 
     /// Ends what has run out and looks after positions, for as long as it is polled.
     pub async fn keep_time(&self) {
-        tokio::join!(self.leases.expire(), self.works.tail.check_positions());
+        tokio::join!(self.leases.expire(), self.works.tail.check_positions(), self.pulse.beat());
     }
 
     /// Admits nobody from now on and tells every connection when to come back, each in its own slot.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.watching.cancel();
         self.registry.drain(|index| CloseReason::Shutdown {
             reconnect_after_ms: RECONNECT_FIRST_MS + index as u64 * 1_000 / RECONNECTS_PER_SECOND,
         });

@@ -103,6 +103,8 @@ pub struct ConnectionInfo {
     pub last_heartbeat: DateTime<Utc>,
     /// Up to where it was written.
     pub position: Cursor,
+    /// Events after that which its gateway's log is known to hold.
+    pub lag: u64,
     /// Events written to it.
     pub events_sent: u64,
 }
@@ -284,6 +286,7 @@ impl Connection {
         #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
         let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
+        let position = Seq(self.position.load(Ordering::Relaxed));
         ConnectionInfo {
             gateway: self.identity.gateway,
             connection: self.id,
@@ -292,7 +295,8 @@ impl Connection {
             peer: self.identity.peer,
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
-            position: Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) },
+            position: Cursor { epoch, seq: position },
+            lag: self.channel.head().0.saturating_sub(position.0),
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
     }

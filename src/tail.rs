@@ -37,6 +37,8 @@ const COMPACTED_READS_MAX: usize = 8;
 #[derive(Default)]
 pub struct Tails {
     channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
+    /// Events appended since the start of the process.
+    appended: AtomicU64,
 }
 
 /// What the connections of one gateway share.
@@ -112,6 +114,12 @@ impl Tails {
         channel
     }
 
+    /// Events appended to all logs since the start of the process.
+    #[must_use]
+    pub fn appended_total(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
     fn live(&self) -> Vec<Arc<Channel>> {
         lock(&self.channels).values().filter_map(Weak::upgrade).collect()
     }
@@ -119,6 +127,7 @@ impl Tails {
 
 impl Follower for Tails {
     fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
+        self.appended.fetch_add(entries.len() as u64, Ordering::Relaxed);
         let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
         if let Some(channel) = channel {
             channel.extend(epoch, entries);

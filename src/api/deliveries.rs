@@ -12,6 +12,8 @@ use super::{Api, Request};
 #[serde(rename_all = "camelCase")]
 struct View {
     gateway_id: GatewayId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_name: Option<String>,
     event_id: EventId,
     #[serde(rename = "type")]
     event_type: String,
@@ -34,11 +36,12 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
         reason: request.query.parsed("reason", &format!("one of {reasons}"))?,
     };
     let (total, rows) = api.deliveries.query(&filter, page.offset, page.limit);
-    reply::json(StatusCode::OK, &page.page(total, rows.into_iter().map(view).collect()))
+    reply::json(StatusCode::OK, &page.page(total, rows.into_iter().map(|row| view(api, row)).collect()))
 }
 
-fn view(row: FailedDelivery) -> View {
+fn view(api: &Api, row: FailedDelivery) -> View {
     View {
+        gateway_name: api.directory.gateway(row.gateway).map(|gateway| gateway.name.clone()),
         gateway_id: row.gateway,
         event_id: EventId(row.event),
         event_type: row.event_type,

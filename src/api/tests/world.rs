@@ -14,7 +14,7 @@ use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
 use crate::api::{Api, routes};
-use crate::auth::{AdminAuth, Authenticator};
+use crate::auth::{AdminAuth, Authenticator, Operators};
 use crate::event_types::EventTypes;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
@@ -82,7 +82,7 @@ impl World {
             receipts,
             proxies: Proxies::default(),
             log: log.clone(),
-            admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
+            admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth)),
             clock: clock.clone(),
             max_event_bytes: EVENT_BYTES_MAX,
             retention,
