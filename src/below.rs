@@ -46,8 +46,8 @@ pub(crate) struct Climb {
     pub(crate) to: Cursor,
     /// `None` once it is in the ring.
     pub(crate) below: Option<Below>,
-    /// Why the reset was due, if there is one.
-    pub(crate) reset: Option<ResetReason>,
+    /// Why the reset was due, if there is one, and how many events it says are lost, if that can be known.
+    pub(crate) reset: Option<(ResetReason, Option<u64>)>,
 }
 
 impl Below {
@@ -87,13 +87,10 @@ impl Below {
             Told::Lost(told) if told != lost => Some(ResetReason::Overwritten),
             Told::Nothing | Told::Lost(_) => None,
         };
-        let reset_frame = reset.map(|reason| {
-            control::reset(
-                gateway,
-                at,
-                &Reset { reason, requested: position, from, lost, compacted: follow, log: &page },
-            )
-        });
+        let reset =
+            reset.map(|reason| Reset { reason, requested: position, from, lost, compacted: follow, log: &page });
+        let reset_frame = reset.as_ref().map(|reset| control::reset(gateway, at, reset));
+        let reset = reset.map(|reset| (reset.reason, reset.lost_after_requested()));
         let (seq, below) = match page.last.filter(|_| page.left > 0) {
             None => (ring.max(from), None),
             Some(last) => {

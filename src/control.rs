@@ -36,7 +36,8 @@ pub(crate) enum ResetReason {
 }
 
 impl ResetReason {
-    fn as_str(self) -> &'static str {
+    /// The public text.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Overwritten => "overwritten",
             Self::UnknownEpoch => "unknown-epoch",
@@ -81,18 +82,25 @@ pub(crate) struct Reset<'a> {
     pub(crate) log: &'a CompactedPage,
 }
 
+impl Reset<'_> {
+    /// Of the events after the cursor that was asked for, how many will not come; `None` if nobody can know.
+    pub(crate) fn lost_after_requested(&self) -> Option<u64> {
+        match self.reason {
+            // For a foreign cursor, all that this gateway's log ever had and no longer has.
+            ResetReason::Overwritten | ResetReason::Foreign => Some(self.lost),
+            ResetReason::UnknownEpoch => None,
+            ResetReason::Ahead => Some(0),
+        }
+    }
+}
+
 /// `stream.reset`: events after `requested` will not be delivered; the compacted state follows, then the ring.
 ///
 /// `complete` says whether that leads to the state of a gateway that never left: not if the log that the cursor counts
 /// in is gone, or if compacted state after the cursor had to be let go by its bounds.
 pub(crate) fn reset(gateway: GatewayId, at: DateTime<Utc>, reset: &Reset<'_>) -> Arc<Frame> {
     let Reset { reason, requested, from, log, .. } = *reset;
-    let lost = match reason {
-        // For a foreign cursor, all that this gateway's log ever had and no longer has.
-        ResetReason::Overwritten | ResetReason::Foreign => Some(reset.lost),
-        ResetReason::UnknownEpoch => None,
-        ResetReason::Ahead => Some(0),
-    };
+    let lost = reset.lost_after_requested();
     let cursor = |seq| Cursor { epoch: log.epoch, seq }.to_string();
     let text = json!({
         "type": "stream.reset",

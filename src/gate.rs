@@ -74,7 +74,10 @@ struct Peer {
 #[async_trait]
 impl Gate for Admission {
     async fn admit(&self, handshake: Handshake) -> Result<Box<dyn Session>, Refusal> {
-        self.try_admit(&handshake).await.map_err(|error| Refusal(problem(&error)))
+        self.try_admit(&handshake).await.map_err(|error| {
+            self.registry.traffic.of(handshake.transport).refused(error.code());
+            Refusal(problem(&error))
+        })
     }
 
     fn reject(&self, error: HandshakeError) -> Refusal {
@@ -174,6 +177,7 @@ impl Admission {
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
         registration.seat =
             Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
+        registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
             gateway.id = %gateway, connection.id = %id, peer.ip = %peer.address, resume = ?start.resume, position = %start.position,

@@ -1,9 +1,11 @@
 //! All parts of a server but its sockets, put together: what simulation tests drive and [`crate::server`] serves.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{Clock, Directory, EventLog, LogError, Receipts, Retention, StoreError, Stores};
 use gatecast_transports::{CloseReason, Gate, Transport};
@@ -22,6 +24,7 @@ use crate::gate::Admission;
 use crate::heartbeat::Timing;
 use crate::lease::Leases;
 use crate::limits::RateTable;
+use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -78,6 +81,9 @@ pub struct Hub {
     event_bytes_max: usize,
     retention: Retention,
     draining: Arc<AtomicBool>,
+    tails: Arc<Tails>,
+    store_dir: Option<PathBuf>,
+    started_at: DateTime<Utc>,
     pulse: Arc<Pulse>,
     /// Cancelled by the drain.
     watching: CancellationToken,
@@ -98,6 +104,7 @@ impl Hub {
         let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
+        let started_at = clock.now();
         let registry = Registry::new(limits.capacity);
         let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
         let timing = Timing::new(limits.life_limit);
@@ -116,7 +123,7 @@ impl Hub {
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let reports = Arc::new(reports);
         let works = Arc::new(Works {
-            tail: Tail::new(tails, log.clone()),
+            tail: Tail::new(tails.clone(), log.clone()),
             deliveries: deliveries.clone(),
             receipts: receipts.clone(),
             reports: reports.clone(),
@@ -152,6 +159,9 @@ impl Hub {
             event_bytes_max,
             retention: limits.retention,
             draining,
+            tails,
+            store_dir: stores.dir,
+            started_at,
             pulse: Arc::new(pulse),
             watching: CancellationToken::new(),
         })
@@ -190,13 +200,35 @@ impl Hub {
             max_event_bytes: self.event_bytes_max,
             retention: self.retention,
             draining: self.draining.clone(),
+            metrics: self.metrics(),
         }));
+        for transport in transports {
+            // So that its counts are there, at 0, before anybody comes.
+            self.registry.traffic.of(transport.name());
+        }
         // The API answers every path, so it comes last.
         let api = dashboard::routes().or(api).unify().boxed();
         let api = watch.routes(Arc::new(observers)).or(api).unify().boxed();
         transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
         })
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics {
+            registry: self.registry.clone(),
+            publisher: self.publisher.clone(),
+            tails: self.tails.clone(),
+            reports: self.reports.clone(),
+            receipts: self.receipts.clone(),
+            deliveries: self.deliveries.clone(),
+            directory: self.directory.clone(),
+            log: self.log.clone(),
+            retention: self.retention,
+            clock: self.clock.clone(),
+            store_dir: self.store_dir.clone(),
+            started_at: self.started_at,
+        }
     }
 
     /// Ends what has run out and looks after positions, for as long as it is polled.

@@ -142,7 +142,7 @@ impl Leases {
             }
         };
         drop(table);
-        ended.iter().for_each(|lease| lease.log_end(CloseReason::NoLife));
+        ended.iter().for_each(|lease| lease.ended(CloseReason::NoLife));
         next
     }
 
@@ -159,7 +159,7 @@ impl Leases {
             }
         }
         drop(table);
-        ended.iter().for_each(|(lease, reason)| lease.log_end(*reason));
+        ended.iter().for_each(|(lease, reason)| lease.ended(*reason));
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -178,8 +178,9 @@ impl Table {
 }
 
 impl Lease {
-    fn log_end(&self, reason: CloseReason) {
+    fn ended(&self, reason: CloseReason) {
         let connection = &self.registration.connection;
+        connection.carried.ended(reason);
         info!(
             gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason,
             "Gateway disconnected from {}.", connection.identity.transport,

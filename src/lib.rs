@@ -12,6 +12,7 @@
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
 //! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
+//! - [`metrics`] is what Prometheus is shown of all that.
 //! - [`api`] is the platform's HTTP API; `dashboard` the page at `/` and what keeps it live; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -35,6 +36,7 @@ mod hold;
 pub mod hub;
 pub mod lease;
 pub mod limits;
+pub mod metrics;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;

@@ -12,11 +12,13 @@ use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Clock, Cursor, Draft, EventLog, GatewayId, LogError};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::envelope;
 use crate::event_types::{EventTypes, TypeName};
+use crate::metrics::Histogram;
 use crate::registry::Registry;
 
 /// An append that takes longer is answered as unavailable; it may still be stored.
@@ -105,6 +107,7 @@ pub struct Publisher {
     deliveries: Arc<Deliveries>,
     clock: Arc<dyn Clock>,
     event_bytes_max: usize,
+    append_seconds: Histogram,
 }
 
 impl Publisher {
@@ -118,7 +121,8 @@ impl Publisher {
         clock: Arc<dyn Clock>,
         event_bytes_max: usize,
     ) -> Self {
-        Self { log, types, registry, deliveries, clock, event_bytes_max }
+        let append_seconds = Histogram::default();
+        Self { log, types, registry, deliveries, clock, event_bytes_max, append_seconds }
     }
 
     /// Checks an event against its type; nothing is stored.
@@ -164,8 +168,10 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let at = self.clock.now();
         let draft = Draft { at, key: event.key.clone(), ends_key: event.ends_key, body: event.body(to, at), expect };
+        let began = Instant::now();
         let append = self.log.append(to, draft);
         let event_id = tokio::time::timeout(APPEND_TIMEOUT, append).await.map_err(|_| PublishError::Timeout)??;
+        self.append_seconds.observe(began.elapsed(), 1);
         let connections = self.registry.connections_of(to);
         if connections == 0 {
             info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
@@ -181,6 +187,11 @@ impl Publisher {
             debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
         }
         Ok(Published { event_id, correlation_id: event.correlation_id.clone(), timestamp: at, connections })
+    }
+
+    /// How long appends took that were done.
+    pub(crate) fn append_seconds(&self) -> &Histogram {
+        &self.append_seconds
     }
 
     fn too_large(&self, bytes: usize) -> PublishError {

@@ -35,7 +35,18 @@ pub struct Reports {
     follow_ups: mpsc::Sender<FollowUp>,
     /// Ends with this value.
     follower: JoinHandle<()>,
+    received: AtomicU64,
+    applied: AtomicU64,
+    failed: AtomicU64,
     ignored: AtomicU64,
+}
+
+/// Reports taken since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) received: u64,
+    pub(crate) applied: u64,
+    pub(crate) failed: u64,
 }
 
 /// Who reports.
@@ -71,7 +82,8 @@ impl Reports {
         let (follow_ups, queue) = mpsc::channel(FOLLOW_UPS_MAX);
         let follower = Follower { directory: directory.clone(), log, deliveries, clock: clock.clone() };
         let follower = tokio::spawn(follower.run(queue));
-        Self { receipts, directory, clock, follow_ups, follower, ignored: AtomicU64::new(0) }
+        let [received, applied, failed, ignored] = [const { AtomicU64::new(0) }; 4];
+        Self { receipts, directory, clock, follow_ups, follower, received, applied, failed, ignored }
     }
 
     /// Takes a text message of a connection; returns up to where the peer says to have received everything. What is no
@@ -108,11 +120,16 @@ impl Reports {
             return Taken::Foreign;
         }
         let applied = match (report.status, event) {
-            (Status::Received, Some(event)) => return Taken::Received(event),
+            (Status::Received, Some(event)) => {
+                self.received.fetch_add(1, Ordering::Relaxed);
+                return Taken::Received(event);
+            }
             (Status::Received, None) => return Taken::Foreign,
             (Status::Applied, _) => true,
             (Status::Failed, _) => false,
         };
+        let count = if applied { &self.applied } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
         let Report { subject, error_code, message, .. } = report;
         let at = self.clock.now();
         let outcome = Outcome { applied, at, error_code, message };
@@ -132,6 +149,12 @@ impl Reports {
         let subject = Subject::Deployment(deployment);
         // Whoever looks next finds the same, should there be no room.
         let _ = self.follow_ups.try_send(FollowUp { gateway, subject, applied: true, reported: Reported::New });
+    }
+
+    /// How many reports were taken.
+    pub(crate) fn heard(&self) -> Heard {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Heard { received: count(&self.received), applied: count(&self.applied), failed: count(&self.failed) }
     }
 
     /// How many messages from gateways were ignored since the start.

@@ -1,7 +1,7 @@
 //! Who is connected: one map, one lock. A connection is in it as long as its [`Registration`] lives, so a count is
 //! never out of step with what it counts; the limits are checked under the same lock that adds the entry.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -13,9 +13,11 @@ use gatecast_storage::directory::TokenId;
 use gatecast_storage::{Cursor, Epoch, GatewayId, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::below::Below;
+use crate::metrics::{Carried, Traffic};
 use crate::tail::Channel;
 
 /// A connection's id, made by us.
@@ -74,12 +76,18 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) identity: Identity,
     pub(crate) channel: Arc<Channel>,
+    /// The counts of its transport.
+    pub(crate) carried: Arc<Carried>,
+    /// When it was registered.
+    pub(crate) began: Instant,
     /// State, not a queue: why it shall end, the gravest reason told so far.
     closing: Mutex<Option<CloseReason>>,
     heard_ms: AtomicI64,
     epoch: AtomicU64,
     position: AtomicU64,
     events_sent: AtomicU64,
+    /// The furthest that a poll was ever answered; a later poll may ask for the same again.
+    furthest: AtomicU64,
     /// How far it is in the compacted state, while it is: for the next poll of a lease.
     below: Mutex<Option<Box<(Cursor, Below)>>>,
 }
@@ -109,11 +117,22 @@ pub struct ConnectionInfo {
     pub events_sent: u64,
 }
 
+/// The connection of a gateway that is furthest behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lowest {
+    /// Up to where it was written.
+    pub(crate) position: Cursor,
+    /// Events after that.
+    pub(crate) events: u64,
+}
+
 /// All live connections.
 pub struct Registry {
     capacity: Capacity,
     entries: Mutex<Entries>,
     events_sent: AtomicU64,
+    /// What went over their transports.
+    pub(crate) traffic: Traffic,
     /// Told when connections were told to end.
     pub(crate) closing: Notify,
 }
@@ -137,7 +156,13 @@ impl Registry {
     /// An empty registry.
     #[must_use]
     pub fn new(capacity: Capacity) -> Arc<Self> {
-        Arc::new(Self { capacity, entries: Mutex::default(), events_sent: AtomicU64::new(0), closing: Notify::new() })
+        Arc::new(Self {
+            capacity,
+            entries: Mutex::default(),
+            events_sent: AtomicU64::new(0),
+            traffic: Traffic::default(),
+            closing: Notify::new(),
+        })
     }
 
     /// Adds a connection if there is room for it.
@@ -147,6 +172,7 @@ impl Registry {
         channel: Arc<Channel>,
         at: Cursor,
     ) -> Result<Registration, Full> {
+        let carried = self.traffic.of(identity.transport);
         let mut entries = self.entries();
         if entries.connections.len() >= self.capacity.total {
             return Err(Full::Server);
@@ -159,10 +185,13 @@ impl Registry {
             heard_ms: AtomicI64::new(identity.connected_at.timestamp_millis()),
             identity,
             channel,
+            carried,
+            began: Instant::now(),
             closing: Mutex::default(),
             epoch: AtomicU64::new(u64::from(at.epoch.0)),
             position: AtomicU64::new(at.seq.0),
             events_sent: AtomicU64::new(0),
+            furthest: AtomicU64::new(0),
             below: Mutex::default(),
         });
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
@@ -198,6 +227,29 @@ impl Registry {
         };
         all.sort_by_key(|c| (c.connected_at, c.connection));
         all
+    }
+
+    /// How many connections there are over each transport that has any.
+    pub(crate) fn by_transport(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for connection in self.entries().connections.values() {
+            *counts.entry(connection.identity.transport).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Of each gateway that is connected, the connection that is furthest behind.
+    pub(crate) fn positions(&self) -> HashMap<GatewayId, Lowest> {
+        let mut lowest: HashMap<GatewayId, Lowest> = HashMap::new();
+        for connection in self.entries().connections.values() {
+            let position = connection.position();
+            let of = Lowest { position, events: connection.channel.head().0.saturating_sub(position.seq.0) };
+            let known = lowest.entry(connection.identity.gateway).or_insert(of);
+            if known.events < of.events {
+                *known = of;
+            }
+        }
+        lowest
     }
 
     /// Events written to connections since the server started.
@@ -271,6 +323,22 @@ impl Connection {
         self.position.store(to.seq.0, Ordering::Relaxed);
     }
 
+    /// A poll was answered up to here.
+    pub(crate) fn reached(&self, to: Seq) {
+        self.furthest.fetch_max(to.0, Ordering::Relaxed);
+    }
+
+    /// Up to here events may be written once more, on a connection of polls.
+    pub(crate) fn furthest(&self) -> Seq {
+        Seq(self.furthest.load(Ordering::Relaxed))
+    }
+
+    fn position(&self) -> Cursor {
+        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
+        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
+        Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) }
+    }
+
     /// Remembers how far it is in the compacted state, or that it no longer is.
     pub(crate) fn set_below(&self, below: Option<(Cursor, Below)>) {
         *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below.map(Box::new);
@@ -283,10 +351,8 @@ impl Connection {
     }
 
     fn info(&self) -> ConnectionInfo {
-        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
-        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
-        let position = Seq(self.position.load(Ordering::Relaxed));
+        let position = self.position();
         ConnectionInfo {
             gateway: self.identity.gateway,
             connection: self.id,
@@ -295,8 +361,8 @@ impl Connection {
             peer: self.identity.peer,
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
-            position: Cursor { epoch, seq: position },
-            lag: self.channel.head().0.saturating_sub(position.0),
+            position,
+            lag: self.channel.head().0.saturating_sub(position.seq.0),
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
     }
@@ -313,6 +379,7 @@ impl Registration {
 
     /// The peer has received everything up to here.
     pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
+        self.connection.carried.confirmed();
         if let Some(seat) = &self.seat {
             seat.confirmed(to, now);
         }

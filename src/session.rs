@@ -24,10 +24,11 @@ use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::hold::Hold;
+use crate::metrics::Live;
 use crate::pacing::Pacing;
 use crate::receipts::{Reporter, Reports};
 use crate::registry::Connection;
-use crate::tail::{Tail, Tailed};
+use crate::tail::{Hot, Tail, Tailed};
 
 /// How long to wait before reading a log again that could not be read.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -68,9 +69,17 @@ pub(crate) struct CursorSession {
 enum Handed {
     Nothing,
     Opening,
-    Events { to: Seq, count: usize, bytes: usize },
-    Compacted { events: Vec<Seq>, to: Cursor, below: Option<Below>, bytes: usize },
+    Events { to: Seq, count: usize, bytes: usize, live: Option<Live> },
+    Compacted { climbed: Climbed, bytes: usize },
     Ping(Bytes),
+}
+
+/// A stretch of the way back to the ring.
+struct Climbed {
+    events: Vec<Seq>,
+    to: Cursor,
+    below: Option<Below>,
+    reset: Option<(ResetReason, Option<u64>)>,
 }
 
 /// What a look at everything finds.
@@ -148,16 +157,23 @@ impl CursorSession {
     fn events(&mut self, room: Room, until: Option<Instant>) -> Due {
         if self.reading.is_none()
             && self.below.is_none()
-            && let Some(frames) = self.works.tail.hot(&self.connection().channel, self.position, room)
+            && let Some(Hot { frames, live }) =
+                self.works.tail.hot(&self.connection().channel, self.position, room, self.live_from())
         {
-            return Due::Step(self.deliver(frames));
+            return Due::Step(self.deliver(frames, live));
         }
         Due::Read(room, until)
     }
 
-    fn deliver(&mut self, frames: Vec<Arc<Frame>>) -> Step {
+    /// From when on events are live: they were not there when the connection began, nor are they written once more.
+    fn live_from(&self) -> Option<Instant> {
+        let connection = self.connection();
+        (self.position.seq >= connection.furthest()).then_some(connection.began)
+    }
+
+    fn deliver(&mut self, frames: Vec<Arc<Frame>>, live: Option<Live>) -> Step {
         let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.text().len()).sum());
-        self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes };
+        self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes, live };
         Step::Deliver(frames)
     }
 
@@ -186,7 +202,7 @@ impl CursorSession {
     async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
         self.read_again = None;
         let (below, reason) = match read {
-            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames)),
+            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames, None)),
             Ok(Tailed::Frames(_)) => {
                 self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
                 return None;
@@ -217,19 +233,24 @@ impl CursorSession {
         }
         let bytes = frames.iter().map(|frame| frame.text().len()).sum();
         if frames.is_empty() {
-            self.climbed(&events, to, below, bytes);
+            self.climbed(&Climbed { events, to, below, reset }, bytes);
             return None;
         }
-        self.handed = Handed::Compacted { events, to, below, bytes };
+        self.handed = Handed::Compacted { climbed: Climbed { events, to, below, reset }, bytes };
         Some(Step::Deliver(frames))
     }
 
-    fn climbed(&mut self, events: &[Seq], to: Cursor, below: Option<Below>, bytes: usize) {
+    fn climbed(&mut self, climbed: &Climbed, bytes: usize) {
+        let Climbed { ref events, to, below, reset } = *climbed;
         (self.position, self.below) = (to, below);
         self.pacing.delivered(events.len(), bytes);
         let now = self.works.clock.now();
         self.hold.registration().sent(events.len(), to, now);
         let connection = self.connection();
+        connection.carried.written(events.len(), bytes, None);
+        if let Some((reason, lost)) = reset {
+            connection.carried.reset(reason, lost.unwrap_or_default());
+        }
         if let Hold::Leased(_) = self.hold {
             connection.set_below(below.map(|below| (to, below)));
         }
@@ -245,7 +266,7 @@ impl CursorSession {
         let Some(seat) = &self.hold.registration().seat else { return };
         let sent = match &self.handed {
             Handed::Events { to, .. } => Cursor { seq: *to, ..self.position },
-            Handed::Compacted { to, .. } => *to,
+            Handed::Compacted { climbed, .. } => climbed.to,
             _ => self.position,
         };
         let from = Reporter { gateway: self.connection().identity.gateway, replica: seat.replica(), sent };
@@ -330,16 +351,20 @@ impl Session for CursorSession {
         match std::mem::replace(&mut self.handed, Handed::Nothing) {
             Handed::Nothing => {}
             Handed::Opening => self.opening = Vec::new(),
-            Handed::Events { to, count, bytes } => {
+            Handed::Events { to, count, bytes, live } => {
                 let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
                 let now = self.works.clock.now();
+                self.connection().carried.written(count, bytes, live);
+                if let Hold::Leased(_) = self.hold {
+                    self.connection().reached(to);
+                }
                 self.hold.registration().sent(count, self.position, now);
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
                 self.works.deliveries.recovered(gateway, after, self.position, now);
             }
-            Handed::Compacted { events, to, below, bytes } => self.climbed(&events, to, below, bytes),
+            Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
                 self.pacing.pinged(payload, self.pinged);
@@ -391,6 +416,7 @@ impl Session for CursorSession {
             _ => {}
         }
         self.hold.end();
+        self.connection().carried.ended(reason);
         let identity = &self.connection().identity;
         info!(
             gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,

@@ -18,9 +18,11 @@ use gatecast_storage::{
 };
 use gatecast_transports::{Frame, Room};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::envelope;
+use crate::metrics::Live;
 
 /// Events kept in a window.
 const WINDOW_EVENTS_MAX: usize = 256;
@@ -37,7 +39,6 @@ const COMPACTED_READS_MAX: usize = 8;
 #[derive(Default)]
 pub struct Tails {
     channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
-    /// Events appended since the start of the process.
     appended: AtomicU64,
 }
 
@@ -56,8 +57,22 @@ struct Window {
     epoch: Option<Epoch>,
     /// The seq of the first frame.
     first: Seq,
-    frames: VecDeque<Arc<Frame>>,
+    frames: VecDeque<Sealed>,
     bytes: usize,
+}
+
+/// An event of a window.
+struct Sealed {
+    frame: Arc<Frame>,
+    /// When the log told of it, which is when it was durable.
+    at: Instant,
+}
+
+/// Events of a window, ready to be written.
+pub(crate) struct Hot {
+    pub(crate) frames: Vec<Arc<Frame>>,
+    /// Those of them that the log told of after the moment that was asked for.
+    pub(crate) live: Option<Live>,
 }
 
 /// What lies after a cursor, ready to be written.
@@ -114,9 +129,8 @@ impl Tails {
         channel
     }
 
-    /// Events appended to all logs since the start of the process.
-    #[must_use]
-    pub fn appended_total(&self) -> u64 {
+    /// Events appended to any log since the start of the process.
+    pub(crate) fn appended_total(&self) -> u64 {
         self.appended.load(Ordering::Relaxed)
     }
 
@@ -148,8 +162,9 @@ impl Channel {
             *window = Window { epoch: Some(epoch), ..Window::default() };
             self.head.store(0, Ordering::Release);
         }
+        let at = Instant::now();
         for entry in entries {
-            window.push(entry.seq, envelope::seal(epoch, entry));
+            window.push(entry.seq, envelope::seal(epoch, entry), at);
             self.head.fetch_max(entry.seq.0, Ordering::AcqRel);
         }
     }
@@ -166,7 +181,7 @@ impl Drop for Channel {
 }
 
 impl Window {
-    fn push(&mut self, seq: Seq, frame: Option<Arc<Frame>>) {
+    fn push(&mut self, seq: Seq, frame: Option<Arc<Frame>>, at: Instant) {
         let next = Seq(self.first.0 + self.frames.len() as u64);
         if self.frames.is_empty() || seq != next {
             self.frames.clear();
@@ -176,22 +191,27 @@ impl Window {
         // An entry that cannot be sealed leaves the window empty: readers then meet it in the log.
         let Some(frame) = frame else { return };
         self.bytes += frame.text().len();
-        self.frames.push_back(frame);
+        self.frames.push_back(Sealed { frame, at });
         while self.frames.len() > WINDOW_EVENTS_MAX || (self.bytes > WINDOW_BYTES_MAX && self.frames.len() > 1) {
             if let Some(gone) = self.frames.pop_front() {
-                self.bytes -= gone.text().len();
+                self.bytes -= gone.frame.text().len();
                 self.first = self.first.next();
             }
         }
     }
 
-    fn after(&self, from: Cursor, room: Room) -> Option<Vec<Arc<Frame>>> {
+    fn after(&self, from: Cursor, room: Room, live_from: Option<Instant>) -> Option<Hot> {
         let skip = from.seq.next().0.checked_sub(self.first.0)?;
         let skip = usize::try_from(skip).ok()?;
         if self.epoch != Some(from.epoch) || skip >= self.frames.len() {
             return None;
         }
-        Some(within(self.frames.range(skip..), room))
+        let frames = within(self.frames.range(skip..).map(|sealed| &sealed.frame), room);
+        // They are in order of time, so that what is live is the end of what is taken.
+        let mut taken = self.frames.range(skip..skip + frames.len());
+        let since = live_from.and_then(|from| taken.find(|sealed| sealed.at >= from)).map(|sealed| sealed.at);
+        let live = since.map(|since| Live { events: taken.len() + 1, since });
+        Some(Hot { frames, live })
     }
 }
 
@@ -260,9 +280,9 @@ impl Tail {
         self.log.owner_of(epoch).await
     }
 
-    /// The events after a cursor, if the window has the first of them.
-    pub(crate) fn hot(&self, channel: &Channel, from: Cursor, room: Room) -> Option<Vec<Arc<Frame>>> {
-        lock(&channel.window).after(from, room)
+    /// The events after a cursor, if the window has the first of them; live are those from `live_from` on.
+    pub(crate) fn hot(&self, channel: &Channel, from: Cursor, room: Room, live_from: Option<Instant>) -> Option<Hot> {
+        lock(&channel.window).after(from, room, live_from)
     }
 
     /// What lies after a cursor, from the log.

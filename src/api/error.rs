@@ -313,6 +313,12 @@ impl ApiError {
         Self::Unavailable(Box::new(TimedOut))
     }
 
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        status_and_code(self).1
+    }
+
     /// Its stable code, for an answer that holds several results. A 5xx is logged, as [`problem`] does it.
     pub(crate) fn logged_code(&self) -> &'static str {
         let (status, code) = status_and_code(self);

@@ -13,6 +13,7 @@ mod artifacts;
 mod body;
 mod deliveries;
 mod deployments;
+mod descriptions;
 pub mod error;
 mod event_types;
 mod events;
@@ -20,6 +21,7 @@ pub(crate) mod fields;
 mod gateways;
 mod health;
 mod idempotency;
+mod metrics;
 mod page;
 mod problem;
 mod query;
@@ -55,6 +57,7 @@ use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
 use crate::auth::{Authenticator, Operators, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
+use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -103,6 +106,8 @@ pub struct Api {
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// What is measured.
+    pub metrics: Metrics,
 }
 
 /// The API as it runs.
@@ -263,6 +268,9 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::ListDeployments => deployments::list(api, request),
         Action::ListAllDeployments => deployments::list_all(api, request),
         Action::ReadStats => stats::read(api, request),
+        Action::ReadMetrics => metrics::read(api).await,
+        Action::ReadOpenApi => descriptions::read(descriptions::OPENAPI),
+        Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),
         Action::ListFailures => deliveries::list(api, request),
         Action::ReadStream => stream::read(api, request).await,
         Action::SignIn => session::sign_in(api),

@@ -66,6 +66,9 @@ pub(crate) enum Action {
     TakeReceipts,
     Unsupported,
     ReadStats,
+    ReadMetrics,
+    ReadOpenApi,
+    ReadAsyncApi,
     ListFailures,
     ReadStream,
     SignIn,
@@ -138,6 +141,9 @@ const TABLE: &[Row] = {
 
         Row("GET",    "/health",                                 A::Health,           Public,  B::Unread),
         Row("GET",    "/ready",                                  A::Ready,            Public,  B::Unread),
+        Row("GET",    "/metrics",                                A::ReadMetrics,      Admin,   B::Unread),
+        Row("GET",    "/openapi.json",                           A::ReadOpenApi,      Admin,   B::Unread),
+        Row("GET",    "/asyncapi.json",                          A::ReadAsyncApi,     Admin,   B::Unread),
     ]
 };
 
@@ -180,6 +186,12 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<[&'p str; 2]> {
         }
     }
     segments.next().is_none().then_some(params)
+}
+
+/// Every method and pattern as it stands in the table, with who may call it and whether its body is read.
+#[cfg(test)]
+pub(crate) fn rows() -> impl Iterator<Item = (&'static str, &'static str, Access, bool)> {
+    TABLE.iter().map(|Row(method, pattern, _, access, body)| (*method, *pattern, *access, *body != BodyLimit::Unread))
 }
 
 /// Every method and path with who may call it, for tests that must hold for all.

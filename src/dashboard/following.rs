@@ -88,9 +88,9 @@ impl Following {
     /// What the log has after the position; `None` to look again.
     async fn read(&mut self, room: Room) -> Option<Shown> {
         let tail = &self.works.tail;
-        let hot = if self.below.is_none() { tail.hot(&self.channel, self.position, room) } else { None };
+        let hot = if self.below.is_none() { tail.hot(&self.channel, self.position, room, None) } else { None };
         let read = match (hot, self.below) {
-            (Some(frames), _) => Ok(Tailed::Frames(frames)),
+            (Some(hot), _) => Ok(Tailed::Frames(hot.frames)),
             (None, Some(below)) => tail.compacted(self.gateway, below.after(self.position), room).await,
             (None, None) => tail.cold(self.gateway, self.position, room).await,
         };

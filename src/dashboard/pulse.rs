@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gatecast_storage::{Clock, Deliveries};
 use gatecast_transports::{Frame, Room};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::viewing::{Feed, Shown};
 use crate::envelope::timestamp;
+use crate::metrics::Snapshot;
 use crate::registry::Registry;
 use crate::tail::Tails;
 
@@ -34,11 +35,13 @@ pub(crate) struct Pulse {
 }
 
 /// What grows while the process lives.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Totals {
     published: u64,
     delivered: u64,
     failed: u64,
+    /// How long live events took from the log to a socket, over every transport.
+    delivery: Vec<Snapshot>,
 }
 
 impl Pulse {
@@ -61,7 +64,7 @@ impl Pulse {
         loop {
             every.tick().await;
             let (totals, now) = (self.totals(), Instant::now());
-            self.keep(totals, before, now - since);
+            self.keep(&totals, &before, now - since);
             (before, since) = (totals, now);
         }
     }
@@ -71,10 +74,11 @@ impl Pulse {
             published: self.tails.appended_total(),
             delivered: self.registry.events_sent_total(),
             failed: self.deliveries.totals().count,
+            delivery: self.registry.traffic.all().values().map(|carried| carried.delivery.snapshot()).collect(),
         }
     }
 
-    fn keep(&self, now: Totals, before: Totals, took: Duration) {
+    fn keep(&self, now: &Totals, before: &Totals, took: Duration) {
         let at = self.clock.now();
         let mut beats = self.beats();
         let id = at.timestamp_millis().max(beats.back().map_or(0, |(id, _)| id + 1));
@@ -86,6 +90,7 @@ impl Pulse {
             "failed": now.failed,
             "publishedPerSecond": per_second(now.published - before.published, took),
             "deliveredPerSecond": per_second(now.delivered - before.delivered, took),
+            "deliveryMs": delivery_ms(&now.delivery, &before.delivery),
         });
         beats.push_back((id, Arc::new(Frame::new(Some(id.to_string()), "beat", text.to_string()))));
         if beats.len() > BEATS_MAX {
@@ -111,6 +116,16 @@ impl Pulse {
     fn beats(&self) -> MutexGuard<'_, VecDeque<(i64, Arc<Frame>)>> {
         // Nothing that runs under the lock panics half way.
         self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long half of the live events took at most, and 99 of 100; `null` without any.
+fn delivery_ms(now: &[Snapshot], before: &[Snapshot]) -> Value {
+    let since = Snapshot::sum(now).since(&Snapshot::sum(before));
+    let ms = |share| since.quantile(share).map(|seconds| (seconds * 100_000.0).round() / 100.0);
+    match (ms(0.5), ms(0.99)) {
+        (Some(p50), Some(p99)) => json!({ "p50": p50, "p99": p99 }),
+        _ => Value::Null,
     }
 }
 
@@ -169,7 +184,6 @@ mod tests {
     use futures::FutureExt;
     use gatecast_storage::deliveries::DeliveryLimits;
     use gatecast_storage::{Cursor, Entry, Epoch, Follower, GatewayId, ManualClock, MemoryRecords, Seq};
-    use serde_json::Value;
     use uuid::Uuid;
 
     const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
@@ -191,9 +205,8 @@ mod tests {
         }
 
         fn beat(&self, published: u64) {
-            let totals = |published| Totals { published, delivered: 0, failed: 0 };
             self.clock.advance(BEAT_EVERY);
-            self.pulse.keep(totals(published), totals(0), BEAT_EVERY);
+            self.pulse.keep(&Totals { published, ..Totals::default() }, &Totals::default(), BEAT_EVERY);
         }
     }
 
@@ -224,9 +237,9 @@ mod tests {
     #[tokio::test]
     async fn ids_grow_though_the_clock_stands_still_and_only_so_many_are_kept() {
         let world = World::new().await;
-        let none = Totals { published: 0, delivered: 0, failed: 0 };
+        let none = Totals::default();
         for _ in 0..BEATS_MAX + 5 {
-            world.pulse.keep(none, none, BEAT_EVERY);
+            world.pulse.keep(&none, &none, BEAT_EVERY);
         }
         let kept = world.pulse.beats().len();
         let newest = world.pulse.newest();

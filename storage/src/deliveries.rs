@@ -115,6 +115,15 @@ impl Deliveries {
         self.change(|book, _| book.forget(gateway));
     }
 
+    /// The gateways with unrecovered failures, and how many of these are kept of each.
+    #[must_use]
+    pub fn unrecovered(&self) -> Vec<(GatewayId, u64)> {
+        self.change(|book, now| {
+            book.expire(now);
+            book.unrecovered()
+        })
+    }
+
     /// What failed since the start of the process.
     #[must_use]
     pub fn totals(&self) -> DeliveryTotals {

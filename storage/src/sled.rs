@@ -98,6 +98,7 @@ fn open_stores(
         log: Arc::new(SledLog::new(Arc::clone(&events))),
         events_records: Arc::new(SledRecords::new(events)),
         directory_records: Arc::new(SledRecords::new(directory)),
+        dir: Some(data),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What an engine hands out when it is opened.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -16,6 +17,8 @@ pub struct Stores {
     pub events_records: Arc<dyn Records>,
     /// Records that must not be lost: [`Directory`](crate::Directory).
     pub directory_records: Arc<dyn Records>,
+    /// Where their files are, if they are on disk.
+    pub dir: Option<PathBuf>,
 }
 
 /// Stores in memory: nothing survives the process.
@@ -25,5 +28,6 @@ pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dy
         log: Arc::new(MemoryLog::new(retention, clock, follower)),
         events_records: Arc::new(MemoryRecords::new()),
         directory_records: Arc::new(MemoryRecords::new()),
+        dir: None,
     }
 }

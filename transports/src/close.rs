@@ -80,6 +80,26 @@ impl CloseReason {
         }
     }
 
+    /// A short name, for statistics: public and stable.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown { .. } => "shutdown",
+            Self::TokenRevoked => "token-revoked",
+            Self::TokenExpired => "token-expired",
+            Self::GatewayDeleted => "gateway-deleted",
+            Self::NoLife => "no-sign-of-life",
+            Self::Superseded => "superseded",
+            Self::PeerClosed => "peer-closed",
+            Self::WriteStalled => "write-stalled",
+            Self::UpgradeFailed => "upgrade-failed",
+            Self::Protocol => "protocol-error",
+            Self::NotText => "not-text",
+            Self::BadUtf8 => "bad-utf8",
+            Self::TooBig => "too-big",
+        }
+    }
+
     /// Whether not one more byte of an event may reach the peer (what [`Session::cut`](crate::Session::cut) resolves to).
     #[must_use]
     pub fn silences(self) -> bool {

@@ -3,10 +3,12 @@
 mod access;
 mod any_input;
 mod deployments;
+mod descriptions;
 mod event_types;
 mod events;
 mod fetching;
 mod gateways;
+mod metrics;
 mod operations;
 mod receipts;
 mod tokens;

@@ -16,6 +16,7 @@ use warp::filters::BoxedFilter;
 use crate::api::{Api, routes};
 use crate::auth::{AdminAuth, Authenticator, Operators};
 use crate::event_types::EventTypes;
+use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -71,14 +72,29 @@ impl World {
             EVENT_BYTES_MAX,
         );
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
+        let (publisher, reports) = (Arc::new(publisher), Arc::new(reports));
+        let metrics = Metrics {
+            registry: registry.clone(),
+            publisher: publisher.clone(),
+            tails: tails.clone(),
+            reports: reports.clone(),
+            receipts: receipts.clone(),
+            deliveries: deliveries.clone(),
+            directory: directory.clone(),
+            log: log.clone(),
+            retention,
+            clock: clock.clone(),
+            store_dir: None,
+            started_at: clock.now(),
+        };
         let parts = Arc::new(Api {
             authenticator: Arc::new(Authenticator::new(directory.clone())),
             directory: directory.clone(),
-            publisher: Arc::new(publisher),
+            publisher,
             event_types,
             registry,
             deliveries,
-            reports: Arc::new(reports),
+            reports,
             receipts,
             proxies: Proxies::default(),
             log: log.clone(),
@@ -87,6 +103,7 @@ impl World {
             max_event_bytes: EVENT_BYTES_MAX,
             retention,
             draining: Arc::new(AtomicBool::new(false)),
+            metrics,
         });
         Self { filter: routes(parts.clone()), parts, clock, log, tails }
     }

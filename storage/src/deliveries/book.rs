@@ -56,7 +56,7 @@ impl Book {
         let number = self.next;
         self.next += 1;
         let Failure { gateway, event, event_type, correlation_id, reason, at } = failure;
-        self.totals = DeliveryTotals { count: self.totals.count + 1, last_time: Some(at), last_reason: Some(reason) };
+        self.totals.count(reason, at);
         self.dirty.insert(number);
         let recovered_at = None;
         let delivery = FailedDelivery { number, gateway, event, event_type, correlation_id, reason, at, recovered_at };
@@ -164,6 +164,11 @@ impl Book {
     /// How many are unrecovered.
     pub(super) fn pending(&self) -> u64 {
         self.pending
+    }
+
+    pub(super) fn unrecovered(&self) -> Vec<(GatewayId, u64)> {
+        let pending = self.gateways.iter().map(|(gateway, of)| (*gateway, of.pending.len() as u64));
+        pending.filter(|(_, events)| *events > 0).collect()
     }
 
     pub(super) fn totals(&self) -> DeliveryTotals {

@@ -143,4 +143,22 @@ pub struct DeliveryTotals {
     pub last_time: Option<DateTime<Utc>>,
     /// Why the last one did.
     pub last_reason: Option<FailureReason>,
+    /// How many for each of [`FailureReason::ALL`], in its order.
+    by_reason: [u64; FailureReason::ALL.len()],
+}
+
+impl DeliveryTotals {
+    /// How many for this reason.
+    #[must_use]
+    pub fn of(&self, reason: FailureReason) -> u64 {
+        FailureReason::ALL.iter().zip(self.by_reason).find(|(of, _)| **of == reason).map_or(0, |(_, count)| count)
+    }
+
+    pub(super) fn count(&mut self, reason: FailureReason, at: DateTime<Utc>) {
+        self.count += 1;
+        (self.last_time, self.last_reason) = (Some(at), Some(reason));
+        for (_, count) in FailureReason::ALL.iter().zip(&mut self.by_reason).filter(|(of, _)| **of == reason) {
+            *count += 1;
+        }
+    }
 }
