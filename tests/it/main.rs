@@ -10,6 +10,7 @@ mod bad_input;
 mod cli;
 mod compaction;
 mod crash;
+mod dashboard;
 mod dead_peer;
 mod descriptions;
 mod listen;
