@@ -27,4 +27,5 @@ mod silenced;
 mod stats;
 mod streams;
 mod tls;
+mod walk_through;
 mod wire;

@@ -61,7 +61,7 @@ impl World {
         let receipts = Arc::new(Receipts::open(records.clone(), clock.clone()).await.unwrap());
         let deliveries = Deliveries::open(records, clock.clone(), DeliveryLimits::default()).await.unwrap();
         let deliveries = Arc::new(deliveries);
-        let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
+        let registry = Registry::new(Capacity { total: 10_000, per_gateway: 1_000 });
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let publisher = Publisher::new(
             log.clone(),

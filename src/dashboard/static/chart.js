@@ -2,6 +2,7 @@
 
 import { h, number, s } from './dom.js';
 
+const SPANS_SECONDS = [60, 120, 300, 600];
 const SIZE = { width: 520, height: 168, left: 44, right: 8, top: 10, bottom: 22 };
 
 /** `series`: `[{name, value(beat)}]`, the first solid, the second dashed; a value may be `null`. */
@@ -14,13 +15,20 @@ export function chart({ title, unit, series }) {
     h('figcaption', {}, h('h2', {}, title, h('small', {}, ` ${unit}`)), legend), plot);
   return {
     element,
-    show(beats, seconds) {
+    show(beats) {
+      const seconds = span(beats);
       const lines = series.map(({ value }) => beats.map((beat) => ({ time: beat.time, value: value(beat) })));
       lines.forEach((line, index) => { values[index].textContent = number(line.at(-1)?.value ?? null); });
       plot.setAttribute('aria-label', summary(title, unit, series, lines));
       plot.replaceChildren(...drawn(lines, beats.at(-1)?.time ?? Date.now(), seconds));
     },
   };
+}
+
+/** How much of the past to show: what is known of it, in whole steps. */
+function span(beats) {
+  const known = beats.length === 0 ? 0 : (beats.at(-1).time - beats[0].time) / 1000;
+  return SPANS_SECONDS.find((seconds) => seconds >= known) ?? SPANS_SECONDS.at(-1);
 }
 
 function key(index) {
@@ -53,10 +61,11 @@ function* grid(x, y, top, step, now, seconds) {
     yield s('text', { class: 'tick', x: SIZE.left - 6, y: y(value) + 4, 'text-anchor': 'end' }, number(value));
   }
   for (const share of [0, 0.5, 1]) {
-    const back = Math.round((1 - share) * seconds / 60);
+    const back = (1 - share) * seconds;
+    const words = back >= 60 ? `${number(back / 60)} min ago` : `${back} s ago`;
     const anchor = ['start', 'middle', 'end'][share * 2];
     const at = x(now - (1 - share) * seconds * 1000);
-    yield s('text', { class: 'tick', x: at, y: SIZE.height - 4, 'text-anchor': anchor }, back === 0 ? 'now' : `${back} min ago`);
+    yield s('text', { class: 'tick', x: at, y: SIZE.height - 4, 'text-anchor': anchor }, back === 0 ? 'now' : words);
   }
 }
 

@@ -51,7 +51,8 @@ function show(element, trouble, problem) {
 export function problemWords(problem) {
   const at = ({ field: pointer, message }) => h('li', {}, pointer ? [h('code', {}, pointer), ' '] : '', message);
   const named = problem.trackingId && h('p', { class: 'hint' }, 'Its line in the server’s log: ', h('code', {}, problem.trackingId));
-  return [h('p', {}, problem.message), (problem.errors ?? []).length > 0 && h('ul', {}, problem.errors.map(at)), named].filter(Boolean);
+  const words = problem.code === 'VALIDATION_FAILED' ? 'This was not accepted:' : problem.message;
+  return [h('p', {}, words), (problem.errors ?? []).length > 0 && h('ul', {}, problem.errors.map(at)), named].filter(Boolean);
 }
 
 /** JSON that a person wrote; throws what is wrong with it, as the server would. */

@@ -4,7 +4,6 @@ import { chart } from './chart.js';
 import { choice, field, problemWords } from './form.js';
 
 const LOOK_EVERY_MS = 3000;
-const SECONDS = 600;
 
 /** The whole server: its pulse, and who is connected. */
 export function overview({ main, signal, pulse }) {
@@ -17,7 +16,7 @@ export function overview({ main, signal, pulse }) {
       { name: 'delivered', value: (beat) => beat.deliveredPerSecond },
       { name: 'published', value: (beat) => beat.publishedPerSecond }] }),
     chart({ title: 'Delivery', unit: 'ms from stored to written', series: [
-      { name: '99 of 100 within', value: (beat) => beat.deliveryMs?.p99 ?? null },
+      { name: '99 % within', value: (beat) => beat.deliveryMs?.p99 ?? null },
       { name: 'half within', value: (beat) => beat.deliveryMs?.p50 ?? null }] }),
   ];
   const beat = () => {
@@ -26,11 +25,10 @@ export function overview({ main, signal, pulse }) {
     [last.connections, last.published, last.delivered, last.failed].forEach((value, index) => {
       tiles[index].value.textContent = number(value);
     });
-    charts.forEach((one) => one.show(pulse.beats, SECONDS));
+    charts.forEach((one) => one.show(pulse.beats));
   };
   pulse.addEventListener('beat', beat, { signal });
-  main.append(h('h1', {}, 'Overview'), h('dl', { class: 'tiles' }, tiles.map(({ element }) => element)),
-    h('p', { class: 'hint' }, 'Counts are since the start of the server.'),
+  main.append(h('h1', {}, 'Overview ', h('small', {}, 'counts since the start of the server')), h('dl', { class: 'tiles' }, tiles.map(({ element }) => element)),
     h('div', { class: 'charts' }, charts.map(({ element }) => element)), connections(signal));
   beat();
 }
