@@ -105,7 +105,7 @@ impl Pulse {
         let beats = self.beats();
         let skip = beats.partition_point(|(known, _)| *known <= id);
         let shown = beats.range(skip..).take(room.frames.max(1));
-        let last = shown.clone().last().map_or(id, |(id, _)| *id);
+        let last = shown.clone().next_back().map_or(id, |(id, _)| *id);
         (shown.map(|(_, frame)| frame.clone()).collect(), last)
     }
 

@@ -77,12 +77,14 @@ function leave() {
   const submit = async () => {
     const signing = await fetch(SESSION, { method: 'POST', headers: { authorization: `Bearer ${token.value.trim()}` } }).catch(() => null);
     if (signing?.ok) { enter(false); main.focus(); return; }
-    const message = signing === null ? 'The server cannot be reached.' : 'This is not the admin token.';
-    throw Object.assign(new Error(message), { errors: signing === null ? [] : [{ field: 'token', message: 'The server printed it at its first start, or it was configured.' }] });
+    if (signing === null) throw new Error('The server cannot be reached.');
+    token.setAttribute('aria-invalid', 'true');
+    token.focus();
+    throw new Error('This is not the admin token. It was configured, or the server printed it at its first start.');
   };
   main.replaceChildren(h('div', { class: 'narrow' }, h('h1', {}, 'Sign in'),
     form({ submit, action: 'Sign in', label: 'Sign in', kind: 'sign-in card' },
-      field('Admin token', token, { pointers: ['token'], hint: 'It is exchanged for a cookie and kept nowhere in the browser.' }))));
+      field('Admin token', token, { hint: 'It is exchanged for a cookie and kept nowhere in the browser.' }))));
   token.focus();
 }
 

@@ -16,7 +16,7 @@ export function failures({ main, signal, query }) {
     { label: 'Event', cell: (row) => h('a', { href: `#/gateways/${row.gatewayId}?event=${row.eventId}` }, h('code', {}, row.eventId)) },
     { label: 'Type', cell: (row) => row.type },
     { label: 'Reason', cell: (row) => row.reason },
-    { label: 'Since then', cell: (row) => (row.recovered ? [state('good', 'recovered '), time(row.recoveredAt, day)] : state('bad', 'not delivered')) },
+    { label: 'Since then', cell: (row) => (row.recovered ? [state('good', 'recovered '), time(row.recoveredAt, day)] : state('bad', row.reason === 'failed-by-gateway' ? 'not applied' : 'not delivered')) },
     { label: 'Correlation', cell: (row) => h('code', {}, row.correlationId) },
   ] });
   const trouble = h('div', { class: 'trouble', role: 'alert' });
