@@ -127,7 +127,7 @@ const scenarios = {
     await page.goto(`${url}/#/gateways/${known.gateway}`);
     await page.getByRole('button', { name: known.events[2] }).waitFor();
     console.log('now: restart');
-    await page.getByRole('button', { name: `-${known.last}`, exact: false }).waitFor();
+    await page.locator(`[data-event$="-${known.last}"]`).waitFor();
     const shown = await page.locator('[data-event]').evaluateAll((all) => all.map((one) => Number(one.dataset.event.split('-')[1])));
     assert.deepEqual(shown, Array.from({ length: known.last }, (_, index) => known.last - index), 'each once, newest first');
     assert.equal(cursors[0], undefined, 'a first request has no such header');
