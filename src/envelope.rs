@@ -13,6 +13,7 @@ use gatecast_transports::Frame;
 use serde_json::value::RawValue;
 
 use crate::event_types::TypeName;
+use crate::traceparent::TraceParent;
 
 /// What `{"type":"","eventId":"",` and the longest cursor add to the stored body.
 const SEALING_BYTES_MAX: usize = 24 + 8 + 1 + 20;
@@ -23,12 +24,14 @@ pub(crate) fn body(
     gateway: GatewayId,
     at: DateTime<Utc>,
     correlation_id: &str,
+    traceparent: Option<&TraceParent>,
     payload: &RawValue,
 ) -> Bytes {
     let kind = kind.as_str();
     let correlation_id = serde_json::Value::from(correlation_id);
+    let traceparent = traceparent.map(|of| format!(r#""traceparent":"{of}","#)).unwrap_or_default();
     let rest = format!(
-        r#""gatewayId":"{gateway}","timestamp":"{}","correlationId":{correlation_id},"payload":{}}}"#,
+        r#""gatewayId":"{gateway}","timestamp":"{}","correlationId":{correlation_id},{traceparent}"payload":{}}}"#,
         timestamp(at),
         payload.get(),
     );
@@ -80,7 +83,7 @@ mod tests {
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str(payload).unwrap();
         let at = DateTime::UNIX_EPOCH;
-        let body = body(&kind.parse().unwrap(), gateway, at, correlation, &payload);
+        let body = body(&kind.parse().unwrap(), gateway, at, correlation, None, &payload);
         let longest = sealed_len_max(&body);
         let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, ends_key: false, body }).unwrap();
         assert!(frame.text().len() <= longest);
@@ -102,7 +105,7 @@ mod tests {
         let kind: TypeName = "api.deployed".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str("{}").unwrap();
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
-        let body = body(&kind, gateway, DateTime::UNIX_EPOCH, "c-1", &payload);
+        let body = body(&kind, gateway, DateTime::UNIX_EPOCH, "c-1", None, &payload);
         assert_eq!(sealed("api.deployed", "c-1", "{}", u64::MAX).text().len(), sealed_len_max(&body));
     }
 

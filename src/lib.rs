@@ -10,7 +10,7 @@
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
-//! - [`envelope`] and [`control`] spell messages; [`event_types`] says which events there are.
+//! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
 //! - [`metrics`] is what Prometheus is shown of all that.
 //! - [`api`] is the platform's HTTP API; `dashboard` the page at `/` and what keeps it live; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
@@ -45,3 +45,4 @@ pub mod registry;
 pub mod server;
 pub mod session;
 pub mod tail;
+pub mod traceparent;

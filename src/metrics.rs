@@ -2,8 +2,8 @@
 //!
 //! Nearly all of it is looked up when it is asked for: in the registry, the log, the receipts, the failed deliveries.
 //! Counted is only what leaves no trace, by the part that sees it: `traffic` (what each transport carried),
-//! [`Tails`](crate::tail::Tails) (events appended), [`Publisher`](crate::publish::Publisher) (how long an append takes),
-//! [`Reports`](crate::receipts::Reports). Counts begin at 0 with the process.
+//! [`Tails`] (events appended), [`Publisher`] (how long an append takes),
+//! [`Reports`]. Counts begin at 0 with the process.
 //!
 //! - Labels are transports, reasons and statuses, all of them few and fixed, and the ten gateways that are furthest
 //!   behind (`behind`): a page has at most some 30 KB, whatever is connected.

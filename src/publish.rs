@@ -20,6 +20,7 @@ use crate::envelope;
 use crate::event_types::{EventTypes, TypeName};
 use crate::metrics::Histogram;
 use crate::registry::Registry;
+use crate::traceparent::TraceParent;
 
 /// An append that takes longer is answered as unavailable; it may still be stored.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +40,8 @@ pub struct NewEvent {
     pub correlation_id: Option<String>,
     /// The entity it is about; when absent, taken from where the type says it is.
     pub key: Option<String>,
+    /// The publisher's trace, if it has one.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// An event that may be appended: its type is registered, its payload valid and compact.
@@ -47,6 +50,7 @@ pub struct CheckedEvent {
     kind: TypeName,
     payload: Arc<RawValue>,
     correlation_id: String,
+    traceparent: Option<TraceParent>,
     key: Option<Bytes>,
     ends_key: bool,
 }
@@ -146,6 +150,7 @@ impl Publisher {
             kind: event.kind,
             payload: payload.into(),
             correlation_id: event.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
+            traceparent: event.traceparent,
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
         };
@@ -201,7 +206,7 @@ impl Publisher {
 
 impl CheckedEvent {
     fn body(&self, to: GatewayId, at: DateTime<Utc>) -> Bytes {
-        envelope::body(&self.kind, to, at, &self.correlation_id, &self.payload)
+        envelope::body(&self.kind, to, at, &self.correlation_id, self.traceparent.as_ref(), &self.payload)
     }
 }
 

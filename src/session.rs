@@ -17,7 +17,7 @@ use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::alarm::Alarm;
 use crate::below::{Below, Climb};
@@ -367,6 +367,7 @@ impl Session for CursorSession {
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
+                debug!(connection.id = %self.id, position = %self.position, "Ping sent.");
                 self.pacing.pinged(payload, self.pinged);
             }
         }
@@ -385,6 +386,7 @@ impl Session for CursorSession {
                 if matches!(&self.handed, Handed::Ping(sent) if sent == payload) {
                     self.written();
                 }
+                debug!(connection.id = %self.id, "Pong heard.");
                 self.pacing.pong(payload, self.life);
                 // Before the opening was written the peer does not know yet where it is.
                 if self.opening.is_empty() {
@@ -418,6 +420,13 @@ impl Session for CursorSession {
         self.hold.end();
         self.connection().carried.ended(reason);
         let identity = &self.connection().identity;
+        if reason == CloseReason::WriteStalled {
+            error!(
+                gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
+                "Gateway cut off from {}: it does not take what is sent.", identity.transport,
+            );
+            return;
+        }
         info!(
             gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position,
             "Gateway disconnected from {}.", identity.transport,

@@ -280,7 +280,7 @@ fn check(api: &Api, row: &Deployment, order: Order) -> Result<CheckedEvent, ApiE
     };
     let kind = name.parse().map_err(|_| ApiError::UnknownEventType(name.to_owned()))?;
     let payload = payload(row).map_err(|error| ApiError::Unavailable(Box::new(error)))?;
-    Ok(api.publisher.check(NewEvent { kind, payload, correlation_id: None, key: None })?)
+    Ok(api.publisher.check(NewEvent { kind, payload, correlation_id: None, key: None, traceparent: None })?)
 }
 
 fn payload(row: &Deployment) -> Result<Box<RawValue>, serde_json::Error> {

@@ -17,6 +17,7 @@ use super::{Platform, Request, idempotency, to_the_end};
 use crate::envelope;
 use crate::event_types::TypeName;
 use crate::publish::NewEvent;
+use crate::traceparent::TraceParent;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,14 +84,19 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
     let expect = if_match(request.headers)?;
-    let call = publish_to(Arc::clone(api), gateway, expect, request.body.clone());
+    let call = publish_to(Arc::clone(api), gateway, expect, (request.body.clone(), TraceParent::of(request.headers)));
     let Some(key) = idempotency::key(request.headers)? else { return call.await };
     let (api, body, now) = (Arc::clone(api), request.body.clone(), api.clock.now());
     to_the_end(async move { api.answers.once((gateway, key), &body, now, call).await }).await
 }
 
-async fn publish_to(api: Arc<Platform>, gateway: GatewayId, expect: Option<Cursor>, body: Bytes) -> Answer {
-    let event = api.publisher.check(event(&body)?)?;
+async fn publish_to(
+    api: Arc<Platform>,
+    gateway: GatewayId,
+    expect: Option<Cursor>,
+    (body, traceparent): (Bytes, Option<TraceParent>),
+) -> Answer {
+    let event = api.publisher.check(event(&body, traceparent)?)?;
     let published = append(&api, gateway, &event, expect).await?;
     let receipt = Receipt {
         event_id: EventId(published.event_id),
@@ -143,12 +149,12 @@ fn passing(passage: Passage) -> Passing {
 }
 
 /// The event that a body states. The payload is not looked into.
-pub(super) fn event(body: &[u8]) -> Result<NewEvent, ApiError> {
+pub(super) fn event(body: &[u8], traceparent: Option<TraceParent>) -> Result<NewEvent, ApiError> {
     // What is wrong is found out only when something is: this is the call that is made most.
     let Body { kind, payload, correlation_id, key } =
         serde_json::from_slice(body).map_err(|error| faults(body, &error))?;
     let kind = kind.parse::<TypeName>().map_err(|error| ApiError::field("/type", error.to_string()))?;
-    Ok(NewEvent { kind, payload, correlation_id, key })
+    Ok(NewEvent { kind, payload, correlation_id, key, traceparent })
 }
 
 /// Why a body is no event: not JSON, or members that are missing or of another type.

@@ -47,7 +47,7 @@ use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
-use tracing::info;
+use tracing::warn;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
@@ -230,7 +230,7 @@ where
 /// Checks the credential; the gateway if one calls.
 fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Arc<Gateway>>, ApiError> {
     let refused = |error| {
-        info!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
+        warn!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
         ApiError::from(error)
     };
     match call.access {

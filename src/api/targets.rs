@@ -12,6 +12,7 @@ use super::events::event;
 use super::fields::Fields;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request};
+use crate::traceparent::TraceParent;
 
 /// Gateways that one call may name.
 const TARGETS_MAX: usize = 10_000;
@@ -49,7 +50,7 @@ struct Outcome {
 /// each gateway has its own outcome.
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     request.expect_json()?;
-    let event = event(&request.body)?;
+    let event = event(&request.body, TraceParent::of(request.headers))?;
     let Body { targets } =
         serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
     let targets = resolve(api, &targets)?;

@@ -5,7 +5,6 @@
 //! others by their failed deliveries that are not recovered. Only those that are shown have their logs looked at.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -73,9 +72,9 @@ impl Sources<'_> {
 
     fn candidates(&self) -> Vec<Candidate> {
         let connected = self.registry.positions();
-        let mut candidates: HashMap<_, _> = self.deliveries.unrecovered().into_iter().collect();
-        candidates.retain(|gateway, _| !connected.contains_key(gateway));
-        let away = candidates.into_iter().map(|(gateway, events)| Candidate { gateway, events, position: None });
+        let mut away = self.deliveries.unrecovered();
+        away.retain(|(gateway, _)| !connected.contains_key(gateway));
+        let away = away.into_iter().map(|(gateway, events)| Candidate { gateway, events, position: None });
         let connected = connected
             .into_iter()
             .filter(|(_, lowest)| lowest.events > 0)

@@ -14,6 +14,7 @@ mod dashboard;
 mod dead_peer;
 mod descriptions;
 mod listen;
+mod logs;
 mod metrics;
 mod order;
 mod platform;

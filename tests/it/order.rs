@@ -100,8 +100,13 @@ async fn a_hundred_thousand_events_to_a_hundred_gateways_are_dense_and_in_order_
                     return;
                 };
                 let payload = serde_json::value::to_raw_value(&serde_json::json!({"apiId": "a", "n": n})).unwrap();
-                let event =
-                    NewEvent { kind: "api.deployed".parse().unwrap(), payload, correlation_id: None, key: None };
+                let event = NewEvent {
+                    kind: "api.deployed".parse().unwrap(),
+                    payload,
+                    correlation_id: None,
+                    key: None,
+                    traceparent: None,
+                };
                 let event = hub.publisher.check(event).unwrap();
                 hub.publisher.publish(gateway, &event, None).await.unwrap();
             }

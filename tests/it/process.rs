@@ -147,7 +147,13 @@ impl Served {
         let address: SocketAddr = process
             .err
             .until(|line| {
-                line.split("Listening on https://").nth(1)?.split(". ").next()?.trim_end_matches('.').parse().ok()
+                let rest = line.split("Listening on https://").nth(1)?;
+                // Followed by a full stop, and in JSON by more.
+                rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+                    .next()?
+                    .trim_end_matches('.')
+                    .parse()
+                    .ok()
             })
             .await;
         Self { process, platform: Platform::new(address) }

@@ -42,6 +42,32 @@ async fn the_same_bytes_go_out_on_every_transport_and_again_on_replay() {
 }
 
 #[tokio::test]
+async fn a_publishers_traceparent_goes_out_with_its_event_and_a_wrong_one_does_not() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    let mut ws = Ws::connect(app.address, &gateway.token, None).await.unwrap();
+    ws.message().await.unwrap();
+    let (to_one, to_all) = (format!("/api/internal/v1/gateways/{}/events", gateway.id), "/api/internal/v1/events");
+    for (path, header, expected) in [
+        (to_one.as_str(), Some(TRACE), json!(TRACE)),
+        (to_all, Some(TRACE), json!(TRACE)),
+        (&to_one, Some("00-\"x\"-01"), Value::Null),
+        (&to_one, None, Value::Null),
+    ] {
+        let event = json!({"type": "api.deployed", "payload": {"apiId": "a"}, "targets": {"all": true}});
+        let mut request = app.http.post(app.url(path)).json(&event);
+        if let Some(header) = header {
+            request = request.header("traceparent", header);
+        }
+        assert!(request.send().await.unwrap().status().is_success());
+        let event = ws.message().await.unwrap();
+        assert_eq!(event["traceparent"], expected, "{event}");
+        assert_eq!(event["payload"], json!({"apiId": "a"}));
+    }
+}
+
+#[tokio::test]
 async fn curl_over_http_1_sees_headers_retry_ack_and_events_at_once() {
     let app = App::start().await;
     let gateway = app.register("one").await;

@@ -236,7 +236,8 @@ impl World {
 
     pub(crate) async fn publish_about(&self, to: GatewayId, kind: &str, api: &str, n: u64) -> Published {
         let payload: Box<RawValue> = serde_json::from_str(&format!(r#"{{"apiId":"{api}","n":{n}}}"#)).unwrap();
-        let event = NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None };
+        let event =
+            NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None, traceparent: None };
         let event = self.hub.publisher.check(event).unwrap();
         self.hub.publisher.publish(to, &event, None).await.unwrap()
     }

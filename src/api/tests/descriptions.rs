@@ -25,7 +25,7 @@ fn access(operation: &Value) -> Access {
         None => Access::Public,
         Some("admin") => Access::Admin,
         Some("gateway") => Access::Gateway,
-        Some(other) => panic!("{other}"),
+        Some(other) => unreachable!("{other}"),
     }
 }
 

@@ -41,6 +41,7 @@ async fn a_page_is_as_small_with_a_hundred_thousand_gateways_behind_as_with_ten(
         };
         world.parts.deliveries.record(failure(1));
     }
+    world.parts.deliveries.flush().await.unwrap();
     let many = page(&world).await;
     assert_eq!(samples(&many, "gatecast_gateways_behind"), ["gatecast_gateways_behind 100000"]);
     assert_eq!(samples(&many, "gatecast_gateway_lag_events").len(), 10);
