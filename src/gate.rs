@@ -81,20 +81,25 @@ impl Gate for Admission {
     }
 
     fn reject(&self, error: HandshakeError) -> Refusal {
-        Refusal(problem(&match error {
-            HandshakeError::UpgradeRequired => ApiError::UpgradeRequired,
-            HandshakeError::MethodNotAllowed { allow } => ApiError::MethodNotAllowed { allow: allow.to_owned() },
-            HandshakeError::UnsupportedVersion => ApiError::UnsupportedVersion,
-            HandshakeError::InvalidParameter { name, expected } => {
-                ApiError::InvalidParameter { name, expected: expected.to_owned() }
-            }
-            // A kind that this version of the transports crate does not have yet.
-            other => {
-                warn!(?other, "A handshake error has no answer of its own.");
-                ApiError::InvalidParameter { name: "request", expected: "a handshake of this transport".to_owned() }
-            }
-        }))
+        not_a_handshake(error)
     }
+}
+
+/// The answer to a request that is no handshake of its transport.
+pub(crate) fn not_a_handshake(error: HandshakeError) -> Refusal {
+    Refusal(problem(&match error {
+        HandshakeError::UpgradeRequired => ApiError::UpgradeRequired,
+        HandshakeError::MethodNotAllowed { allow } => ApiError::MethodNotAllowed { allow: allow.to_owned() },
+        HandshakeError::UnsupportedVersion => ApiError::UnsupportedVersion,
+        HandshakeError::InvalidParameter { name, expected } => {
+            ApiError::InvalidParameter { name, expected: expected.to_owned() }
+        }
+        // A kind that this version of the transports crate does not have yet.
+        other => {
+            warn!(?other, "A handshake error has no answer of its own.");
+            ApiError::InvalidParameter { name: "request", expected: "a handshake of this transport".to_owned() }
+        }
+    }))
 }
 
 impl Admission {

@@ -13,13 +13,15 @@ use gatecast_storage::{
 };
 use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use crate::api::{self, Api};
-use crate::auth::{AdminAuth, Authenticator};
+use crate::auth::{AdminAuth, Authenticator, Operators};
+use crate::dashboard::{self, Observers, Pulse};
 use crate::event_types::EventTypes;
 use crate::gate::Admission;
 use crate::heartbeat::Timing;
@@ -87,6 +89,9 @@ pub struct Hub {
     store_dir: Option<PathBuf>,
     started_at: DateTime<Utc>,
     stores: [Arc<dyn Records>; 2],
+    pulse: Arc<Pulse>,
+    /// Cancelled by the drain.
+    watching: CancellationToken,
 }
 
 impl Hub {
@@ -113,6 +118,7 @@ impl Hub {
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
         let started_at = clock.now();
         let registry = Registry::new(limits.capacity);
+        let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
         let timing = Timing::new(limits.life_limit);
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
@@ -171,12 +177,28 @@ impl Hub {
             store_dir: stores.dir,
             started_at,
             stores: records,
+            pulse: Arc::new(pulse),
+            watching: CancellationToken::new(),
         })
     }
 
-    /// Every route: the transports', which the gate guards, and the platform's, which `admin` guards.
+    /// Every route: the transports', which the gate guards; the platform's and the dashboard's stream over `watch`,
+    /// which `admin` guards; the dashboard's page.
     #[must_use]
-    pub fn routes(&self, admin: AdminAuth, transports: &[Box<dyn Transport>]) -> BoxedFilter<(Response,)> {
+    pub fn routes(
+        &self,
+        admin: AdminAuth,
+        transports: &[Box<dyn Transport>],
+        watch: &dyn Transport,
+    ) -> BoxedFilter<(Response,)> {
+        let admin = Arc::new(Operators::new(admin));
+        let observers = Observers::new(
+            self.works.clone(),
+            self.directory.clone(),
+            self.pulse.clone(),
+            admin.clone(),
+            self.watching.clone(),
+        );
         let api = api::routes(Arc::new(Api {
             directory: self.directory.clone(),
             publisher: self.publisher.clone(),
@@ -202,6 +224,8 @@ impl Hub {
             self.registry.traffic.of(transport.name());
         }
         // The API answers every path, so it comes last.
+        let api = dashboard::routes().or(api).unify().boxed();
+        let api = watch.routes(Arc::new(observers)).or(api).unify().boxed();
         transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
         })
@@ -232,12 +256,13 @@ impl Hub {
 
     /// Ends what has run out and looks after positions, for as long as it is polled.
     pub async fn keep_time(&self) {
-        tokio::join!(self.leases.expire(), self.works.tail.check_positions());
+        tokio::join!(self.leases.expire(), self.works.tail.check_positions(), self.pulse.beat());
     }
 
     /// Admits nobody from now on and tells every connection when to come back, each in its own slot.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.watching.cancel();
         self.registry.drain(|index| CloseReason::Shutdown {
             reconnect_after_ms: RECONNECT_FIRST_MS + index as u64 * 1_000 / RECONNECTS_PER_SECOND,
         });

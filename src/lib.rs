@@ -14,7 +14,7 @@
 //! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
 //! - [`metrics`] is what Prometheus is shown of all that.
-//! - [`api`] is the platform's HTTP API; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
+//! - [`api`] is the platform's HTTP API; `dashboard` the page at `/` and what keeps it live; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
 //! nothing of each other; this one joins them and holds all policy.
@@ -27,6 +27,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod control;
+mod dashboard;
 pub mod envelope;
 pub mod event_types;
 pub mod gap;

@@ -30,7 +30,7 @@ use crate::receipts::Reports;
 use crate::registry::Registry;
 use crate::tail::Tails;
 
-pub(crate) use self::histogram::Histogram;
+pub(crate) use self::histogram::{Histogram, Snapshot};
 pub(crate) use self::text::MEDIA_TYPE;
 pub(crate) use self::traffic::{Carried, Live, Traffic};
 

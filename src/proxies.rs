@@ -78,6 +78,8 @@ mod tests {
             cursor: None,
             instance: None,
             connection: None,
+            gateway: None,
+            cookie: None,
         };
         proxies.client(&handshake).to_string()
     }

@@ -113,6 +113,8 @@ pub struct ConnectionInfo {
     pub last_heartbeat: DateTime<Utc>,
     /// Up to where it was written.
     pub position: Cursor,
+    /// Events after that which its gateway's log is known to hold.
+    pub lag: u64,
     /// Events written to it.
     pub events_sent: u64,
 }
@@ -367,6 +369,7 @@ impl Connection {
 
     fn info(&self) -> ConnectionInfo {
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
+        let position = self.position();
         ConnectionInfo {
             gateway: self.identity.gateway,
             connection: self.id,
@@ -375,7 +378,8 @@ impl Connection {
             peer: self.identity.peer,
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
-            position: self.position(),
+            position,
+            lag: self.channel.head().0.saturating_sub(position.seq.0),
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
     }

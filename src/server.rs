@@ -82,7 +82,8 @@ impl Server {
         let AdminSetup { auth, created } = admin(config, &hub).await?;
         let tasks = TaskTracker::new();
         let transports = transports(&tasks);
-        let service = Service { routes: hub.routes(auth, &transports), direct: hub.direct(&transports) };
+        let service =
+            Service { routes: hub.routes(auth, &transports, &watch(&tasks)), direct: hub.direct(&transports) };
         let listener =
             Listener::bind(config.listen).map_err(|source| StartError::Listen { address: config.listen, source })?;
         if tls.is_none() {
@@ -191,6 +192,11 @@ fn transports(tasks: &TaskTracker) -> [Box<dyn Transport>; 3] {
         Box::new(Sse::new(timing, tasks.clone())),
         Box::new(LongPoll::new(timing, tasks.clone())),
     ]
+}
+
+/// How operators watch.
+fn watch(tasks: &TaskTracker) -> Sse {
+    Sse::new(gatecast_transports::Timing::default(), tasks.clone()).at(crate::dashboard::STREAM)
 }
 
 async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>) -> Result<Stores, StoreError> {

@@ -22,6 +22,8 @@ const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 #[serde(rename_all = "camelCase")]
 struct View {
     gateway_id: GatewayId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_name: Option<String>,
     /// The replica that the events did not reach; `null` if none was connected.
     instance: Option<String>,
     /// What tells replicas apart that give no name.
@@ -62,7 +64,7 @@ pub(super) async fn list(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     };
     let (total, mut rows) = api.deliveries.query(&filter, page.offset, page.limit);
     name_events(api, &mut rows).await;
-    reply::json(StatusCode::OK, &page.page(total, rows.into_iter().map(view).collect()))
+    reply::json(StatusCode::OK, &page.page(total, rows.into_iter().map(|row| view(api, row)).collect()))
 }
 
 /// A failure at the end of a connection is recorded without a look at its events: who asks, looks. A log that fails
@@ -88,8 +90,9 @@ async fn about(api: &Api, gateway: GatewayId, event: Cursor) -> Result<Option<Ab
     Ok(frame.and_then(|frame| serde_json::from_str(frame.text()).ok()))
 }
 
-fn view(row: FailedDelivery) -> View {
+fn view(api: &Api, row: FailedDelivery) -> View {
     View {
+        gateway_name: api.directory.gateway(row.gateway).map(|gateway| gateway.name.clone()),
         gateway_id: row.gateway,
         instance: row.replica.as_ref().map(|replica| replica.instance().to_owned()),
         address: row.replica.as_ref().and_then(gatecast_storage::Replica::address),

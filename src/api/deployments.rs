@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, GatewayId, Orders};
 use http::StatusCode;
-use serde::Serialize;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::MutexGuard;
 use tracing::{info, warn};
@@ -30,6 +31,7 @@ use crate::receipts::standing::{TIMED_OUT, standing};
 
 /// The longest wait for deployments that came before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+const STATUS_EXPECTED: &str = "one of DEPLOYING, DEPLOYED, FAILED, UNDEPLOYING, UNDEPLOYED";
 
 /// What became of deployments that the directory does not know of yet.
 pub(super) type Outcomes = Vec<(Uuid, Option<Cursor>)>;
@@ -63,6 +65,8 @@ pub(super) struct View {
     api_id: ApiId,
     revision_id: String,
     gateway_id: GatewayId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_name: Option<String>,
     status: DeploymentStatus,
     vhost: String,
     environment: String,
@@ -125,6 +129,26 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
     reply::json(StatusCode::OK, &page.cut(rows, |row| shown(api, &row)))
 }
 
+/// What was last asked of each gateway about each API, newest first: `?gatewayId=&apiId=&status=`.
+pub(super) fn list_all(api: &Api, request: &Request<'_>) -> Answer {
+    let page = PageRequest::of(&request.query)?;
+    let gateway = request.query.parsed::<GatewayId>("gatewayId", "a UUID")?;
+    let id = request.query.parsed::<ApiId>("apiId", "the id of an API")?;
+    let status = request.query.parsed_by("status", STATUS_EXPECTED, |text| {
+        DeploymentStatus::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).ok()
+    })?;
+    let mut rows = api.directory.deployments();
+    rows.retain(|row| {
+        gateway.is_none_or(|gateway| row.gateway == gateway) && id.as_ref().is_none_or(|id| row.api == *id)
+    });
+    // What is shown is what replicas made of it, so that is what is asked for.
+    if let Some(status) = status {
+        let now = api.clock.now();
+        rows.retain(|row| standing(row, &api.receipts, now).status == status);
+    }
+    reply::json(StatusCode::OK, &page.cut(rows, |row| shown(api, &row)))
+}
+
 /// A deployment with what its replicas made of it.
 fn shown(api: &Api, row: &Deployment) -> View {
     let standing = standing(row, &api.receipts, api.clock.now());
@@ -146,6 +170,7 @@ fn shown(api: &Api, row: &Deployment) -> View {
         at: None,
     });
     View {
+        gateway_name: api.directory.gateway(row.gateway).map(|gateway| gateway.name.clone()),
         status: standing.status,
         applied: Some(standing.applied),
         instances: Some(standing.of),
@@ -337,6 +362,7 @@ pub(super) fn view(row: &Deployment) -> View {
         api_id: row.api.clone(),
         revision_id: row.revision.clone(),
         gateway_id: row.gateway,
+        gateway_name: None,
         status: row.status,
         vhost: row.vhost.clone(),
         environment: row.environment.clone(),

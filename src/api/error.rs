@@ -70,6 +70,8 @@ pub enum ApiError {
     Unauthorized,
     /// A good credential, for something else.
     Forbidden,
+    /// A browser's cookie, sent by a page that is not ours.
+    CrossSite,
     /// It does not exist.
     NotFound(Missing),
     /// The path exists, the method does not.
@@ -167,6 +169,7 @@ fn status_and_code(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::UnknownEventType(_) => (StatusCode::BAD_REQUEST, "UNKNOWN_EVENT_TYPE"),
         ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
         ApiError::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+        ApiError::CrossSite => (StatusCode::FORBIDDEN, "CROSS_SITE"),
         ApiError::NotFound(missing) => (StatusCode::NOT_FOUND, missing.code()),
         ApiError::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
         ApiError::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),
@@ -202,6 +205,9 @@ fn detail(error: &ApiError) -> String {
         }
         ApiError::Unauthorized => "A valid credential is required.".to_owned(),
         ApiError::Forbidden => "The credential is valid, but not for this gateway.".to_owned(),
+        ApiError::CrossSite => {
+            "A browser may call this from the dashboard only; programs send Authorization: Bearer.".to_owned()
+        }
         ApiError::NotFound(missing) => missing.detail().to_owned(),
         ApiError::MethodNotAllowed { allow } => format!("This path takes {allow}."),
         ApiError::BodyTimeout => "The body did not arrive in time.".to_owned(),
@@ -333,8 +339,11 @@ impl ApiError {
 }
 
 impl From<AuthError> for ApiError {
-    fn from(_: AuthError) -> Self {
-        Self::Unauthorized
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::CrossSite => Self::CrossSite,
+            AuthError::Missing | AuthError::Unknown | AuthError::Revoked | AuthError::Expired => Self::Unauthorized,
+        }
     }
 }
 

@@ -79,10 +79,21 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
     if let Some(wanted) = connected {
         gateways.retain(|gateway| (api.registry.connections_of(gateway.id) > 0) == wanted);
     }
+    if let Some(wanted) = request.query.get("search") {
+        let wanted = wanted.to_lowercase();
+        gateways.retain(|gateway| is_called(gateway, &wanted));
+    }
     let total = gateways.len();
     let on_page: Vec<_> = gateways.iter().skip(page.offset).take(page.limit).collect();
     let list = on_page.iter().map(|gateway| view(gateway, api.registry.connections_of(gateway.id))).collect();
     reply::json(StatusCode::OK, &page.page(total, list))
+}
+
+/// Whether a gateway's id or one of its names contains a text in lower case.
+pub(super) fn is_called(gateway: &Gateway, text: &str) -> bool {
+    gateway.name.contains(text)
+        || gateway.display_name.to_lowercase().contains(text)
+        || gateway.id.to_string().contains(text)
 }
 
 pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {

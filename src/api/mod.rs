@@ -28,6 +28,7 @@ mod query;
 mod receipts;
 mod reply;
 mod router;
+mod session;
 mod stats;
 mod stream;
 mod targets;
@@ -56,7 +57,7 @@ use self::error::{ApiError, Missing, problem};
 use self::query::Query;
 use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
-use crate::auth::{AdminAuth, Authenticator, bearer, gateway_credential};
+use crate::auth::{Authenticator, Operators, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -98,7 +99,7 @@ pub struct Api {
     /// The gateways' logs.
     pub log: Arc<dyn EventLog>,
     /// Who may call.
-    pub admin: AdminAuth,
+    pub admin: Arc<Operators>,
     /// Which gateways may call.
     pub authenticator: Arc<Authenticator>,
     /// Wall time.
@@ -240,7 +241,7 @@ fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Ar
     };
     match call.access {
         Access::Public => Ok(None),
-        Access::Admin => api.admin.check(bearer(&head.headers)).map(|()| None).map_err(refused),
+        Access::Admin => api.admin.call(&head.method, &head.headers).map(|()| None).map_err(refused),
         Access::Gateway => {
             let caller = api.authenticator.gateway(gateway_credential(&head.headers), api.clock.now());
             caller.map(|(_, gateway)| Some(gateway)).map_err(refused)
@@ -271,12 +272,16 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::Deploy => deployments::deploy(api, request).await,
         Action::Undeploy => deployments::undeploy(api, request).await,
         Action::ListDeployments => deployments::list(api, request),
+        Action::ListAllDeployments => deployments::list_all(api, request),
         Action::ReadStats => stats::read(api, request),
         Action::ReadMetrics => metrics::read(api).await,
         Action::ReadOpenApi => descriptions::read(descriptions::OPENAPI),
         Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),
         Action::ListFailures => deliveries::list(api, request).await,
         Action::ReadStream => stream::read(api, request).await,
+        Action::SignIn => session::sign_in(api),
+        Action::ReadSession => session::read(api, request),
+        Action::SignOut => session::sign_out(api, request),
         Action::Health => health::health(),
         Action::Ready => health::ready(api),
         Action::FetchApi

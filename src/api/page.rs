@@ -25,8 +25,9 @@ pub(crate) struct Page<T> {
     pagination: Pagination,
 }
 
+/// Where a part lies in the whole.
 #[derive(Debug, Serialize)]
-struct Pagination {
+pub(crate) struct Pagination {
     total: usize,
     offset: usize,
     limit: usize,
@@ -48,7 +49,11 @@ impl PageRequest {
 
     /// The page whose elements are known.
     pub(crate) fn page<T>(self, total: usize, list: Vec<T>) -> Page<T> {
-        let pagination = Pagination { total, offset: self.offset, limit: self.limit };
-        Page { count: list.len(), list, pagination }
+        Page { count: list.len(), list, pagination: self.within(total) }
+    }
+
+    /// Where the page lies.
+    pub(crate) fn within(self, total: usize) -> Pagination {
+        Pagination { total, offset: self.offset, limit: self.limit }
     }
 }

@@ -71,6 +71,10 @@ pub(crate) enum Action {
     ReadAsyncApi,
     ListFailures,
     ReadStream,
+    SignIn,
+    ReadSession,
+    SignOut,
+    ListAllDeployments,
     Health,
     Ready,
 }
@@ -105,6 +109,10 @@ const TABLE: &[Row] = {
         Row("PUT",    "/api/internal/v1/event-types/{}",         A::PutEventType,     Admin,   B::Schema),
         Row("DELETE", "/api/internal/v1/event-types/{}",         A::DeleteEventType,  Admin,   B::Unread),
 
+        Row("GET",    "/api/internal/v1/session",                A::ReadSession,      Admin,   B::Unread),
+        Row("POST",   "/api/internal/v1/session",                A::SignIn,           Admin,   B::Unread),
+        Row("DELETE", "/api/internal/v1/session",                A::SignOut,          Admin,   B::Unread),
+
         Row("GET",    "/api/v1/gateways",                        A::ListGateways,     Admin,   B::Unread),
         Row("POST",   "/api/v1/gateways",                        A::CreateGateway,    Admin,   B::Small),
         Row("GET",    "/api/v1/gateways/{}",                     A::ReadGateway,      Admin,   B::Unread),
@@ -120,6 +128,7 @@ const TABLE: &[Row] = {
         Row("POST",   "/api/v1/apis/{}/deploy-revision",         A::Deploy,           Admin,   B::List),
         Row("POST",   "/api/v1/apis/{}/undeploy-revision",       A::Undeploy,         Admin,   B::List),
         Row("GET",    "/api/v1/apis/{}/deployments",             A::ListDeployments,  Admin,   B::Unread),
+        Row("GET",    "/api/v1/deployments",                     A::ListAllDeployments, Admin, B::Unread),
 
         Row("GET",    "/api/internal/v1/apis/{}",                A::FetchApi,         Gateway, B::Unread),
         Row("GET",    "/api/internal/v1/api-runtime-artifacts/{}", A::FetchArtifact,  Gateway, B::Unread),

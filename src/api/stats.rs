@@ -1,12 +1,20 @@
-use gatecast_storage::{DeliveryFilter, GatewayId};
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use gatecast_storage::{DeliveryFilter, Gateway, GatewayId};
 use http::StatusCode;
 use serde::Serialize;
 
 use super::append::EventId;
 use super::error::ApiError;
+use super::gateways::is_called;
+use super::page::{PageRequest, Pagination};
+use super::query::Query;
 use super::reply::{self, Answer, Time};
 use super::{Api, Request};
 use crate::registry::ConnectionInfo;
+
+const SORTS: &str = "one of connected, lag, heard";
 
 /// The shape of the plan's stats endpoint, and more.
 #[derive(Serialize)]
@@ -23,12 +31,17 @@ struct Stats {
 struct Connections {
     total_active: usize,
     connections: Vec<Connection>,
+    /// Where these lie among those that match; absent where all are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pagination: Option<Pagination>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Connection {
     gateway_id: GatewayId,
+    /// `null` while the gateway is being deleted.
+    gateway_name: Option<String>,
     connection_id: String,
     connected_at: Time,
     last_heartbeat: Time,
@@ -37,7 +50,29 @@ struct Connection {
     transport: &'static str,
     peer: String,
     position: EventId,
+    /// Events that were not yet written to it.
+    lag: u64,
     events_sent: u64,
+}
+
+/// Which connections to show, and in what order.
+struct Choice {
+    /// Part of a gateway's names or id, of an instance or of a peer's address.
+    search: Option<String>,
+    transport: Option<String>,
+    sort: Sort,
+    /// `None`: all.
+    page: Option<PageRequest>,
+}
+
+#[derive(Clone, Copy)]
+enum Sort {
+    /// The oldest connection first.
+    Connected,
+    /// The furthest behind first.
+    Lag,
+    /// The one longest silent first.
+    Heard,
 }
 
 #[derive(Serialize)]
@@ -50,20 +85,70 @@ struct Delivery {
 }
 
 /// Without `?gatewayId=` counts are since the start of the server. With it they are of that gateway, as far as is
-/// kept: what was sent on its present connections, and the failed deliveries on record.
+/// kept: what was sent on its present connections, and the failed deliveries on record. `?search=&transport=&sort=`
+/// choose among connections; all of them are listed unless `?limit=` or `?offset=` asks for a page.
 pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
     let gateway = request.query.parsed::<GatewayId>("gatewayId", "a UUID")?;
     if gateway.is_some_and(|id| api.directory.gateway(id).is_none()) {
         return Err(ApiError::no_gateway());
     }
+    let choice = Choice::of(&request.query)?;
     let connections = api.registry.connections(gateway);
+    let total_active = connections.len();
     let event_delivery = match gateway {
         None => overall(api),
         Some(gateway) => of_gateway(api, gateway, &connections),
     };
-    let connections: Vec<_> = connections.into_iter().map(connection).collect();
-    let gateway_connections = Connections { total_active: connections.len(), connections };
+    let (connections, pagination) = choice.made(api, connections);
+    let connections = connections.into_iter().map(|info| connection(api, info)).collect();
+    let gateway_connections = Connections { total_active, connections, pagination };
     reply::json(StatusCode::OK, &Stats { gateway_connections, event_delivery, messages_ignored: api.reports.ignored() })
+}
+
+impl Choice {
+    fn of(query: &Query<'_>) -> Result<Self, ApiError> {
+        let sort = query.parsed_by("sort", SORTS, |text| match text {
+            "connected" => Some(Sort::Connected),
+            "lag" => Some(Sort::Lag),
+            "heard" => Some(Sort::Heard),
+            _ => None,
+        })?;
+        let is_paged = query.get("limit").is_some() || query.get("offset").is_some();
+        Ok(Self {
+            search: query.get("search").map(|text| text.to_lowercase()),
+            transport: query.get("transport").map(Into::into),
+            sort: sort.unwrap_or(Sort::Connected),
+            page: if is_paged { Some(PageRequest::of(query)?) } else { None },
+        })
+    }
+
+    /// The connections chosen, of those that come oldest first.
+    fn made(self, api: &Api, mut all: Vec<ConnectionInfo>) -> (Vec<ConnectionInfo>, Option<Pagination>) {
+        if let Some(transport) = &self.transport {
+            all.retain(|info| info.transport == transport);
+        }
+        if let Some(text) = &self.search {
+            all.retain(|info| is_about(api, info, text));
+        }
+        match self.sort {
+            Sort::Connected => {}
+            Sort::Lag => all.sort_by_key(|info| Reverse(info.lag)),
+            Sort::Heard => all.sort_by_key(|info| info.last_heartbeat),
+        }
+        match self.page {
+            None => (all, None),
+            Some(page) => {
+                let pagination = page.within(all.len());
+                (all.into_iter().skip(page.offset).take(page.limit).collect(), Some(pagination))
+            }
+        }
+    }
+}
+
+fn is_about(api: &Api, info: &ConnectionInfo, text: &str) -> bool {
+    info.instance.to_lowercase().contains(text)
+        || info.peer.to_string().contains(text)
+        || api.directory.gateway(info.gateway).is_some_and(|gateway| is_called(&gateway, text))
 }
 
 fn overall(api: &Api) -> Delivery {
@@ -88,8 +173,10 @@ fn of_gateway(api: &Api, gateway: GatewayId, connections: &[ConnectionInfo]) -> 
     }
 }
 
-fn connection(info: ConnectionInfo) -> Connection {
+fn connection(api: &Api, info: ConnectionInfo) -> Connection {
+    let name = |gateway: Arc<Gateway>| gateway.name.clone();
     Connection {
+        gateway_name: api.directory.gateway(info.gateway).map(name),
         gateway_id: info.gateway,
         connection_id: info.connection.to_string(),
         connected_at: Time(info.connected_at),
@@ -99,6 +186,7 @@ fn connection(info: ConnectionInfo) -> Connection {
         transport: info.transport,
         peer: info.peer.to_string(),
         position: EventId(info.position),
+        lag: info.lag,
         events_sent: info.events_sent,
     }
 }

@@ -2,15 +2,21 @@
 //!
 //! Tokens are 32 random bytes, shown once; only their SHA-256 is kept. A missing, wrong, revoked or expired
 //! credential is one and the same refusal to the caller; [`AuthError`] tells them apart for the log alone.
+//! A browser exchanges the admin token for a cookie, which counts from our own pages only ([`Operators`]).
 
 mod admin;
+mod browsers;
 mod credential;
 mod gateway;
+mod operators;
 mod token;
 
 pub use self::admin::{AdminAuth, AdminSetup, AdminSetupError};
+pub use self::browsers::{Browsers, SignedIn};
 pub use self::credential::{bearer, gateway_credential};
 pub use self::gateway::Authenticator;
+pub(crate) use self::operators::cookies;
+pub use self::operators::{Operators, Standing};
 pub use self::token::{PlainToken, RandomSourceFailed, hash_of};
 
 /// Why a credential was refused. For the log; callers learn only that it was.
@@ -29,4 +35,7 @@ pub enum AuthError {
     /// Its time has passed.
     #[error("the token has expired")]
     Expired,
+    /// A browser sent it from a page that is not ours.
+    #[error("a browser sent it from another site")]
+    CrossSite,
 }

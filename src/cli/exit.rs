@@ -11,7 +11,7 @@ pub enum Exit {
     Ok,
     /// Anything that no other code names.
     Failure,
-    /// No such gateway, token or API.
+    /// No such gateway, token, API or event type.
     NotFound,
     /// The server's configuration has faults.
     Config,
@@ -66,7 +66,7 @@ Exit codes:
    0  done, or ended by Ctrl+C or SIGTERM
    1  failed in a way that no other code names
    2  the command line is not understood
-   3  no such gateway, token or API
+   3  no such gateway, token, API or event type
   64  the server's configuration has faults (all are listed)
   65  the server refuses the data, a file cannot be used, or the store is damaged
   69  the server cannot be reached

@@ -133,6 +133,11 @@ impl Failure {
             Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {
                 "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
             }
+            Self::Api(ApiError::Refused { problem, .. })
+                if matches!(problem.code.as_deref(), Some("EVENT_TYPE_NOT_FOUND" | "UNKNOWN_EVENT_TYPE")) =>
+            {
+                "List what there is: gatecast event-type list"
+            }
             Self::Api(ApiError::Refused { status: 404, .. }) => "List what there is: gatecast gateway list",
             Self::Api(ApiError::Refused { retry_after: Some(wait), .. }) => {
                 return Some(format!("Try again in {} s.", wait.as_secs()));

@@ -5,9 +5,11 @@
 //! quickstart. Commands write to the writers they are given and read the environment they are given.
 
 mod deploy;
+mod event_type;
 mod exit;
 mod failure;
 mod gateway;
+mod json_argument;
 mod json_view;
 mod listen;
 mod output;
@@ -93,6 +95,10 @@ Flags win over the environment, the environment over the file, the file over def
     #[command(subcommand)]
     Token(token::TokenCommand),
 
+    /// List, show, register and delete the types that events may have
+    #[command(subcommand)]
+    EventType(event_type::EventTypeCommand),
+
     /// Deploy a revision of an API to gateways, uploading its artifact first if one is given
     Deploy(deploy::Deploy),
 
@@ -168,6 +174,7 @@ where
         Command::Config(settings) => settings::show(&settings.load(&remote, &env)?, json, output.out),
         Command::Gateway(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Token(command) => command.run(&remote.api(&env)?, &mut output).await,
+        Command::EventType(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Deploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,

@@ -1,20 +1,15 @@
 //! `publish`.
 
-use std::fs;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 
 use clap::Args;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::failure::{Failure, all_told};
+use super::json_argument::json_argument;
 use super::output::Output;
 use super::printable::printable;
 use crate::client::api::{ApiClient, NewEvent, Outcome, PublishConditions, Targets};
-
-/// The largest payload that is read, in bytes: that of the largest event a server can be configured for.
-const PAYLOAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -55,7 +50,7 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) async fn run(self, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
-        let payload = payload(&self.payload)?;
+        let payload = json_argument("--payload", &self.payload)?;
         let event =
             NewEvent { event_type: self.event_type, payload, key: self.key, correlation_id: self.correlation_id };
         let conditions = PublishConditions { idempotency_key: self.idempotency_key, if_match: self.if_match };
@@ -86,47 +81,4 @@ fn write(all: &[Outcome], out: &mut dyn io::Write) -> io::Result<()> {
         }
     }
     writeln!(out, "{} gateways", all.len())
-}
-
-fn payload(text: &str) -> Result<Box<RawValue>, Failure> {
-    let read = match text.strip_prefix('@') {
-        Some(path) => {
-            let fault = |source| Failure::File { path: path.into(), source };
-            read_bounded(fs::File::open(Path::new(path)).map_err(fault)?).map_err(fault)?
-        }
-        None if text == "-" => {
-            read_bounded(io::stdin()).map_err(|source| Failure::File { path: "stdin".into(), source })?
-        }
-        None => text.to_owned(),
-    };
-    let fault = |error: serde_json::Error| Failure::Input {
-        what: "--payload is not JSON".to_owned(),
-        problem: format!("{error}; quote it for the shell, or pass @FILE"),
-    };
-    serde_json::from_str(&read).map_err(fault)
-}
-
-fn read_bounded(source: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    source.take(PAYLOAD_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > PAYLOAD_BYTES_MAX {
-        return Err(io::Error::other(format!("has more than {PAYLOAD_BYTES_MAX} bytes")));
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payload_is_json_or_a_file_with_json() {
-        assert_eq!(payload(r#"{"b": 1.0}"#).unwrap().get(), r#"{"b": 1.0}"#);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "[1]\n").unwrap();
-        assert_eq!(payload(&format!("@{}", file.path().display())).unwrap().get(), "[1]");
-        assert!(matches!(payload("{a:1}"), Err(Failure::Input { .. })));
-        assert!(matches!(payload("@/nowhere"), Err(Failure::File { .. })));
-        assert!(read_bounded(io::repeat(b'x')).is_err());
-    }
 }

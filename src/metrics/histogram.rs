@@ -16,7 +16,7 @@ pub(crate) struct Histogram {
 }
 
 /// A histogram at one moment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Snapshot {
     /// For each bound, how many were at most that.
     pub(crate) cumulative: [u64; BOUNDS_SECONDS.len()],
@@ -55,9 +55,68 @@ impl Histogram {
     }
 }
 
+impl Snapshot {
+    /// Several histograms as one.
+    pub(crate) fn sum(all: &[Self]) -> Self {
+        all.iter().fold(Self::default(), |sum, one| Self {
+            cumulative: std::array::from_fn(|at| at_most(&sum, at) + at_most(one, at)),
+            count: sum.count + one.count,
+            sum_seconds: sum.sum_seconds + one.sum_seconds,
+        })
+    }
+
+    /// What was counted after an earlier snapshot of the same histogram.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            cumulative: std::array::from_fn(|at| at_most(self, at).saturating_sub(at_most(before, at))),
+            count: self.count.saturating_sub(before.count),
+            sum_seconds: self.sum_seconds - before.sum_seconds,
+        }
+    }
+
+    /// How many seconds this share of what was counted took at most, evenly spread within a bucket; `None` if nothing
+    /// was counted. What took longer than the last bound counts as that.
+    #[expect(clippy::cast_precision_loss, reason = "counts of one second")]
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        if self.count == 0 {
+            return None;
+        }
+        let rank = share * self.count as f64;
+        let (mut below, mut from) = (0, 0.0);
+        for (bound, at_most) in BOUNDS_SECONDS.into_iter().zip(self.cumulative) {
+            if at_most as f64 >= rank && at_most > below {
+                return Some(from + (bound - from) * (rank - below as f64) / (at_most - below) as f64);
+            }
+            (below, from) = (at_most, bound);
+        }
+        Some(from)
+    }
+}
+
+fn at_most(snapshot: &Snapshot, at: usize) -> u64 {
+    snapshot.cumulative.get(at).copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket_and_counts_what_came_since() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.snapshot().quantile(0.5), None);
+        histogram.observe(Duration::from_secs(5), 1_000);
+        let before = histogram.snapshot();
+        histogram.observe(Duration::from_micros(800), 98);
+        histogram.observe(Duration::from_millis(30), 2);
+        let since = Snapshot::sum(&[histogram.snapshot().since(&before), Snapshot::default()]);
+        assert_eq!(since.count, 100);
+        let half = since.quantile(0.5).unwrap();
+        assert!((0.0005..=0.001).contains(&half), "{half}");
+        assert!((since.quantile(0.99).unwrap() - 0.0375).abs() < 1e-9, "half way from 25 to 50 ms");
+        histogram.observe(Duration::from_secs(60), 1);
+        assert_eq!(histogram.snapshot().quantile(1.0), Some(10.0));
+    }
 
     #[test]
     fn a_bound_belongs_to_its_own_bucket_and_the_rest_only_to_the_count() {

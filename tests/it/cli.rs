@@ -38,7 +38,7 @@ fn text(value: &Value) -> &str {
 
 #[tokio::test]
 async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
-    let commands: [(&str, &[&str]); 13] = [
+    let commands: [(&str, &[&str]); 17] = [
         (
             "",
             &[
@@ -46,6 +46,7 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
                 "config",
                 "gateway",
                 "token",
+                "event-type",
                 "deploy",
                 "undeploy",
                 "publish",
@@ -68,6 +69,10 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
         ("token create", &["--gateway", "--expires-at"]),
         ("token list", &["--gateway", "--limit"]),
         ("token revoke", &["--gateway", "<ID>"]),
+        ("event-type list", &["--limit", "--offset"]),
+        ("event-type show", &["<TYPE>"]),
+        ("event-type set", &["<TYPE>", "--schema", "--description", "--key", "--ends-key"]),
+        ("event-type delete", &["<TYPE>"]),
         ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
         (
             "publish",
@@ -84,7 +89,7 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
             assert!(said.out.contains(part), "{command}: {part} in {}", said.out);
         }
     }
-    for group in ["gateway", "token", "undeploy"] {
+    for group in ["gateway", "token", "event-type", "undeploy"] {
         assert_eq!(run(&[group, "--help"], &[]).await.exit, 0, "{group}");
     }
 }
@@ -194,6 +199,39 @@ async fn gateways_are_created_listed_and_deleted() {
     assert!(words_of(&app, &["gateway", "delete", id]).await.contains(&format!("✓ Deleted gateway {id}")));
     assert_eq!(at(&app, &["gateway", "delete", id]).await.exit, 3);
     assert_eq!(json_of(&app, &["gateway", "list"]).await["count"], 1);
+}
+
+#[tokio::test]
+async fn event_types_are_set_listed_shown_and_deleted_and_their_faults_have_pointers() {
+    let app = App::start().await;
+    let gateway = app.register("one").await.id.to_string();
+    let set = |schema: &'static str| ["event-type", "set", "order.shipped", "--key", "/id", "--schema", schema];
+    let wrong = at(&app, &set(r#"{"properties":{"id":{"type":"nonsense"}}}"#)).await;
+    assert!(wrong.exit == 65 && wrong.err.contains("- /schema/properties/id/type: "), "{wrong:?}");
+    let no_json = at(&app, &set("{")).await;
+    assert!(no_json.exit == 65 && no_json.err.contains("--schema is not JSON"), "{no_json:?}");
+    assert_eq!(at(&app, &["event-type", "set", "no/name", "--schema", "{}"]).await.exit, 2);
+    let publish = ["publish", "--gateway", &gateway, "--type", "order.shipped", "--payload"];
+    let unknown = at(&app, &[&publish[..], &["{}"]].concat()).await;
+    assert!(unknown.exit == 65 && unknown.err.contains("gatecast event-type list"), "{unknown:?}");
+
+    let words = words_of(&app, &set(r#"{"type":"object","required":["id"]}"#)).await;
+    assert!(words.contains("✓ Set event type order.shipped"), "{words}");
+    let shown = json_of(&app, &["event-type", "show", "order.shipped"]).await;
+    assert_eq!((&shown["keyPointer"], &shown["schema"]["required"]), (&json!("/id"), &json!(["id"])));
+    let words = words_of(&app, &["event-type", "show", "api.deleted"]).await;
+    assert!(words.starts_with("api.deleted (built in)") && words.contains("ends its key"), "{words}");
+    let list = words_of(&app, &["event-type", "list"]).await;
+    assert!(list.starts_with("TYPE ") && list.contains("order.shipped") && list.contains("6 of 6"), "{list}");
+    let invalid = at(&app, &[&publish[..], &["{}"]].concat()).await;
+    assert!(invalid.exit == 65 && invalid.err.contains("- /payload: "), "{invalid:?}");
+    words_of(&app, &[&publish[..], &[r#"{"id":"o-1"}"#]].concat()).await;
+
+    let built_in = at(&app, &["event-type", "delete", "api.deployed"]).await;
+    assert!(built_in.exit == 65 && built_in.err.contains("BUILT_IN_TYPE"), "{built_in:?}");
+    assert!(words_of(&app, &["event-type", "delete", "order.shipped"]).await.contains("✓ Deleted event type"));
+    let gone = at(&app, &["event-type", "show", "order.shipped"]).await;
+    assert!(gone.exit == 3 && gone.err.contains("gatecast event-type list"), "{gone:?}");
 }
 
 #[tokio::test]

@@ -111,6 +111,11 @@ impl Process {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap()
     }
 
+    /// The same, however long it takes.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        self.child.wait().await.unwrap()
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use gatecast::auth::AdminAuth;
 use gatecast_storage::{Cursor, DeliveryFilter, DirectoryError, FailureReason, Seq, Token, TokenId, TokenState};
 use gatecast_transports::scripted::Seen;
-use gatecast_transports::{CloseReason, Refusal, Room, Step};
+use gatecast_transports::{CloseReason, Refusal, Room, Sse, Step, Timing};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::faulty_log::{Call, Fault};
@@ -28,7 +29,7 @@ impl World {
         let request = warp::test::request().method(method).path(path).header("authorization", bearer);
         let request = request.header("content-type", "application/json");
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        request.body(body).reply(&self.hub.routes(admin, &[])).await
+        request.body(body).reply(&self.hub.routes(admin, &[], &Sse::new(Timing::default(), TaskTracker::new()))).await
     }
 
     async fn head(&self, member: &Member) -> Cursor {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::query::Query;
 use crate::transport::Liveness;
@@ -61,6 +61,10 @@ pub struct Handshake {
     pub instance: Option<String>,
     /// `?connectionId=`: the connection that a poll renews.
     pub connection: Option<String>,
+    /// `?gatewayId=`: whose stream is asked for, by a peer that may see several.
+    pub gateway: Option<String>,
+    /// `Cookie`, all lines joined by semicolons: how browsers present credentials.
+    pub cookie: Option<Secret>,
 }
 
 impl Handshake {
@@ -91,16 +95,19 @@ impl Handshake {
         let cursor = either(headers, query, CURSOR, "lastEventId")?;
         let instance = either(headers, query, INSTANCE, "instance")?;
         let connection = query.get("connectionId")?.map(str::to_owned);
+        let gateway = query.get("gatewayId")?.map(str::to_owned);
         Ok(Self {
             transport,
             liveness,
             peer: info.peer,
-            forwarded_for: joined(headers, "x-forwarded-for"),
-            forwarded: joined(headers, "forwarded"),
+            forwarded_for: joined(headers, "x-forwarded-for", ","),
+            forwarded: joined(headers, "forwarded", ","),
             credential: credential(headers),
             cursor: checked(cursor, "lastEventId", is_cursor, "at most 256 bytes without control characters")?,
             instance: checked(instance, "instance", is_name, "1 to 128 visible ASCII characters")?,
             connection: checked(connection, "connectionId", is_name, "1 to 128 visible ASCII characters")?,
+            gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
+            cookie: joined(headers, COOKIE.as_str(), "; ").map(Secret::new),
         })
     }
 }
@@ -187,9 +194,9 @@ fn is_name(text: &str) -> bool {
 
 /// All lines of a header as one list (RFC 9110 § 5.3). What is not UTF-8 is kept as replacement characters: leaving
 /// it out would shift the hops, and a shifted hop is a forged address.
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+fn joined(headers: &HeaderMap, name: &str, by: &str) -> Option<String> {
     let lines: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    if lines.is_empty() { None } else { Some(lines.join(",")) }
+    if lines.is_empty() { None } else { Some(lines.join(by)) }
 }
 
 /// The headers that a handshake is read from.

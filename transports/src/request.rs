@@ -48,6 +48,12 @@ impl ConnectRequest {
     }
 }
 
+/// Matches this path and no other.
+pub(crate) fn path(path: &'static str) -> BoxedFilter<()> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    segments.rev().fold(warp::path::end().boxed(), |rest, segment| warp::path(segment).and(rest).boxed())
+}
+
 /// Takes a request apart. Matches everything: path and method are the caller's.
 pub(crate) fn parts() -> BoxedFilter<(ConnectRequest,)> {
     let raw = warp::query::raw().or_else(|_: Rejection| async { Ok::<_, Rejection>((String::new(),)) });

@@ -95,6 +95,8 @@ impl Scripted {
             cursor: None,
             instance: None,
             connection: None,
+            gateway: None,
+            cookie: None,
         }
     }
 

@@ -26,12 +26,13 @@ use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
 use crate::transport::{Gate, Liveness, Transport};
 
-/// The SSE transport: `GET /api/internal/v1/sse/gateways/connect`.
+/// The SSE transport: `GET /api/internal/v1/sse/gateways/connect`, or another path over another gate ([`Sse::at`]).
 ///
 /// `HEAD` answers the same headers, without asking the gate: it opens no connection, so there is nothing to admit.
 /// `Accept` is not looked at: this resource has one form, and RFC 9110 § 12.5.1 lets a server send it regardless.
 #[derive(Debug, Clone)]
 pub struct Sse {
+    path: &'static str,
     timing: Timing,
     tasks: TaskTracker,
 }
@@ -40,7 +41,13 @@ impl Sse {
     /// A transport whose connections each run as a task of `tasks`: wait for those to know that all have said goodbye.
     #[must_use]
     pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
-        Self { timing, tasks }
+        Self { path: CONNECT, timing, tasks }
+    }
+
+    /// The same at another path, such as `/api/dashboard/stream`: for a gate that lets others in than gateways.
+    #[must_use]
+    pub fn at(self, path: &'static str) -> Self {
+        Self { path, ..self }
     }
 
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
@@ -67,7 +74,7 @@ impl Transport for Sse {
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
         let (transport, refuser) = (self.clone(), Arc::clone(&gate));
-        let path = warp::path!("api" / "internal" / "v1" / "sse" / "gateways" / "connect").boxed();
+        let path = request::path(self.path);
         let connect = path
             .clone()
             .and(get_or_head())
@@ -86,6 +93,8 @@ impl Transport for Sse {
         request::or_not_allowed(connect, path, refuser, "GET, HEAD")
     }
 }
+
+const CONNECT: &str = "/api/internal/v1/sse/gateways/connect";
 
 fn get_or_head() -> impl Filter<Extract = (Method,), Error = Rejection> + Clone {
     warp::get().or(warp::head()).unify().and(warp::method())

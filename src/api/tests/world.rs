@@ -14,7 +14,7 @@ use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
 use crate::api::{Api, routes};
-use crate::auth::{AdminAuth, Authenticator};
+use crate::auth::{AdminAuth, Authenticator, Operators};
 use crate::event_types::EventTypes;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -81,7 +81,7 @@ impl World {
         let deliveries = Arc::new(deliveries);
         let answers = Arc::new(Answers::open(beside.clone(), clock.clone()).await.unwrap());
         let orders = Arc::new(Orders::open(beside, &directory, clock.now()).await.unwrap());
-        let registry = Registry::new(Capacity { total: 100, per_gateway: 10 });
+        let registry = Registry::new(Capacity { total: 10_000, per_gateway: 1_000 });
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let publisher = Publisher::new(
             log.clone(),
@@ -120,7 +120,7 @@ impl World {
             orders,
             proxies: Proxies::default(),
             log: log.clone(),
-            admin: AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth,
+            admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth)),
             clock: clock.clone(),
             max_event_bytes: EVENT_BYTES_MAX,
             retention,

@@ -17,14 +17,16 @@ use super::link::{LinkError, http_client};
 use super::tls::{Trust, client_config};
 use super::trouble::causes;
 use crate::config::AdminToken;
+use crate::event_types::TypeName;
 pub use error::ApiError;
 pub use shapes::{
-    Answer, Deployed, Deployment, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewGateway, Outcome, Outcomes,
-    Page, PublishConditions, Published, Stats, Targets, Token,
+    Answer, Deployed, Deployment, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
+    NewGateway, Outcome, Outcomes, Page, PublishConditions, Published, Stats, Targets, Token,
 };
 
 /// One call, from the dial to the end of the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const EVENT_TYPES: &str = "/api/internal/v1/event-types";
 
 /// The admin side of a server.
 #[derive(Debug)]
@@ -102,6 +104,38 @@ impl ApiClient {
     /// As above.
     pub async fn revoke_token(&self, gateway: Uuid, token: Uuid) -> Result<Answer<Value>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("/api/v1/gateways/{gateway}/tokens/{token}"))).await
+    }
+
+    /// Lists event types.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn list_event_types(&self, page: Page) -> Result<Answer<List<EventType>>, ApiError> {
+        self.call(self.request(Method::GET, EVENT_TYPES).query(&page)).await
+    }
+
+    /// One event type.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn event_type(&self, name: &TypeName) -> Result<Answer<EventType>, ApiError> {
+        self.call(self.request(Method::GET, &format!("{EVENT_TYPES}/{name}"))).await
+    }
+
+    /// Registers an event type, or replaces it.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn put_event_type(&self, name: &TypeName, to: &NewEventType) -> Result<Answer<EventType>, ApiError> {
+        self.call(self.request(Method::PUT, &format!("{EVENT_TYPES}/{name}")).json(to)).await
+    }
+
+    /// Deletes an event type.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn delete_event_type(&self, name: &TypeName) -> Result<Answer<Value>, ApiError> {
+        self.call(self.request(Method::DELETE, &format!("{EVENT_TYPES}/{name}"))).await
     }
 
     /// Stores the artifact of an API, which gateways fetch.

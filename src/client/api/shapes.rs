@@ -184,6 +184,41 @@ pub struct NewEvent {
     pub correlation_id: Option<String>,
 }
 
+/// An event type to be.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewEventType {
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The JSON Schema of its payloads.
+    pub schema: Box<RawValue>,
+    /// Where the payload names its entity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_pointer: Option<String>,
+    /// Whether an event of it ends its entity.
+    pub ends_key: bool,
+}
+
+/// An event type.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventType {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// The JSON Schema of its payloads.
+    pub schema: Value,
+    /// Where the payload names its entity.
+    pub key_pointer: Option<String>,
+    /// Whether an event of it ends its entity.
+    pub ends_key: bool,
+    /// Whether it is part of the product.
+    pub built_in: bool,
+}
+
 /// Conditions of publishing.
 #[derive(Debug, Clone, Default)]
 pub struct PublishConditions {

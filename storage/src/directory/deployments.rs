@@ -159,6 +159,14 @@ impl Directory {
         self.read().deployment(api, gateway).cloned()
     }
 
+    /// All deployments, what was asked for last first.
+    #[must_use]
+    pub fn deployments(&self) -> Vec<Arc<Deployment>> {
+        let mut all: Vec<_> = self.read().deployments().cloned().collect();
+        all.sort_by_key(|row| (std::cmp::Reverse(row.performed_at), row.id));
+        all
+    }
+
     /// The deployments of an API, by gateway id.
     #[must_use]
     pub fn deployments_of_api(&self, api: &ApiId) -> Vec<Arc<Deployment>> {

@@ -110,6 +110,10 @@ impl Model {
         self.deployments.get(&(gateway, api.clone()))
     }
 
+    pub(super) fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.deployments.values()
+    }
+
     pub(super) fn deployments_of_gateway(&self, gateway: GatewayId) -> impl Iterator<Item = &Arc<Deployment>> {
         let first = (gateway, ApiId::lowest());
         self.deployments.range(first..).take_while(move |((of, _), _)| *of == gateway).map(|(_, row)| row)

@@ -1,0 +1,140 @@
+use gatecast_transports::Handshake;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, Method};
+
+use super::browsers::SignedIn;
+use super::{AdminAuth, AuthError, Browsers, bearer};
+
+/// A form of another site cannot send it, and a script of another site would have to ask first, which we never allow.
+const DASHBOARD: &str = "gatecast-dashboard";
+/// Where a browser says that a call comes from (Fetch Metadata).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Who may call the platform API: who holds the admin token, and browsers that have exchanged it for a cookie.
+pub struct Operators {
+    auth: AdminAuth,
+    /// Who has exchanged it.
+    pub browsers: Browsers,
+}
+
+/// For how long an operator may watch.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    /// As long as it likes.
+    Token,
+    /// As long as it is signed in.
+    Browser(SignedIn),
+}
+
+impl Operators {
+    /// Nobody is signed in yet.
+    #[must_use]
+    pub fn new(auth: AdminAuth) -> Self {
+        Self { auth, browsers: Browsers::default() }
+    }
+
+    /// Whether everybody may call.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.auth, AdminAuth::Open)
+    }
+
+    /// Checks a call. What a browser sends by itself (a cookie; with `--dev` nothing at all) counts only from our own
+    /// pages, and changes something only with a header that pages of other sites cannot send.
+    ///
+    /// # Errors
+    /// [`AuthError`]; the caller of the API learns [`AuthError::CrossSite`] and nothing of the others.
+    pub fn call(&self, method: &Method, headers: &HeaderMap) -> Result<(), AuthError> {
+        if headers.contains_key(AUTHORIZATION) {
+            return self.auth.check(bearer(headers));
+        }
+        if !self.is_open() {
+            self.browsers.find(cookies(headers)).ok_or(AuthError::Missing)?;
+        }
+        let ours = match headers.get(SEC_FETCH_SITE).map(|site| site.as_bytes()) {
+            Some(b"same-origin") => true,
+            // Typed into the address bar: a page to look at, never a change.
+            Some(b"none") => method.is_safe(),
+            Some(_) => false,
+            // Not a browser, or one of before 2023, which the header protects.
+            None => true,
+        };
+        let stated = method.is_safe() || self.is_open() || headers.contains_key(DASHBOARD);
+        if ours && stated { Ok(()) } else { Err(AuthError::CrossSite) }
+    }
+
+    /// Checks a request to watch a stream.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub fn watch(&self, handshake: &Handshake) -> Result<Standing, AuthError> {
+        let credential = handshake.credential.as_ref().map(|secret| secret.expose());
+        let signed_in = || self.browsers.find(handshake.cookie.iter().map(|secret| secret.expose()));
+        match credential.is_none().then(signed_in).flatten() {
+            Some(browser) => Ok(Standing::Browser(browser)),
+            None => self.auth.check(credential).map(|()| Standing::Token),
+        }
+    }
+}
+
+/// The cookie headers of a call.
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::hash_of;
+
+    const TOKEN: &str = "the-admin-token-of-the-tests";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_cookie_counts_from_our_own_pages_only_and_changes_nothing_without_the_header() {
+        let operators = Operators::new(AdminAuth::Token(hash_of(TOKEN)));
+        let cookie = operators.browsers.sign_in().unwrap();
+        let cookie = cookie.split(';').next().unwrap();
+        let call = |method, more: &[(&'static str, &'static str)]| {
+            let all: Vec<_> = more.iter().copied().chain([("cookie", cookie)]).collect();
+            operators.call(&method, &headers(&all))
+        };
+        let (site, stated) = (|site| ("sec-fetch-site", site), ("gatecast-dashboard", "1"));
+        assert_eq!(call(Method::GET, &[]), Ok(()));
+        assert_eq!(call(Method::GET, &[site("none")]), Ok(()));
+        assert_eq!(call(Method::POST, &[site("same-origin"), stated]), Ok(()));
+        assert_eq!(call(Method::POST, &[stated]), Ok(()), "a browser that does not say where from");
+        for (method, more) in [
+            (Method::POST, &[site("same-origin")][..]),
+            (Method::DELETE, &[]),
+            (Method::PUT, &[site("none"), stated]),
+            (Method::POST, &[site("cross-site"), stated]),
+            (Method::POST, &[site("same-site"), stated]),
+            (Method::GET, &[site("cross-site")]),
+        ] {
+            assert_eq!(call(method, more), Err(AuthError::CrossSite), "{more:?}");
+        }
+    }
+
+    #[test]
+    fn the_token_needs_no_more_than_itself_and_wins_over_a_cookie() {
+        let operators = Operators::new(AdminAuth::Token(hash_of(TOKEN)));
+        let cookie = operators.browsers.sign_in().unwrap();
+        let bearer = format!("Bearer {TOKEN}");
+        assert_eq!(operators.call(&Method::POST, &headers(&[("authorization", &bearer)])), Ok(()));
+        let wrong = headers(&[("authorization", "Bearer wrong"), ("cookie", &cookie)]);
+        assert_eq!(operators.call(&Method::GET, &wrong), Err(AuthError::Unknown));
+        assert_eq!(operators.call(&Method::GET, &HeaderMap::new()), Err(AuthError::Missing));
+    }
+
+    #[test]
+    fn an_open_server_is_not_open_to_pages_of_other_sites() {
+        let operators = Operators::new(AdminAuth::Open);
+        assert_eq!(operators.call(&Method::POST, &HeaderMap::new()), Ok(()));
+        let cross = headers(&[("sec-fetch-site", "cross-site")]);
+        assert_eq!(operators.call(&Method::POST, &cross), Err(AuthError::CrossSite));
+    }
+}

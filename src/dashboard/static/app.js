@@ -1,0 +1,108 @@
+// The frame around the pages: which one is shown, who is signed in, whether the server is there.
+
+import { call, get } from './api.js';
+import { h, say } from './dom.js';
+import { form, field } from './form.js';
+import { Pulse } from './live.js';
+import { deployments } from './deployments.js';
+import { eventType, eventTypes } from './event-types.js';
+import { failures } from './failures.js';
+import { gateway } from './gateway.js';
+import { gateways } from './gateways.js';
+import { overview } from './overview.js';
+import { publish } from './publish.js';
+
+/** What a path means. A page fills `main`, and stops all it has begun when `signal` says so. */
+const PAGES = [
+  [/^\/$/, 'Overview', overview],
+  [/^\/gateways$/, 'Gateways', gateways],
+  [/^\/gateways\/([^/]+)$/, 'Gateway', gateway],
+  [/^\/failures$/, 'Failed deliveries', failures],
+  [/^\/deployments$/, 'Deployments', deployments],
+  [/^\/event-types$/, 'Event types', eventTypes],
+  [/^\/event-types\/([^/]+)$/, 'Event type', eventType],
+  [/^\/publish$/, 'Publish', publish],
+];
+
+const SESSION = '/api/internal/v1/session';
+const main = document.getElementById('page');
+const link = document.getElementById('link');
+const pages = document.getElementById('pages');
+const signOut = document.getElementById('sign-out');
+
+/** Ends with the page that is shown, and with the sign-in. */
+let leaving = new AbortController();
+let signedIn = null;
+
+function show() {
+  leaving.abort();
+  leaving = new AbortController();
+  const [path, query] = (location.hash.slice(1) || '/').split('?');
+  const found = PAGES.map(([pattern, title, page]) => ({ match: pattern.exec(path), title, page })).find(({ match }) => match);
+  const { match, title, page } = found ?? { match: [], title: 'Not found', page: lost };
+  document.title = `${title} · gatecast`;
+  for (const anchor of pages.querySelectorAll('a')) {
+    const target = anchor.hash.slice(1);
+    const here = target === '/' ? path === '/' : path === target || path.startsWith(`${target}/`);
+    anchor.toggleAttribute('aria-current', here);
+    if (here) anchor.setAttribute('aria-current', 'page');
+  }
+  main.replaceChildren();
+  page({ main, signal: leaving.signal, pulse: signedIn.pulse, query: new URLSearchParams(query), of: match[1] && decodeURIComponent(match[1]) });
+}
+
+function lost({ main: into }) {
+  into.append(h('h1', {}, 'Not found'), h('p', {}, 'There is no such page. ', h('a', { href: '#/' }, 'To the overview')));
+}
+
+function enter(isOpen) {
+  const until = new AbortController();
+  signedIn = { until, pulse: new Pulse(until.signal, tell) };
+  pages.hidden = false;
+  signOut.hidden = isOpen;
+  show();
+}
+
+/** Somebody has to sign in: at first, after twelve hours, and after each restart of the server. */
+function leave() {
+  if (main.querySelector('form.sign-in')) return;
+  leaving.abort();
+  signedIn?.until.abort();
+  signedIn = null;
+  pages.hidden = true;
+  signOut.hidden = true;
+  link.replaceChildren();
+  document.title = 'Sign in · gatecast';
+  const token = h('input', { type: 'password', autocomplete: 'current-password', required: true, spellcheck: 'false' });
+  const submit = async () => {
+    const signing = await fetch(SESSION, { method: 'POST', headers: { authorization: `Bearer ${token.value.trim()}` } }).catch(() => null);
+    if (signing?.ok) { enter(false); main.focus(); return; }
+    if (signing === null) throw new Error('The server cannot be reached.');
+    token.setAttribute('aria-invalid', 'true');
+    token.focus();
+    throw new Error('This is not the admin token. It was configured, or the server printed it at its first start.');
+  };
+  main.replaceChildren(h('div', { class: 'narrow' }, h('h1', {}, 'Sign in'),
+    form({ submit, action: 'Sign in', label: 'Sign in', kind: 'sign-in card' },
+      field('Admin token', token, { hint: 'It is exchanged for a cookie and kept nowhere in the browser.' }))));
+  token.focus();
+}
+
+function tell(state) {
+  const words = { live: 'Live', lost: 'Reconnecting…' }[state];
+  if (link.textContent.trim() === words) return;
+  link.replaceChildren(h('span', { class: `dot ${state}`, 'aria-hidden': 'true' }), words);
+}
+
+signOut.addEventListener('click', async () => {
+  await call('DELETE', SESSION).catch(() => {});
+  leave();
+  say('Signed out.');
+});
+document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); main.focus(); });
+document.addEventListener('signed-out', leave);
+addEventListener('hashchange', () => { if (signedIn) { show(); main.focus(); scrollTo(0, 0); } });
+
+get(SESSION).then(({ isOpen }) => enter(isOpen)).catch((problem) => {
+  if (problem.status !== 401) main.replaceChildren(h('p', { class: 'notice', role: 'alert' }, problem.message));
+});
