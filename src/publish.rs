@@ -20,7 +20,7 @@ use gatecast_storage::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::envelope;
@@ -313,6 +313,7 @@ impl Publisher {
             drafts.push((to, Draft { at, key, ends_key: event.ends_key, body, expect, beside }));
             answers.push((to, event, note, answer));
         }
+        let is_alone = drafts.len() == 1;
         let (began, count) = (Instant::now(), drafts.len() as u64);
         let results = self.log.append_all(drafts).await;
         self.append_seconds.observe(began.elapsed(), count);
@@ -321,7 +322,7 @@ impl Publisher {
             if let Some((name, answer)) = answer {
                 self.answers.keep(name, event_id, answer);
             }
-            self.record(to, event_id, event, at);
+            self.record(to, event_id, event, at, is_alone);
             let Note { correlation_id, connections, about } = note;
             Ok(Published { event_id, correlation_id, timestamp: at, connections, about })
         });
@@ -329,10 +330,17 @@ impl Publisher {
     }
 
     /// Tells of a stored event, and puts it on record if nobody is there to get it.
-    fn record(&self, to: GatewayId, event_id: Cursor, event: &CheckedEvent, at: DateTime<Utc>) {
+    fn record(&self, to: GatewayId, event_id: Cursor, event: &CheckedEvent, at: DateTime<Utc>, is_alone: bool) {
         let connections = self.registry.connections_of(to);
-        debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
-        if connections == 0 {
+        if connections > 0 {
+            debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
+        } else {
+            if is_alone {
+                info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
+            } else {
+                // One call to ten thousand gateways is not ten thousand lines.
+                debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
+            }
             self.deliveries.record(Failure {
                 gateway: to,
                 replica: None,

@@ -313,7 +313,7 @@ impl ApiError {
 
     /// Whether the events of a call that failed may be stored all the same, which only the next start knows.
     pub(crate) fn may_be_stored(&self) -> bool {
-        matches!(self, Self::Unavailable(cause) if cause.downcast_ref().is_some_and(LogError::may_be_stored))
+        matches!(self, Self::Unavailable(cause) if cause.downcast_ref().is_some_and(StoreError::may_be_stored))
     }
 
     /// The store did not answer in time.

@@ -237,14 +237,6 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
-impl LogError {
-    /// Whether the entry may be stored all the same: after a failed write or sync only the next start knows.
-    #[must_use]
-    pub fn may_be_stored(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Io(_) | StoreError::Poisoned | StoreError::Closed))
-    }
-}
-
 /// Hears of every append, in order, once per entry, after it became durable.
 ///
 /// Called on the engine's writer: it must be quick and must not call back into the log.

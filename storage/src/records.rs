@@ -110,6 +110,14 @@ pub enum Condition {
     Broken,
 }
 
+impl StoreError {
+    /// Whether the entry may be stored all the same: after a failed write or sync only the next start knows.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Poisoned | Self::Closed)
+    }
+}
+
 /// Tables of an engine.
 #[async_trait]
 pub trait Records: Send + Sync {

@@ -181,7 +181,7 @@ async fn connections_events_bytes_and_latencies_move_on_every_transport() {
         &delivered,
         &[
             (r#"gatecast_connections{transport="websocket"}"#, -1.0),
-            (r#"gatecast_connections_ended_total{transport="websocket",reason="peer-closed"}"#, 1.0),
+            (r#"gatecast_connections_ended_total{transport="websocket",reason="socket-broken"}"#, 1.0),
             (r#"gatecast_connections_ended_total{transport="sse",reason="peer-closed"}"#, 1.0),
         ],
     )
