@@ -37,9 +37,9 @@ pub(super) struct Database {
     _lock: Arc<DataLock>,
     #[cfg(test)]
     pub(super) fail_sync: AtomicBool,
-    /// Room that [`Database::room`] says less than there is.
+    /// The most room that [`Database::room`] tells of: what others write to the file system changes nothing then.
     #[cfg(test)]
-    pub(super) room_taken: AtomicU64,
+    pub(super) room_max: AtomicU64,
 }
 
 struct Syncing {
@@ -64,7 +64,7 @@ impl Database {
             #[cfg(test)]
             fail_sync: AtomicBool::new(false),
             #[cfg(test)]
-            room_taken: AtomicU64::new(0),
+            room_max: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -179,7 +179,7 @@ impl Database {
         let room = rustix::fs::fstatvfs(&self.file).map_err(failed)?;
         let room = room.f_bavail.saturating_mul(room.f_frsize);
         #[cfg(test)]
-        let room = room.saturating_sub(self.room_taken.load(Ordering::SeqCst));
+        let room = room.min(self.room_max.load(Ordering::SeqCst));
         Ok(room)
     }
 

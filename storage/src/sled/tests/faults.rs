@@ -114,8 +114,7 @@ async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_so
     let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
     let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
     let first = log.append(of, draft("first")).await.unwrap();
-    let room = engine.shared.db.room().unwrap();
-    let leave = |left: u64| engine.shared.db.room_taken.store(room - left, Ordering::SeqCst);
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
     let put = |row: Option<Bytes>| vec![Change { table: Table::Meta, key: "k".into(), row }];
     assert_eq!(records.condition(), Condition::Serving);
 
