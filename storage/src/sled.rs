@@ -26,6 +26,7 @@
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
 
 mod batch;
+mod birth;
 mod committer;
 mod database;
 mod engine;

@@ -17,16 +17,15 @@ use tokio::time::timeout;
 use self::clerk::clerk;
 use self::load::{ENTITIES, Over, Work, publisher, read, subscriber};
 use self::power::Power;
-use self::random::Random;
 use self::seen::{Seen, Told, place};
 use crate::process::{Process, Served};
+use crate::random::Random;
 use crate::wire::PATIENCE;
 
 mod clerk;
 mod disk;
 mod load;
 mod power;
-mod random;
 mod seen;
 
 /// Unless `CRASH_KILLS` says otherwise.
@@ -69,7 +68,10 @@ struct Killer<'a> {
 
 impl Killer<'_> {
     async fn start(&self) -> Served {
-        Served::dev(self.data, &self.settings).await
+        let served = Served::dev(self.data, &self.settings).await;
+        let said = served.process.err.so_far();
+        assert!(!said.iter().any(|line| line.contains("set aside")), "the store is whole: {said:#?}");
+        served
     }
 
     async fn kill(&mut self, process: &mut Process) {
@@ -115,7 +117,7 @@ impl Ordeal {
         let mut settings = vec![("GATECAST_RING_MAX_EVENTS", self.ring_max_events), ("GATECAST_LOG", "info")];
         let preloaded = power.as_ref().map(Power::settings);
         settings.extend(preloaded.iter().flatten().map(|(name, value)| (*name, value.as_str())));
-        let mut killer = Killer { data: &data, settings, power: power.as_mut(), random: Random::printed() };
+        let mut killer = Killer { data: &data, settings, power: power.as_mut(), random: seeded() };
         let served = killer.start().await;
         let (here, now) = watch::channel(Some(served.platform.address));
         let work = Work { here: now, numbers: Arc::default(), answers: Arc::default(), stop: Arc::default() };
@@ -126,7 +128,13 @@ impl Ordeal {
             let (epoch, _) = place(&served.platform.publish(gateway.id, first).await);
             for over in [Over::WebSocket, Over::Sse, Over::LongPoll] {
                 let seen = Seen::nothing(gateway.clone(), epoch.clone());
-                subscribers.spawn(subscriber(over, work.clone(), seen, killer.random.split(), self.away_max));
+                subscribers.spawn(subscriber(
+                    over,
+                    work.clone(),
+                    seen,
+                    Random::new(killer.random.in_range(0..u64::MAX)),
+                    self.away_max,
+                ));
             }
             gateways.push((gateway, epoch));
         }
@@ -209,6 +217,14 @@ impl Outcome {
         }
         assert!(self.seen.iter().any(|subscriber| subscriber.resets > 0), "somebody was away for longer than a ring");
     }
+}
+
+/// From `CRASH_SEED`, or another one each time; printed, so that a failure can be repeated.
+fn seeded() -> Random {
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    let seed = std::env::var("CRASH_SEED").map_or(seed, |seed| seed.parse().unwrap());
+    println!("CRASH_SEED={seed}");
+    Random::new(seed)
 }
 
 fn kills(unless_told: u64) -> u64 {

@@ -16,6 +16,7 @@ mod order;
 mod platform;
 mod process;
 mod quickstart;
+mod random;
 mod real_clients;
 mod receipts;
 mod refusals;

@@ -5,11 +5,14 @@
 
 mod ack_first;
 mod compaction;
+mod everything;
 mod gap;
 mod heartbeat;
 mod limits;
 mod lost_wake_up;
 mod pacing;
+#[path = "../it/random.rs"]
+mod random;
 mod receipts;
 mod reset;
 mod resume;

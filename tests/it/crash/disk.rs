@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The files under a directory as they are on the disk, and what is not on the disk yet.
 pub(super) struct Disk {

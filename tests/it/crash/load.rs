@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::random::Random;
 use super::seen::{Seen, Told, place};
 use crate::platform::Platform;
+use crate::random::Random;
 use crate::wire::{End, PATIENCE, Sse, Ws};
 
 /// Entities that events are about.

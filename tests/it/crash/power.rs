@@ -5,7 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::disk::{Disk, Mercy};
-use super::random::Random;
+use crate::random::Random;
 
 /// A supply of power for the servers over one data directory, which can be cut.
 pub(super) struct Power {

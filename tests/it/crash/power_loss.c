@@ -184,6 +184,18 @@ int rmdir(const char *path) {
   return done;
 }
 
+int unlinkat(int directory, const char *name, int flags) {
+  struct stat file;
+  char path[2 * PATH_MAX];
+  if (directory == AT_FDCWD) snprintf(path, sizeof path, "%s", name);
+  else if (is_ours(directory, &file, path)) snprintf(path + strlen(path), PATH_MAX, "/%s", name);
+  else return NEXT(unlinkat)(directory, name, flags);
+  if (!is_data(path)) return NEXT(unlinkat)(directory, name, flags);
+  int done;
+  IN_TURN(done, NEXT(unlinkat)(directory, name, flags), note_path('U', 0, path));
+  return done;
+}
+
 int mkdir(const char *path, mode_t mode) {
   if (!is_data(path)) return NEXT(mkdir)(path, mode);
   int done;
@@ -221,7 +233,3 @@ int link(const char *from, const char *to) {
   return NEXT(link)(from, to);
 }
 
-int unlinkat(int directory, const char *path, int flags) {
-  refuse_on("unlinkat", directory);
-  return NEXT(unlinkat)(directory, path, flags);
-}
