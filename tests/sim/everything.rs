@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::join_all;
 use gatecast_storage::Retention;
 use gatecast_transports::scripted::Seen;
 use gatecast_transports::{CloseReason, Frame, Room, Step};
@@ -25,6 +26,10 @@ const READERS: usize = 6;
 const ACTIONS: u64 = 60;
 /// Small, so that readers fall behind it.
 const RING_EVENTS: u64 = 40;
+/// No message for this long: there is none.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// The same if nobody was told of it.
+const LOST_WAKE_UP: Duration = Duration::from_secs(41);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A gateway and what was published to it: the state of one that never left.
@@ -198,7 +203,7 @@ impl Simulation {
     /// Up to so many messages, as far as they come within a second.
     async fn read(&mut self, index: usize) {
         let most = self.random.in_range(1..80);
-        self.readers[index].read(most).await;
+        self.readers[index].read(most, AT_ONCE).await;
     }
 
     /// The other transports' rival: a poll or a few over a connection of the replica.
@@ -303,12 +308,20 @@ impl Simulation {
         }
     }
 
-    /// Whoever comes back and stays has seen or been told of all there was.
+    /// Whoever is connected, or comes back, and stays has seen or been told of all there was.
     async fn finish(mut self) {
+        for reader in &mut self.readers {
+            reader.reads = true;
+            reader.connected.iter().for_each(|client| client.peer.read(true));
+        }
+        join_all(self.readers.iter_mut().map(|reader| reader.read(u64::MAX, LOST_WAKE_UP))).await;
+        for reader in self.readers.iter().filter(|reader| reader.connected.is_some()) {
+            assert_eq!(reader.seen.last, self.truths[reader.gateway].published, "told or not, it comes");
+        }
         for index in 0..READERS {
             self.readers[index].connected = None;
             self.connect(index).await;
-            self.readers[index].read(u64::MAX).await;
+            self.readers[index].read(u64::MAX, AT_ONCE).await;
             let (reader, truth) = (&self.readers[index], &self.truths[self.readers[index].gateway]);
             let Account { count, lost, state, .. } = &reader.seen;
             assert_eq!(count + lost, truth.published, "{count} seen and {lost} lost are all");
@@ -318,10 +331,10 @@ impl Simulation {
 }
 
 impl Reader {
-    async fn read(&mut self, most: u64) {
+    async fn read(&mut self, most: u64, silence: Duration) {
         let Some(client) = &mut self.connected else { return };
         for _ in 0..most {
-            match timeout(Duration::from_secs(1), client.message()).await {
+            match timeout(silence, client.message()).await {
                 Ok(Ok(frame)) => self.seen.handle(&frame),
                 Ok(Err(_)) => {
                     self.connected = None;
