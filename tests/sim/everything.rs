@@ -316,7 +316,8 @@ impl Simulation {
         }
         join_all(self.readers.iter_mut().map(|reader| reader.read(u64::MAX, LOST_WAKE_UP))).await;
         for reader in self.readers.iter().filter(|reader| reader.connected.is_some()) {
-            assert_eq!(reader.seen.last, self.truths[reader.gateway].published, "told or not, it comes");
+            let Account { count, lost, .. } = reader.seen;
+            assert_eq!(count + lost, self.truths[reader.gateway].published, "told or not, it comes");
         }
         for index in 0..READERS {
             self.readers[index].connected = None;
