@@ -130,6 +130,22 @@ proptest! {
     }
 
     #[test]
+    fn every_setting_that_is_wrong_alone_is_reported_among_others(
+        values in proptest::collection::btree_map(0..setting::ALL.len(), "\\PC{0,12}|[0-9]{1,30}[a-zA-Z]{0,4}", 1..5),
+    ) {
+        let pairs: Vec<_> = values.iter().map(|(index, value)| (setting::ALL[*index].name, value.as_str())).collect();
+        let together = load_env(true, &pairs).err().unwrap_or_default();
+        let together: Vec<_> = together.iter().map(ToString::to_string).collect();
+        for pair in &pairs {
+            let alone = load_env(true, &[*pair]).err().unwrap_or_default();
+            // A fault of two settings in one another's light names both.
+            for fault in alone.iter().map(ToString::to_string).filter(|fault| fault.contains(pair.0)) {
+                prop_assert!(together.iter().any(|said| said.contains(pair.0)), "{} is not among {:?}", fault, together);
+            }
+        }
+    }
+
+    #[test]
     fn no_file_panics(text in "[A-Z_=#\"' \\n0-9a-z]{0,200}") {
         let _ = load(Sources { dev: true, file: Some(("f".into(), text)), ..Sources::default() }, &|_| Ok(String::new()));
     }

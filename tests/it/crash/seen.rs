@@ -66,13 +66,15 @@ impl Seen {
 
     fn reset(&mut self, payload: &Value) {
         assert_eq!((&payload["reason"], &payload["complete"]), (&"overwritten".into(), &true.into()), "{payload}");
-        assert_eq!(payload["requested"], self.cursor(), "it replaces what was said before: {payload}");
+        // Where the compacted state ends the session stands before the ring, wherever the last event was.
+        let position = if self.compacted > 0 { self.last } else { self.next - 1 };
+        assert_eq!(payload["requested"], format!("{}-{position}", self.epoch), "{payload}");
         let (epoch, oldest) = place(payload["oldest"].as_str().unwrap());
         assert_eq!(epoch, self.epoch);
         let number = |name: &str| payload[name].as_u64().unwrap();
         (self.next, self.compacted) = (oldest, number("compacted"));
-        assert_eq!(self.last + number("lost") + self.compacted + 1, oldest, "exactly what is not there: {payload}");
-        self.lost = self.last - self.told.len() as u64 + number("lost");
+        assert_eq!(position + number("lost") + self.compacted + 1, oldest, "exactly what is not there: {payload}");
+        self.lost = position - self.told.len() as u64 + number("lost");
         self.resets += 1;
         self.reset_is_due = false;
     }
