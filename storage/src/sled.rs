@@ -5,6 +5,7 @@
 //! - `<data>/events`: logs and failed deliveries. One that does not open is renamed to `events.damaged-<time>` and a
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`], since nothing else holds what it holds.
+//! - `<database>.new`: one that is being made and was never open (`birth.rs`).
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
 //!   position 8), `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
 //!   them are tombstones (as `S`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
