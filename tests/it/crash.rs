@@ -69,6 +69,7 @@ struct Killer<'a> {
 impl Killer<'_> {
     async fn start(&self) -> Served {
         let served = Served::dev(self.data, &self.settings).await;
+        assert!(self.power.as_ref().is_none_or(|power| power.is_on()), "it notes what it does");
         let said = served.process.err.so_far();
         assert!(!said.iter().any(|line| line.contains("set aside")), "the store is whole: {said:#?}");
         served

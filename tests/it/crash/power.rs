@@ -38,16 +38,24 @@ impl Power {
         ]
     }
 
+    /// Whether a server has begun to note what it does.
+    pub(super) fn is_on(&self) -> bool {
+        self.journal.exists()
+    }
+
     /// The server was killed, and now what it had not synced is taken back, as far as chance will have it.
     pub(super) fn cut(&mut self, random: &mut Random) {
         let mercy = Mercy::any(random);
-        let journal = fs::read(&self.journal).expect("a server with the shim ran");
+        // None if the kill met the server before it ran.
+        let journal = fs::read(&self.journal).unwrap_or_default();
         self.disk.replay(&journal);
         let (data, survivor) = (&self.data, self.data.with_extension("survivor"));
         self.disk.lose_power(&survivor, mercy, random).unwrap();
         fs::remove_dir_all(data).unwrap();
         fs::rename(&survivor, data).unwrap();
-        fs::remove_file(&self.journal).unwrap();
+        if self.is_on() {
+            fs::remove_file(&self.journal).unwrap();
+        }
         self.disk = Disk::of(data).unwrap();
         println!("power lost: {mercy:?}, {} bytes of notes", journal.len());
     }
