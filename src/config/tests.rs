@@ -133,7 +133,9 @@ proptest! {
     fn every_setting_that_is_wrong_alone_is_reported_among_others(
         values in proptest::collection::btree_map(0..setting::ALL.len(), "\\PC{0,12}|[0-9]{1,30}[a-zA-Z]{0,4}", 1..5),
     ) {
-        let pairs: Vec<_> = values.iter().map(|(index, value)| (setting::ALL[*index].name, value.as_str())).collect();
+        let pairs = values.iter().map(|(index, value)| (setting::ALL[*index].name, value.as_str()));
+        // Set beside the token it is the one fault of the two.
+        let pairs: Vec<_> = pairs.filter(|(name, _)| *name != "GATECAST_ADMIN_TOKEN_FILE").collect();
         let together = load_env(true, &pairs).err().unwrap_or_default();
         let together: Vec<_> = together.iter().map(ToString::to_string).collect();
         for pair in &pairs {
