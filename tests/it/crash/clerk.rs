@@ -80,7 +80,7 @@ async fn found(platform: &Platform, offices: &mut BTreeMap<String, Office>, answ
         let status = if revoked { "revoked" } else { "active" };
         offices.get_mut(&id).unwrap().tokens.insert(token, status);
     }
-    if offices.len() % 3 == 0 {
+    if offices.len().is_multiple_of(3) {
         let office = offices.remove(&id).unwrap();
         ask(platform, Method::DELETE, &path, None, 204).await?;
         *answered += 1;

@@ -120,11 +120,11 @@ impl Disk {
             b'C' => {
                 self.nodes.push(Node::File { synced: Vec::new(), pending: Vec::new() });
                 self.inodes.insert(note.inode, self.nodes.len() - 1);
-                self.name(note.first, |name, new| Change::Is(name, new));
+                self.name(note.first, Change::Is);
             }
             b'M' => {
                 self.nodes.push(directory());
-                self.name(note.first, |name, new| Change::Is(name, new));
+                self.name(note.first, Change::Is);
             }
             b'U' => self.name(note.first, |name, _| Change::Gone(name)),
             b'R' => {

@@ -54,7 +54,7 @@ pub(super) async fn publisher(mut work: Work, gateways: Vec<GatewayId>) -> Vec<T
         while !work.stops() {
             let n = work.numbers.fetch_add(1, Ordering::Relaxed);
             let to = gateways[usize::try_from(n).unwrap() % gateways.len()];
-            let padding = if n % LARGE_EVERY == 0 { "x".repeat(LARGE_BYTES) } else { String::new() };
+            let padding = if n.is_multiple_of(LARGE_EVERY) { "x".repeat(LARGE_BYTES) } else { String::new() };
             let payload = json!({"apiId": format!("api-{}", n % ENTITIES), "n": n, "padding": padding});
             let event = json!({"type": "api.deployed", "payload": payload});
             let url = platform.url(&format!("/api/internal/v1/gateways/{to}/events"));
