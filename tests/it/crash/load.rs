@@ -17,8 +17,8 @@ use crate::wire::{End, PATIENCE, Sse, Ws};
 /// Entities that events are about.
 pub(super) const ENTITIES: u64 = 5;
 /// Every so many events one is large, so that the store puts it into a file of its own.
-const LARGE_EVERY: u64 = 8;
-const LARGE_BYTES: usize = 40_000;
+const LARGE_EVERY: u64 = 16;
+const LARGE_BYTES: usize = 150_000;
 
 /// Where the server is now. It is another address after each kill.
 pub(super) type Here = watch::Receiver<Option<SocketAddr>>;
