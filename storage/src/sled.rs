@@ -21,13 +21,15 @@
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
-//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and the blobs that sled never syncs.
+//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the blobs that sled
+//! never syncs.
 //!
 //! # What kill -9 may lose
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
 
 mod batch;
 mod birth;
+mod blobs;
 mod committer;
 mod database;
 mod engine;

@@ -77,6 +77,9 @@ impl Killer<'_> {
 
     async fn kill(&mut self, process: &mut Process) {
         process.kill().await;
+        // For who has to find out why a check failed later.
+        let said = process.err.so_far();
+        said.iter().filter(|line| line.contains("ERROR") || line.contains("sled")).for_each(|line| println!("{line}"));
         if let Some(power) = &mut self.power {
             power.cut(&mut self.random);
         }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::birth;
+use super::blobs::Blobs;
 use super::database::{Database, failed};
 use super::keys;
 use super::lock::DataLock;
@@ -31,6 +32,7 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
             birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
             birth::remove_unfinished_snapshots(path).map_err(failed)?;
+            Blobs::restore(path).map_err(failed)?;
             let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
             let syncs = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;

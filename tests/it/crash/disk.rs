@@ -2,7 +2,7 @@
 //!
 //! - Of a file's pages each may be as it was after any number of the writes to it that were not synced. A page is 4 KiB
 //!   or, so that pages are torn, 512 bytes. A changed length may have arrived or not.
-//! - Of a directory's changes (names that came, went or were renamed) that were not synced the first few are there.
+//! - Of a directory's changes (names that came, went, or were renamed) that were not synced the first few are there.
 //! - A file whose name did not arrive is gone, whatever of it was synced.
 
 use std::collections::{BTreeMap, HashMap};
@@ -125,6 +125,10 @@ impl Disk {
             b'M' => {
                 self.nodes.push(directory());
                 self.name(note.first, Change::Is);
+            }
+            b'K' => {
+                let node = self.find(note.first);
+                self.name(note.second, |name, _| Change::Is(name, node));
             }
             b'U' => self.name(note.first, |name, _| Change::Gone(name)),
             b'R' => {

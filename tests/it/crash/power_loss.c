@@ -228,8 +228,12 @@ ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t leng
   return NEXT(copy_file_range)(in, from, out, to, length, flags);
 }
 
-int link(const char *from, const char *to) {
-  if (is_data(to)) refuse("link");
-  return NEXT(link)(from, to);
+int linkat(int from_in, const char *from, int to_in, const char *to, int flags) {
+  if (!is_data(to)) return NEXT(linkat)(from_in, from, to_in, to, flags);
+  if (!is_data(from)) refuse("linkat");
+  int done;
+  IN_TURN(done, NEXT(linkat)(from_in, from, to_in, to, flags), note('K', 0, 0, from, strlen(from), to, strlen(to)));
+  return done;
 }
 
+int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
