@@ -130,6 +130,23 @@ proptest! {
     }
 
     #[test]
+    fn every_setting_that_is_wrong_alone_is_reported_among_others(
+        values in proptest::collection::btree_map(0..setting::ALL.len(), "\\PC{0,12}|[0-9]{1,30}[a-zA-Z]{0,4}", 1..5),
+    ) {
+        let pairs = values.iter().map(|(index, value)| (setting::ALL[*index].name, value.as_str()));
+        // Set beside the token it is the one fault of the two.
+        let pairs: Vec<_> = pairs.filter(|(name, _)| *name != "GATECAST_ADMIN_TOKEN_FILE").collect();
+        let together = load_env(true, &pairs).err().unwrap_or_default();
+        let together: Vec<_> = together.iter().map(ToString::to_string).collect();
+        for pair in &pairs {
+            let alone = load_env(true, &[*pair]).err().unwrap_or_default();
+            // Its own fault; what two settings have to do with each other is another matter.
+            let own = alone.iter().map(ToString::to_string).find(|fault| fault.starts_with(&format!("{}=", pair.0)));
+            prop_assert!(own.as_ref().is_none_or(|own| together.contains(own)), "{:?} is not among {:?}", own, together);
+        }
+    }
+
+    #[test]
     fn no_file_panics(text in "[A-Z_=#\"' \\n0-9a-z]{0,200}") {
         let _ = load(Sources { dev: true, file: Some(("f".into(), text)), ..Sources::default() }, &|_| Ok(String::new()));
     }

@@ -39,6 +39,11 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         self.millis.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
+
+    /// Moves back, as a clock does that is corrected, to the millisecond.
+    pub fn turn_back(&self, by: Duration) {
+        self.millis.fetch_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
 }
 
 /// 2026-11-20T17:00:00Z, a time like any other.

@@ -5,6 +5,7 @@
 //! - `<data>/events`: logs and failed deliveries. One that does not open is renamed to `events.damaged-<time>` and a
 //!   fresh one started: gateways catch up by a reset. `<data>/directory`: gateways and the rest; one that does not open
 //!   is [`StoreError::Damaged`] until [`repair_store`] rebuilds it from `<data>/directory.copy` (`second_copy.rs`).
+//! - `<database>.new`: one that is being made and was never open (`birth.rs`).
 //! - sled checks a page when it reads it, which may be long after it was opened. `<database>/suspect` says that damage was
 //!   met: at the next start the logs that are not exact start anew (`salvage.rs`; what exact is, says `walk.rs`).
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `C` how far the second copy goes, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
@@ -22,12 +23,15 @@
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
-//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and the blobs that sled never syncs.
+//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the blobs that sled
+//! never syncs.
 //!
 //! # What kill -9 may lose
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
 
 mod batch;
+mod birth;
+mod blobs;
 mod check;
 mod committer;
 mod data;

@@ -22,6 +22,7 @@ mod order;
 mod platform;
 mod process;
 mod quickstart;
+mod random;
 mod real_clients;
 mod receipts;
 mod refusals;

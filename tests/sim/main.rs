@@ -5,6 +5,7 @@
 
 mod ack_first;
 mod compaction;
+mod everything;
 mod failed_deliveries;
 mod faults;
 mod faulty_log;
@@ -14,6 +15,8 @@ mod heartbeat;
 mod limits;
 mod lost_wake_up;
 mod pacing;
+#[path = "../it/random.rs"]
+mod random;
 mod receipts;
 mod reset;
 mod resume;

@@ -216,7 +216,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_that_a_gateway_says_ends_its_connection_or_delays_its_events(texts in proptest::collection::vec(hostile(), 1..20)) {

@@ -51,7 +51,20 @@ impl Query {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(raw in "\\PC{0,60}|((max|timeout|a)=(%?[0-9a-f+]{0,9}|[0-9]{0,30})&?){0,4}") {
+            let query = Query::parse(&raw);
+            for name in ["max", "timeout", "a"] {
+                prop_assert!(query.get(name).is_ok_and(|value| value != Some("")) || query.get(name).is_err());
+                prop_assert!(query.number(name, LIMITS, "1 to 1000").is_ok_and(|n| (1..=1000).contains(&n)) || query.number(name, LIMITS, "").is_err());
+            }
+        }
+    }
 
     const LIMITS: (u32, u32, u32) = (1, 256, 1000);
 

@@ -1,3 +1,7 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gatecast_storage::{MemoryRecords, Records as _, Table};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -81,21 +85,32 @@ fn query() -> impl Strategy<Value = String> {
     proptest::collection::vec(pair, 0..4).prop_map(|pairs| pairs.join("&"))
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+/// Every row of every table that is written at once.
+async fn stored(records: &MemoryRecords) -> Vec<(Bytes, Bytes)> {
+    let mut rows = Vec::new();
+    for table in [Table::Gateways, Table::Tokens, Table::Apis, Table::Deployments, Table::EventTypes, Table::Meta] {
+        rows.extend(records.scan(table).await.unwrap());
+    }
+    rows
+}
 
+proptest! {
     #[test]
-    fn nothing_that_is_sent_panics_or_is_our_fault((method, path) in path(), query in query(), body in body(), if_match in "[ -~]{0,20}") {
+    fn nothing_that_is_sent_panics_or_is_our_fault_and_nothing_is_stored_of_what_is_refused((method, path) in path(), query in query(), body in body(), if_match in "[ -~]{0,20}") {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let status = runtime.block_on(async {
-            let world = World::new().await;
+        let (status, before, after) = runtime.block_on(async {
+            let records = Arc::new(MemoryRecords::new());
+            let world = World::over(records.clone()).await;
             let gateway = world.gateway("gw-1").await;
             let (_, token) = world.token(gateway).await;
             let path = path.replace("d1aa71bc-8cb5-4294-8a26-fe1273c28632", &gateway.to_string());
             let bearer = format!("Bearer {ADMIN}");
             let headers = [("authorization", bearer.as_str()), ("api-key", token.as_str()), ("if-match", &if_match)];
-            world.send(&method, &format!("{path}?{query}"), &headers, body).await.status
+            let before = (stored(&records).await, world.head(gateway).await);
+            let status = world.send(&method, &format!("{path}?{query}"), &headers, body).await.status;
+            (status, before, (stored(&records).await, world.head(gateway).await))
         });
         prop_assert!(!status.is_server_error(), "{}", status);
+        prop_assert!(!status.is_client_error() || before == after, "{} and stored", status);
     }
 }

@@ -1,13 +1,12 @@
 use std::any::Any;
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::blobs::Blobs;
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
@@ -52,7 +51,7 @@ impl Database {
     /// `syncs` is what the mark goes on from.
     pub(super) fn new(tree: ::sled::Db, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        let syncing = Syncing { blobs: Blobs::new(path.join("blobs"))?, mark: Mark::open(path, syncs)?, copy: None };
+        let syncing = Syncing { blobs: Blobs::new(path)?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
             tree,
             path: path.to_owned(),
@@ -85,6 +84,7 @@ impl Database {
         // Blobs after the flush (it may write some) and before the log that points at them.
         syncing.blobs.sync().map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
+        syncing.blobs.log_is_synced().map_err(failed)?;
         syncing.mark.done().map_err(failed)?;
         // Only what the database has: after a crash it says that the copy lacks something, never the other way round.
         if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
@@ -414,44 +414,4 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("sled panicked").to_owned()
-}
-
-/// Files beside the log. sled puts a message of more than a quarter of a segment (128 KiB) into a file of its own,
-/// and since a leaf holds up to 16 rows, entries of 8 KiB are enough for that. sled never syncs these files.
-struct Blobs {
-    path: PathBuf,
-    directory: File,
-    synced: HashSet<OsString>,
-}
-
-impl Blobs {
-    fn new(path: PathBuf) -> io::Result<Self> {
-        let directory = File::open(&path)?;
-        Ok(Self { path, directory, synced: HashSet::new() })
-    }
-
-    /// Syncs the files that were not there the last time. Blobs are never changed, and their names never reused
-    /// while the database is open.
-    fn sync(&mut self) -> io::Result<()> {
-        let mut present = HashSet::with_capacity(self.synced.len());
-        let mut is_new = false;
-        for file in fs::read_dir(&self.path)? {
-            let name = file?.file_name();
-            if !self.synced.contains(&name) {
-                is_new = true;
-                match File::open(self.path.join(&name)) {
-                    Ok(file) => file.sync_all()?,
-                    // Replaced meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error),
-                }
-            }
-            present.insert(name);
-        }
-        if is_new {
-            self.directory.sync_all()?;
-        }
-        self.synced = present;
-        Ok(())
-    }
 }

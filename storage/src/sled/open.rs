@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::birth;
+use super::blobs::Blobs;
 use super::database::{Database, failed, message};
 use super::keys;
 use super::lock::DataLock;
@@ -23,15 +25,13 @@ const FLUSH_EVERY_MS: u64 = 500;
 
 /// Opens or creates the database in `path`.
 pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Database, StoreError> {
-    let config = ::sled::Config::new()
-        .path(path)
-        .mode(::sled::Mode::LowSpace)
-        .cache_capacity(cache_bytes)
-        .flush_every_ms(Some(FLUSH_EVERY_MS));
     for _ in 0..OPEN_TRIES_MAX {
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
-            let tree = config.open().map_err(|error| judge(path, error))?;
+            birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
+            birth::remove_unfinished_snapshots(path).map_err(failed)?;
+            Blobs::restore(path).map_err(failed)?;
+            let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
             let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
             db.look_for_lost_ends(ends)?;
@@ -48,6 +48,14 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         }
     }
     Err(StoreError::InUse(path.display().to_string()))
+}
+
+fn config(path: &Path, cache_bytes: u64) -> ::sled::Config {
+    ::sled::Config::new()
+        .path(path)
+        .mode(::sled::Mode::LowSpace)
+        .cache_capacity(cache_bytes)
+        .flush_every_ms(Some(FLUSH_EVERY_MS))
 }
 
 #[expect(clippy::disallowed_methods, reason = "sled tells nobody when its threads have let go of the file")]

@@ -193,7 +193,50 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::sled::keys;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_row_or_malformed(row: Vec<u8>, has_version: bool) {
+            let mut row = row;
+            if let (true, Some(first)) = (has_version, row.first_mut()) {
+                *first = VERSION;
+            }
+            if let Ok(entry) = decode_entry(Seq(1), &row) {
+                let end = entry_end(&row).unwrap();
+                prop_assert_eq!(decode_entry(Seq(1), &encode_entry(&entry, end)).unwrap(), entry);
+            }
+            let malformed = |error: &StoreError| matches!(error, StoreError::Malformed(_));
+            prop_assert!(key_of(&row).err().as_ref().is_none_or(malformed));
+            prop_assert!(Front::decode(Seq(1), &row).err().as_ref().is_none_or(malformed));
+            prop_assert!(StateKey::decode(&row).err().as_ref().is_none_or(malformed));
+            prop_assert!(Head::decode(&row).err().as_ref().is_none_or(malformed));
+        }
+
+        #[test]
+        fn any_entry_survives_its_row(at in 0..1_i64 << 45, end: u64, key: Option<Vec<u8>>, ends: bool, body: Vec<u8>) {
+            let at = DateTime::from_timestamp_millis(at).unwrap();
+            let ends_key = ends && key.is_some();
+            let entry = Entry { seq: Seq(9), at, key: key.map(Bytes::from), ends_key, body: body.into() };
+            let row = encode_entry(&entry, end);
+            prop_assert_eq!(entry_end(&row).unwrap(), end);
+            prop_assert_eq!(decode_entry(Seq(9), &row).unwrap(), entry);
+        }
+
+        #[test]
+        fn any_key_is_read_or_not(key: Vec<u8>, gateway: u128, epoch: u32, seq: u64) {
+            let (gateway, epoch) = (crate::ids::GatewayId(uuid::Uuid::from_u128(gateway)), Epoch(epoch));
+            if let Some((gateway, epoch)) = keys::parse_forgotten(&key) {
+                prop_assert_eq!(&keys::forgotten(gateway, epoch)[1..], &key[1..]);
+            }
+            prop_assert_eq!(keys::seq_of(&key).is_some(), key.len() == 29);
+            prop_assert_eq!(keys::parse_forgotten(&keys::forgotten(gateway, epoch)), Some((gateway, epoch)));
+            prop_assert_eq!(keys::seq_of(&keys::entry(gateway, epoch, Seq(seq))), Some(Seq(seq)));
+        }
+    }
 
     #[test]
     fn a_head_without_a_compacted_state_is_read() {

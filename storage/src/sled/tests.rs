@@ -2,5 +2,6 @@
 
 mod contract;
 mod faults;
+mod hostile;
 mod maintenance;
 mod model;

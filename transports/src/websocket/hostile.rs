@@ -13,8 +13,6 @@ use crate::transport::{Gate, Liveness};
 use crate::{Handshake, Scripted};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn any_bytes_end_in_a_close_frame_or_a_clean_end(
         bytes in prop_oneof![prop::collection::vec(any::<u8>(), 0..400), frames()],
