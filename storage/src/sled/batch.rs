@@ -136,7 +136,7 @@ impl<'a> Batch<'a> {
         let trimmed = self.trim(to, &mut ring);
         self.rings.insert(to, Some(ring));
         match trimmed {
-            Err(StoreError::Malformed(detail)) => {
+            Err(StoreError::Malformed(detail) | StoreError::Damaged { detail, .. }) => {
                 tracing::error!(gateway.id = %to, detail, "A log could not be trimmed; it is tried again at the next event.");
                 Ok(())
             }
@@ -349,10 +349,10 @@ impl Rows {
     }
 }
 
-/// What the job is told, and whether the engine can go on.
+/// What the job is told, and whether the engine can go on: it can where one log's rows are not what they were.
 fn part<T>(result: Result<T, LogError>) -> (Result<T, LogError>, Result<(), StoreError>) {
     match result {
-        Err(LogError::Store(error)) if !matches!(error, StoreError::Malformed(_)) => {
+        Err(LogError::Store(error)) if !matches!(error, StoreError::Malformed(_) | StoreError::Damaged { .. }) => {
             (Err(StoreError::Poisoned.into()), Err(error))
         }
         result => (result, Ok(())),
