@@ -94,6 +94,34 @@ pub struct Hub {
     watching: CancellationToken,
 }
 
+/// What is kept in the stores beside the events.
+struct Tables {
+    directory: Arc<Directory>,
+    receipts: Arc<Receipts>,
+    answers: Arc<Answers>,
+    orders: Arc<Orders>,
+    deliveries: Arc<Deliveries>,
+}
+
+impl Tables {
+    async fn open(stores: &Stores, clock: &Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let events = &stores.events_records;
+        let directory = Arc::new(Directory::open(stores.directory_records.clone()).await?);
+        let orders = Orders::open(events.clone(), &directory, clock.now()).await.map_err(|error| match error {
+            DirectoryError::Store(error) => error,
+            other => StoreError::Io(Box::new(other)),
+        })?;
+        let deliveries = Deliveries::open(events.clone(), clock.clone(), DeliveryLimits::default()).await?;
+        Ok(Self {
+            directory,
+            receipts: Arc::new(Receipts::open(events.clone(), clock.clone()).await?),
+            answers: Arc::new(Answers::open(events.clone(), clock.clone()).await?),
+            orders: Arc::new(orders),
+            deliveries: Arc::new(deliveries),
+        })
+    }
+}
+
 impl Hub {
     /// Joins the parts over opened stores, whose logs' follower must be `tails`.
     ///
@@ -105,17 +133,8 @@ impl Hub {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let records = [stores.events_records.clone(), stores.directory_records.clone()];
-        let directory = Arc::new(Directory::open(stores.directory_records).await?);
-        let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
-        let answers = Arc::new(Answers::open(stores.events_records.clone(), clock.clone()).await?);
-        let orders = Orders::open(stores.events_records.clone(), &directory, clock.now()).await;
-        let orders = Arc::new(orders.map_err(|error| match error {
-            DirectoryError::Store(error) => error,
-            other => StoreError::Io(Box::new(other)),
-        })?);
-        let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
-        let (log, deliveries) = (stores.log, Arc::new(deliveries));
+        let Tables { directory, receipts, answers, orders, deliveries } = Tables::open(&stores, &clock).await?;
+        let Stores { log, events_records, directory_records, dir } = stores;
         let started_at = clock.now();
         let registry = Registry::new(limits.capacity);
         let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
@@ -174,9 +193,9 @@ impl Hub {
             retention: limits.retention,
             draining,
             tails,
-            store_dir: stores.dir,
+            store_dir: dir,
             started_at,
-            stores: records,
+            stores: [events_records, directory_records],
             pulse: Arc::new(pulse),
             watching: CancellationToken::new(),
         })
