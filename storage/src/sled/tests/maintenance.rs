@@ -271,6 +271,41 @@ async fn logs_of_a_store_in_which_damage_was_met_are_kept_if_they_are_exact() {
     assert_eq!(set_aside(data.path()), 1, "once");
 }
 
+/// The three steps of putting a rebuilt store in place are renames: fresh to whole, the old one aside, whole to its place.
+#[tokio::test]
+async fn a_repair_that_was_killed_between_its_renames_loses_no_log() {
+    let data = TempDir::new().unwrap();
+    let [(of, head), _] = filled(data.path()).await;
+    let (events, whole) = (data.path().join(EVENTS), data.path().join("events.whole"));
+    // Before the last one; one that was never whole is no store.
+    fs::rename(&events, &whole).unwrap();
+    fs::create_dir(data.path().join("events.fresh")).unwrap();
+    let opened = stores(data.path()).await.unwrap();
+    assert!(!whole.exists());
+    assert_eq!(opened.log.bounds(of).await.unwrap().head(), head);
+    drop(opened);
+    // Before the second one: the old store is there, and what was to replace it is never newer.
+    let older = data.path().join("older");
+    copy(&events, &older);
+    let newer = stores(data.path()).await.unwrap().log.append(of, draft("since")).await.unwrap();
+    fs::rename(older, &whole).unwrap();
+    let opened = stores(data.path()).await.unwrap();
+    assert!(!whole.exists());
+    assert_eq!(opened.log.bounds(of).await.unwrap().head(), newer);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 async fn exported(data: &Path) -> (Checked, PathBuf, TempDir) {
     let to = TempDir::new().unwrap();
     let file = to.path().join("export");
