@@ -50,6 +50,7 @@ mod second_copy;
 mod space;
 mod suspect;
 mod sweeps;
+mod tree;
 mod walk;
 
 use std::path::{Path, PathBuf};

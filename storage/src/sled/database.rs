@@ -15,6 +15,7 @@ use super::row::{Front, Head, decode_entry, entry_end};
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
 use super::suspect;
+use super::tree::Tree;
 use super::walk;
 use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
@@ -23,7 +24,7 @@ use crate::records::{Change, StoreError};
 
 /// One open database: the tree, and what it takes to make it durable.
 pub(super) struct Database {
-    tree: ::sled::Db,
+    tree: Tree,
     path: PathBuf,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
@@ -50,7 +51,7 @@ struct Syncing {
 
 impl Database {
     /// `syncs` is what the mark goes on from.
-    pub(super) fn new(tree: ::sled::Db, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
+    pub(super) fn new(tree: Tree, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let syncing = Syncing { blobs: Blobs::new(path.join("blobs"))?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {

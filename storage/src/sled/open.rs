@@ -10,6 +10,7 @@ use super::database::{Database, failed, message};
 use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
+use super::tree::Tree;
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -31,7 +32,7 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
     for _ in 0..OPEN_TRIES_MAX {
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
-            let tree = config.open().map_err(|error| judge(path, error))?;
+            let tree = Tree::new(config.open().map_err(|error| judge(path, error))?);
             let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
             db.look_for_lost_ends(ends)?;
