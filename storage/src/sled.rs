@@ -29,6 +29,7 @@
 
 mod batch;
 mod check;
+mod clean;
 mod committer;
 mod data;
 mod database;
@@ -43,6 +44,7 @@ mod mark;
 mod open;
 mod portable;
 mod records;
+mod replay;
 mod ring;
 mod row;
 mod salvage;

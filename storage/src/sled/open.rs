@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::database::{Database, failed, message};
-use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::tree::Tree;
+use super::{clean, keys, replay};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -32,10 +32,15 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
     for _ in 0..OPEN_TRIES_MAX {
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
+            let is_exact = clean::take(path).map_err(failed)? && replay::is_intact(path).map_err(failed)?;
             let tree = Tree::new(config.open().map_err(|error| judge(path, error))?);
             let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
-            db.look_for_lost_ends(ends)?;
+            match ends {
+                // A look-up a log takes longer than all the rest.
+                Some(ends) if is_exact => db.trust_ends(ends),
+                ends => db.look_for_lost_ends(ends)?,
+            }
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;

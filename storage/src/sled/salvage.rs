@@ -247,6 +247,8 @@ impl<'a> Rows<'a> {
 
     pub(super) fn finish(self) -> Result<(), StoreError> {
         self.db.apply(self.batch)?;
+        // Rows were written past the count of the logs' ends.
+        self.db.look_for_lost_ends(None)?;
         self.db.sync()
     }
 }
