@@ -32,7 +32,8 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
     for _ in 0..OPEN_TRIES_MAX {
         // sled 0.34 panics on much of what is wrong with a file.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
-            let is_exact = clean::take(path).map_err(failed)? && replay::is_intact(path).map_err(failed)?;
+            // What cannot be read, as of a file that is cut off, is sled's to tell.
+            let is_exact = clean::take(path).map_err(failed)? && replay::is_intact(path).unwrap_or(false);
             let tree = Tree::new(config.open().map_err(|error| judge(path, error))?);
             let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
