@@ -17,6 +17,9 @@
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
 //! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
+//! - `<database>/clean` says that the database was closed with all of it synced (`clean.rs`). Without it, or if the part
+//!   that sled replays is damaged (`replay.rs`), the end of every log is looked at when it is opened.
+//! - `<data>/events.fresh` is being rebuilt, `<data>/events.whole` is about to take its place (`salvage.rs`).
 //! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
 //!   a shortened file without complaint.
 //!
@@ -33,6 +36,7 @@ mod batch;
 mod birth;
 mod blobs;
 mod check;
+mod clean;
 mod committer;
 mod data;
 mod database;
@@ -47,6 +51,7 @@ mod mark;
 mod open;
 mod portable;
 mod records;
+mod replay;
 mod ring;
 mod row;
 mod salvage;
@@ -54,6 +59,7 @@ mod second_copy;
 mod space;
 mod suspect;
 mod sweeps;
+mod tree;
 mod walk;
 
 use std::path::{Path, PathBuf};

@@ -217,7 +217,8 @@ impl<'a> Batch<'a> {
         self.raise_floor(of, &mut ring, usize::MAX)?;
         self.rings.insert(of, Some(ring));
         let page = db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
-        db.whole(of, ring.head, ring.seq_of(after), page)
+        let seqs = db.state_seqs(of, ring.head, ring.seq_of(after))?;
+        db.whole(of, ring.head, seqs, page)
     }
 
     fn forget(&mut self, gateway: GatewayId) -> Result<(), StoreError> {
@@ -291,7 +292,7 @@ impl<'a> Batch<'a> {
             is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));
-        rows.insert(keys::head(of), ring.head.encode().to_vec());
+        rows.insert(keys::head(of), ring.head.encode());
         rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));

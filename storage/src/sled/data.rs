@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::database::{Database, failed};
 use super::lock::DataLock;
 use super::second_copy::{self, sync_parent};
-use super::{DIRECTORY_CACHE_BYTES, EVENTS_CACHE_BYTES, open};
+use super::{DIRECTORY_CACHE_BYTES, EVENTS_CACHE_BYTES, open, salvage};
 use crate::clock::Clock;
 use crate::records::StoreError;
 
@@ -27,7 +27,9 @@ impl DataDir {
     /// Makes the directory if there is none.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), lock: Arc::new(DataLock::take(path)?) })
+        let lock = Arc::new(DataLock::take(path)?);
+        salvage::finish_interrupted(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// A directory that has a store, or what is left of one.

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blobs::Blobs;
-use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::row::{Front, Head, decode_entry, entry_end};
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
-use super::suspect;
-use super::walk;
+use super::tree::Tree;
+use super::{clean, keys, suspect, walk};
 use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
@@ -22,12 +21,14 @@ use crate::records::{Change, StoreError};
 
 /// One open database: the tree, and what it takes to make it durable.
 pub(super) struct Database {
-    tree: ::sled::Db,
+    tree: Tree,
     path: PathBuf,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
     /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
     ends: AtomicU64,
+    /// What they were when the last sync was done, [`NO_SYNC`] before; `None` after one that failed.
+    synced_ends: Mutex<Option<u64>>,
     /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
     file: File,
     /// What only a sync needs; syncs go one after the other.
@@ -41,6 +42,9 @@ pub(super) struct Database {
     pub(super) room_max: AtomicU64,
 }
 
+/// No ends are that many.
+const NO_SYNC: u64 = u64::MAX;
+
 struct Syncing {
     blobs: Blobs,
     mark: Mark,
@@ -49,7 +53,7 @@ struct Syncing {
 
 impl Database {
     /// `syncs` is what the mark goes on from.
-    pub(super) fn new(tree: ::sled::Db, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
+    pub(super) fn new(tree: Tree, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let syncing = Syncing { blobs: Blobs::new(path)?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
@@ -57,6 +61,7 @@ impl Database {
             path: path.to_owned(),
             is_damaged: AtomicBool::new(false),
             ends: AtomicU64::new(0),
+            synced_ends: Mutex::new(Some(NO_SYNC)),
             file,
             syncing: Mutex::new(syncing),
             _lock: lock,
@@ -69,6 +74,15 @@ impl Database {
 
     /// Makes everything written so far survive kill -9 and power loss.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let ends = self.ends.load(Ordering::Relaxed);
+        let synced = self.write_and_sync(ends);
+        let mut synced_ends = self.synced_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a failed sync has left is not known, whatever a later one says.
+        *synced_ends = synced_ends.filter(|_| synced.is_ok()).map(|_| ends);
+        synced
+    }
+
+    fn write_and_sync(&self, ends: u64) -> Result<(), StoreError> {
         #[cfg(test)]
         if self.fail_sync.load(Ordering::SeqCst) {
             return Err(failed(io::Error::other("told to fail")));
@@ -79,7 +93,7 @@ impl Database {
         if let Some(frame) = &frame {
             self.put(keys::COPY, &frame.state)?;
         }
-        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), self.ends.load(Ordering::Relaxed)))?;
+        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), ends))?;
         self.tree.flush().map_err(|error| self.fault(error))?;
         // Blobs after the flush (it may write some) and before the log that points at them.
         syncing.blobs.sync().map_err(failed)?;
@@ -98,7 +112,7 @@ impl Database {
     /// sled may open a file with a damaged part as a database without the rows of that part, and not say so. Rows that
     /// are missing within a log are noticed when they are read, but not that a log lacks its end: its positions would be
     /// given a second time. So the ends of all logs, added up, are kept with the number of syncs; fewer are damage. One
-    /// look-up a log.
+    /// look-up a log, which is too long for each opening of a large store: see [`Database::trust_ends`].
     pub(super) fn look_for_lost_ends(&self, known: Option<u64>) -> Result<(), StoreError> {
         let mut ends = 0_u64;
         for (of, head) in walk::heads(self)? {
@@ -113,6 +127,11 @@ impl Database {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// The database was closed with all of it synced, and sled finds all of it: it ends where it did.
+    pub(super) fn trust_ends(&self, known: u64) {
+        self.ends.store(known, Ordering::Relaxed);
     }
 
     /// An entry was written.
@@ -332,19 +351,35 @@ impl Database {
         Ok(Compacted { epoch, oldest, newest, entries, left, let_go })
     }
 
-    /// The page, if it is of a state that has as many entries as its head says: a state that lacks some would lead a
-    /// gateway astray. Rows and head must be of one moment. The first page counts the others.
+    /// The positions in a compacted state added up, for its first page; `None` for others.
+    pub(super) fn state_seqs(&self, of: GatewayId, head: Head, after: Seq) -> Result<Option<u64>, StoreError> {
+        if after != Seq(0) {
+            return Ok(None);
+        }
+        let span = keys::state(of, head.epoch, Seq(0))..=keys::state(of, head.epoch, Seq(u64::MAX));
+        let seqs = self.tree.range(span).keys().try_fold(0_u64, |seqs, key| {
+            let key = key.map_err(|error| self.fault(error))?;
+            Ok(seqs.wrapping_add(seq_of(&key)?.0))
+        });
+        seqs.map(Some)
+    }
+
+    /// The page, if it is of a state that has as many entries as its head says, at positions that add up to the same: one
+    /// that lacks some, or has older ones, would lead a gateway astray. Rows, sum and head must be of one moment. The
+    /// first page stands for the others.
     pub(super) fn whole(
         &self,
         of: GatewayId,
         head: Head,
-        after: Seq,
+        seqs: Option<u64>,
         page: Compacted,
     ) -> Result<Compacted, StoreError> {
-        if after != Seq(0) || page.entries.len() as u64 + page.left == head.keys {
+        let Some(seqs) = seqs else { return Ok(page) };
+        let has_all = page.entries.len() as u64 + page.left == head.keys;
+        if has_all && head.seqs.is_none_or(|of_head| of_head == seqs) {
             return Ok(page);
         }
-        Err(self.note_damage(&format!("the compacted state of gateway {of} lacks entries")))
+        Err(self.note_damage(&format!("the compacted state of gateway {of} is not what it was")))
     }
 
     /// The rows of entries from `first` to `last`, whichever are there.
@@ -385,6 +420,17 @@ impl Database {
             let (key, row) = row.map_err(|error| self.fault(error))?;
             Ok((seq_of(&key)?, row))
         })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let synced_ends = *self.synced_ends.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let is_exact = !self.is_damaged() && synced_ends == Some(self.ends.load(Ordering::Relaxed));
+        // Without it the next opening takes longer.
+        if is_exact && let Err(error) = clean::note(&self.path) {
+            tracing::debug!(%error, "The store could not be marked as closed.");
+        }
     }
 }
 

@@ -90,6 +90,7 @@ impl<'a> Fold<'a> {
         let oldest_tombstone_at = self.limits.oldest_tombstone_at(key.at);
         self.head.keys += 1;
         self.head.key_bytes += key.size;
+        self.head.seqs = self.head.seqs.map(|seqs| seqs.wrapping_add(seq.0));
         self.fresh_keys.insert(key.key.clone(), seq);
         self.fresh.insert(seq, Fresh { key, row });
         while let Some((oldest, at)) = self.oldest_tombstone()?
@@ -139,7 +140,7 @@ impl<'a> Fold<'a> {
 
     fn drop_fresh(&mut self, seq: Seq) {
         if let Some(fresh) = self.fresh.remove(&seq) {
-            self.uncount(fresh.key.size);
+            self.uncount(seq, fresh.key.size);
         }
     }
 
@@ -151,10 +152,11 @@ impl<'a> Fold<'a> {
         }
         self.rows.remove(keys::state_key(self.of, epoch, key));
         self.gone.insert(seq);
-        self.uncount(size);
+        self.uncount(seq, size);
     }
 
-    fn uncount(&mut self, size: u64) {
+    fn uncount(&mut self, seq: Seq, size: u64) {
+        self.head.seqs = self.head.seqs.map(|seqs| seqs.wrapping_sub(seq.0));
         self.head.keys = self.head.keys.saturating_sub(1);
         self.head.key_bytes = self.head.key_bytes.saturating_sub(size);
     }

@@ -133,11 +133,12 @@ impl Shared {
             return Ok(None);
         }
         let page = self.db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
+        let seqs = self.db.state_seqs(of, ring.head, ring.seq_of(after))?;
         // State and head are written in one commit: the same head again means the same state all along.
         if !is_whole()? {
             return Ok(None);
         }
-        self.db.whole(of, ring.head, ring.seq_of(after), page).map(Some)
+        self.db.whole(of, ring.head, seqs, page).map(Some)
     }
 
     /// Up to `ring.newest`, which is durable: rows after it may be in the tree already.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::birth;
 use super::blobs::Blobs;
 use super::database::{Database, failed, message};
-use super::keys;
 use super::lock::DataLock;
 use super::mark::Mark;
+use super::tree::Tree;
+use super::{clean, keys, replay};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -31,10 +32,17 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
             birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
             birth::remove_unfinished_snapshots(path).map_err(failed)?;
             Blobs::restore(path).map_err(failed)?;
+            // What cannot be read, as of a file that is cut off, is sled's to tell.
+            let is_exact = clean::take(path).map_err(failed)? && replay::is_intact(path).unwrap_or(false);
             let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
+            let tree = Tree::new(tree);
             let (syncs, ends) = check(&tree, path)?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
-            db.look_for_lost_ends(ends)?;
+            match ends {
+                // A look-up a log takes longer than all the rest.
+                Some(ends) if is_exact => db.trust_ends(ends),
+                ends => db.look_for_lost_ends(ends)?,
+            }
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
             sync_directories(path).map_err(failed)?;

@@ -138,7 +138,7 @@ fn malformed_entry() -> StoreError {
 }
 
 /// A log's own row: version, epoch, floor, offset of the floor, then of the compacted state: keys, bytes, newest entry
-/// let go; numbers big-endian.
+/// let go, sum of positions; numbers big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) epoch: Epoch,
@@ -152,21 +152,21 @@ pub(super) struct Head {
     pub(super) key_bytes: u64,
     /// The newest entry that the state has let go by its bounds; 0 for none.
     pub(super) let_go: Seq,
+    /// The positions of the state's entries added up, so that one that is stale is told from one that is right. `None` in
+    /// a head that was written before there was a sum, and after it.
+    pub(super) seqs: Option<u64>,
 }
 
 impl Head {
     pub(super) fn new(epoch: Epoch) -> Self {
-        Self { epoch, floor: Seq(1), floor_start: 0, keys: 0, key_bytes: 0, let_go: Seq(0) }
+        Self { epoch, floor: Seq(1), floor_start: 0, keys: 0, key_bytes: 0, let_go: Seq(0), seqs: Some(0) }
     }
 
-    pub(super) fn encode(&self) -> [u8; 45] {
-        let mut row = [VERSION; 45];
-        row[1..5].copy_from_slice(&self.epoch.0.to_be_bytes());
-        row[5..13].copy_from_slice(&self.floor.0.to_be_bytes());
-        row[13..21].copy_from_slice(&self.floor_start.to_be_bytes());
-        row[21..29].copy_from_slice(&self.keys.to_be_bytes());
-        row[29..37].copy_from_slice(&self.key_bytes.to_be_bytes());
-        row[37..].copy_from_slice(&self.let_go.0.to_be_bytes());
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut row = vec![VERSION];
+        row.extend_from_slice(&self.epoch.0.to_be_bytes());
+        let numbers = [self.floor.0, self.floor_start, self.keys, self.key_bytes, self.let_go.0];
+        numbers.into_iter().chain(self.seqs).for_each(|number| row.extend_from_slice(&number.to_be_bytes()));
         row
     }
 
@@ -177,7 +177,8 @@ impl Head {
             let (floor, rest) = rest.split_first_chunk::<8>()?;
             let (floor_start, rest) = rest.split_first_chunk::<8>()?;
             // A head of before there was a compacted state ends here: it has none.
-            let state = |part: usize| rest.as_chunks::<8>().0.get(part).map_or(0, |chunk| u64::from_be_bytes(*chunk));
+            let part = |part: usize| rest.as_chunks::<8>().0.get(part).map(|chunk| u64::from_be_bytes(*chunk));
+            let state = |at: usize| part(at).unwrap_or(0);
             (version == VERSION).then(|| Self {
                 epoch: Epoch(u32::from_be_bytes(*epoch)),
                 floor: Seq(u64::from_be_bytes(*floor)),
@@ -185,6 +186,7 @@ impl Head {
                 keys: state(0),
                 key_bytes: state(1),
                 let_go: Seq(state(2)),
+                seqs: part(3).or((state(0) == 0).then_some(0)),
             })
         };
         head().ok_or_else(|| StoreError::Malformed("the head of a log".to_owned()))
@@ -242,8 +244,10 @@ mod tests {
     fn a_head_without_a_compacted_state_is_read() {
         let head = Head { floor: Seq(7), floor_start: 70, ..Head::new(Epoch(5)) };
         assert_eq!(Head::decode(&head.encode()[..21]).unwrap(), head);
-        let head = Head { keys: 1, key_bytes: 2, let_go: Seq(3), ..head };
+        let head = Head { keys: 1, key_bytes: 2, let_go: Seq(3), seqs: Some(4), ..head };
         assert_eq!(Head::decode(&head.encode()).unwrap(), head);
+        let head = Head { seqs: None, ..head };
+        assert_eq!(Head::decode(&head.encode()).unwrap(), head, "of before there was a sum");
     }
 
     #[test]

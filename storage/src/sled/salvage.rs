@@ -1,4 +1,5 @@
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::records::StoreError;
 const WRITE_BYTES: usize = 1024 * 1024;
 /// What a database is called until it is whole.
 const FRESH: &str = "fresh";
+/// And from then on, until it has its place.
+const WHOLE: &str = "whole";
 
 /// What a repair has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +85,7 @@ fn repair_directory(
     }
     let fresh = Fresh::new(dir, DIRECTORY)?;
     let mut rows = Rows::new(&fresh.db);
-    second_copy::read(&copy, |key, row| rows.write(key, row).map_err(std::io::Error::other)).map_err(failed)?;
+    second_copy::read(&copy, |key, row| rows.write(key, row).map_err(io::Error::other)).map_err(failed)?;
     rows.finish()?;
     repaired.aside.extend(fresh.put_in_place(dir, clock)?);
     repaired.directory_rebuilt = true;
@@ -162,6 +165,32 @@ fn salvage(from: &Database, to: &Database, repaired: &mut Repaired) -> Result<()
     rows.finish()
 }
 
+/// Ends what a crash left of a database that was about to take the place of another: it does if the other one is gone, else
+/// it goes, and the other one is found damaged again. Called before anything else is done with a data directory, so that
+/// it is never of an older time than what it replaces.
+pub(super) fn finish_interrupted(data: &Path) -> io::Result<()> {
+    for name in [DIRECTORY, EVENTS] {
+        let (target, whole) = (data.join(name), data.join(format!("{name}.{WHOLE}")));
+        if !whole.exists() {
+            continue;
+        }
+        if target.exists() {
+            // First the name: half of it is not whole.
+            let fresh = data.join(format!("{name}.{FRESH}"));
+            rename(&whole, &fresh)?;
+            fs::remove_dir_all(&fresh)?;
+        } else {
+            rename(&whole, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_parent(to)
+}
+
 /// A database that takes the place of another once it is whole.
 struct Fresh {
     db: Database,
@@ -179,13 +208,13 @@ impl Fresh {
         Ok(Self { db: open::open(&path, EVENTS_CACHE_BYTES, Arc::clone(dir.lock()))?, path, name })
     }
 
-    /// A crash between the two renames leaves the store without the database, which is found to be missing.
+    /// It has a name that says that it is whole before the other one goes: [`finish_interrupted`] ends what a crash leaves.
     fn put_in_place(self, dir: &DataDir, clock: &dyn Clock) -> Result<Option<PathBuf>, StoreError> {
         drop(self.db);
-        let target = dir.database(self.name);
+        let (target, whole) = (dir.database(self.name), dir.database(&format!("{}.{WHOLE}", self.name)));
+        rename(&self.path, &whole).map_err(failed)?;
         let aside = if target.exists() { Some(dir.set_aside(self.name, clock)?) } else { None };
-        fs::rename(&self.path, &target).map_err(failed)?;
-        sync_parent(&target).map_err(failed)?;
+        rename(&whole, &target).map_err(failed)?;
         Ok(aside)
     }
 }
@@ -218,6 +247,8 @@ impl<'a> Rows<'a> {
 
     pub(super) fn finish(self) -> Result<(), StoreError> {
         self.db.apply(self.batch)?;
+        // Rows were written past the count of the logs' ends.
+        self.db.look_for_lost_ends(None)?;
         self.db.sync()
     }
 }

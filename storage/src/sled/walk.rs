@@ -64,7 +64,7 @@ fn entries(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u
 }
 
 fn state(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u64, StoreError> {
-    let (mut count, mut bytes, mut tombstones) = (0, 0, 0);
+    let (mut count, mut bytes, mut seqs, mut tombstones) = (0, 0, 0_u64, 0);
     for row in db.state_rows(of, head.epoch, Seq(0)) {
         let (seq, row) = row?;
         let wrong = |what: &str| malformed(&format!("compacted event {seq} {what}"));
@@ -72,7 +72,7 @@ fn state(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u64
         if seq >= head.floor {
             return Err(wrong("is not below the floor"));
         }
-        (count, bytes) = (count + 1, bytes + key.size);
+        (count, bytes, seqs) = (count + 1, bytes + key.size, seqs.wrapping_add(seq.0));
         each(&keys::state(of, head.epoch, seq), &row)?;
         let at = keys::state_key(of, head.epoch, &key.key);
         let index = StateKey { seq, size: key.size, ends_key: key.ends_key }.encode();
@@ -92,7 +92,12 @@ fn state(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u64
     }
     let [_, state_keys, ends] = keys::all_state(of, head.epoch);
     let rows = |prefix: &[u8]| db.prefix(prefix).try_fold(0_u64, |count, row| row.map(|_| count + 1));
-    if (count, bytes) != (head.keys, head.key_bytes) || rows(&state_keys)? != count || rows(&ends)? != tombstones {
+    let is_stale = head.seqs.is_some_and(|of_head| of_head != seqs);
+    if is_stale
+        || (count, bytes) != (head.keys, head.key_bytes)
+        || rows(&state_keys)? != count
+        || rows(&ends)? != tombstones
+    {
         return Err(malformed("its compacted state is not what its head says"));
     }
     Ok(count)

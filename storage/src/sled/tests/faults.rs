@@ -13,10 +13,11 @@ use crate::contract::{ALL, Ear, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
+use crate::sled::data::EVENTS;
 use crate::sled::engine::Engine;
 use crate::sled::lock::DataLock;
 use crate::sled::space::RESERVE_BYTES;
-use crate::sled::{SledLog, SledRecords, keys, open, open_sled};
+use crate::sled::{SledLog, SledRecords, keys, open, open_sled, replay};
 use crate::stores::Stores;
 
 const SMALL: Retention = Retention { max_events: 100, ..ROOMY };
@@ -432,4 +433,38 @@ async fn appends_to_a_stuck_store_are_refused_after_a_deadline() {
     }
     assert!(refused > 0 && stored.len() >= 4_096, "{} stored, {refused} refused", stored.len());
     assert_eq!(log.bounds(of).await.unwrap().events(), stored.len() as u64);
+}
+
+/// The look at every log is left out only if the last end was clean and sled finds all of its log.
+#[tokio::test]
+async fn how_a_store_ended_and_what_is_damaged_of_it_decide_how_closely_it_is_looked_at() {
+    let data = TempDir::new().unwrap();
+    let of = gateway();
+    fill(data.path(), of).await;
+    let opened = stores(data.path()).await.unwrap();
+    for _ in 0..500 {
+        opened.log.append(of, draft(&"x".repeat(4_000))).await.unwrap();
+    }
+    drop(opened);
+    let events = data.path().join(EVENTS);
+    assert!(events.join("clean").exists() && replay::is_intact(&events).unwrap());
+    let opened = stores(data.path()).await.unwrap();
+    assert!(!events.join("clean").exists(), "while it is open, it may end in any way");
+    drop(opened);
+    assert!(events.join("clean").exists());
+    // Anywhere in what is replayed but in the last segment, whose end the number of syncs tells.
+    let sound = fs::read(events.join("db")).unwrap();
+    for file in fs::read_dir(&events).unwrap().map(|file| file.unwrap().path()) {
+        if file.to_string_lossy().contains("snap.") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    assert!(replay::is_intact(&events).unwrap());
+    assert!(sound.len() > 1 << 20, "{}", sound.len());
+    for at in [0, 10, 19, 20, 30, 4_000, 300_000] {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 4;
+        fs::write(events.join("db"), &damaged).unwrap();
+        assert!(!replay::is_intact(&events).unwrap(), "{at}");
+    }
 }

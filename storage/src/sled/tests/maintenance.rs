@@ -116,7 +116,7 @@ async fn every_kind_of_fault_is_found_and_repaired_at_the_cost_of_that_log_alone
     drop(db);
     let mut other_total = entry.clone();
     other_total[16] ^= 1;
-    let other_head = Head { keys: on_disk.keys + 1, ..on_disk }.encode().to_vec();
+    let other_head = Head { keys: on_disk.keys + 1, ..on_disk }.encode();
     let broken: [(Vec<u8>, Option<Vec<u8>>); 8] = [
         (keys::entry(of, epoch, Seq(350)).to_vec(), None),
         (keys::entry(of, epoch, Seq(350)).to_vec(), Some(other_total)),
@@ -137,7 +137,7 @@ async fn every_kind_of_fault_is_found_and_repaired_at_the_cost_of_that_log_alone
             _ => [&key[..17], &head.epoch.0.to_be_bytes(), &key[21..]].concat(),
         };
         let row = row.map(|row| match key.len() {
-            17 => Head { epoch: head.epoch, ..Head::decode(&row).unwrap() }.encode().to_vec(),
+            17 => Head { epoch: head.epoch, ..Head::decode(&row).unwrap() }.encode(),
             _ => row,
         });
         let kept = {
@@ -269,6 +269,58 @@ async fn logs_of_a_store_in_which_damage_was_met_are_kept_if_they_are_exact() {
     drop(stores);
     super::faults::stores(data.path()).await.unwrap();
     assert_eq!(set_aside(data.path()), 1, "once");
+}
+
+/// The three steps of putting a rebuilt store in place are renames: fresh to whole, the old one aside, whole to its place.
+#[tokio::test]
+async fn a_repair_that_was_killed_between_its_renames_loses_no_log() {
+    let data = TempDir::new().unwrap();
+    let [(of, head), _] = filled(data.path()).await;
+    let (events, whole) = (data.path().join(EVENTS), data.path().join("events.whole"));
+    // Before the last one; one that was never whole is no store.
+    fs::rename(&events, &whole).unwrap();
+    fs::create_dir(data.path().join("events.fresh")).unwrap();
+    let opened = stores(data.path()).await.unwrap();
+    assert!(!whole.exists());
+    assert_eq!(opened.log.bounds(of).await.unwrap().head(), head);
+    drop(opened);
+    // Before the second one: the old store is there, and what was to replace it is never newer.
+    let older = data.path().join("older");
+    copy(&events, &older);
+    let newer = stores(data.path()).await.unwrap().log.append(of, draft("since")).await.unwrap();
+    fs::rename(older, &whole).unwrap();
+    let opened = stores(data.path()).await.unwrap();
+    assert!(!whole.exists());
+    assert_eq!(opened.log.bounds(of).await.unwrap().head(), newer);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// As many entries as the head says, but one of them older: as when sled lost the newest change of a page.
+#[tokio::test]
+async fn a_compacted_state_with_a_stale_entry_is_damage() {
+    let data = TempDir::new().unwrap();
+    let [(of, head), _] = filled(data.path()).await;
+    {
+        let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
+        let (seq, row) = db.state_rows(of, head.epoch, Seq(0)).next().unwrap().unwrap();
+        db.remove(&keys::state(of, head.epoch, seq)).unwrap();
+        db.put(&keys::state(of, head.epoch, seq.prev()), &row).unwrap();
+        db.sync().unwrap();
+    }
+    let stores = stores(data.path()).await.unwrap();
+    let read = stores.log.compacted(of, Cursor { seq: Seq(0), ..head }, ALL).await;
+    assert!(matches!(read, Err(crate::log::LogError::Store(StoreError::Damaged { .. }))), "{read:?}");
 }
 
 async fn exported(data: &Path) -> (Checked, PathBuf, TempDir) {
