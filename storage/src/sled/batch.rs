@@ -305,6 +305,9 @@ impl<'a> Batch<'a> {
     fn load(&mut self, of: GatewayId, head: Head) -> Result<Ring, StoreError> {
         let last = self.shared.db.last_entry(of, head)?;
         let (newest, end) = last.unwrap_or((head.floor.prev(), head.floor_start));
+        if end < head.floor_start {
+            return Err(StoreError::Malformed("a log that ends before its first row".to_owned()));
+        }
         let ring = Ring { head, newest, end, oldest: head.floor, front: None };
         // Rows below the floor are what an interrupted sweep left.
         let below = head.floor.prev();
