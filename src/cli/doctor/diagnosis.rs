@@ -141,7 +141,7 @@ fn stream(expected: &Expected, seen: &Result<Watched, Unopened>) -> OfTransport 
     if let Some(encoding) = watched.head.encoding.clone().filter(|encoding| encoding != "identity") {
         findings.push(Finding::Compressed { encoding, by: author(&watched.head) });
     } else {
-        let end = watched.end.as_ref().map(|end| ended(watched, end));
+        let end = watched.end.as_ref().map(|end| ended(expected, watched, end));
         let is_over = end.is_some();
         findings.extend(end);
         match ack {
@@ -174,9 +174,10 @@ fn heartbeat(expected: &Expected, watched: &Watched) -> Option<Finding> {
     if is_websocket && expected.idle > SLACK && !has(|sign| matches!(sign, Sign::Pong)) {
         return Some(Finding::PingsDropped { gap: None, every });
     }
-    // Events may come at any time: only what the server writes by itself tells.
-    let beats = watched.signs.iter().filter(|(_, sign)| matches!(sign, Sign::Ack(_) | Sign::Beat)).map(|(at, _)| *at);
-    let gap = gaps(beats.chain([watched.held])).max()?;
+    // Pings come whatever else is sent; a comment only says that there was nothing else to say.
+    let shows_life = |sign: &Sign| !is_websocket || matches!(sign, Sign::Ack(_) | Sign::Beat);
+    let life = watched.signs.iter().filter(|(_, sign)| shows_life(sign)).map(|(at, _)| *at);
+    let gap = gaps(life.chain([watched.held])).max()?;
     if gap <= every + SLACK {
         return None;
     }
@@ -188,21 +189,27 @@ fn heartbeat(expected: &Expected, watched: &Watched) -> Option<Finding> {
 }
 
 fn gaps(times: impl Iterator<Item = Duration>) -> impl Iterator<Item = Duration> {
-    times.scan(None, |last: &mut Option<Duration>, at| Some(last.replace(at).map(|last| at.saturating_sub(last)))).flatten()
+    times
+        .scan(None, |last: &mut Option<Duration>, at| Some(last.replace(at).map(|last| at.saturating_sub(last))))
+        .flatten()
 }
 
 fn longest_beat(watched: &Watched) -> Option<Duration> {
     gaps(watched.signs.iter().filter(|(_, sign)| matches!(sign, Sign::Ack(_) | Sign::Beat)).map(|(at, _)| *at)).max()
 }
 
-fn ended(watched: &Watched, end: &Ending) -> Finding {
+fn ended(expected: &Expected, watched: &Watched, end: &Ending) -> Finding {
     let last = watched.signs.last().map_or(Duration::ZERO, |(at, _)| *at);
     if watched.signs.iter().any(|(_, sign)| matches!(sign, Sign::Goodbye)) {
         return Finding::Drained;
     }
     match &end.why {
         Why::Altered(what) => Finding::Altered(what.clone()),
-        Why::Closed { code: NO_LIFE, .. } => Finding::PongsDropped { after: end.at },
+        Why::Closed { code: NO_LIFE, .. } if watched.signs.iter().any(|(_, sign)| matches!(sign, Sign::Beat)) => {
+            Finding::PongsDropped { after: end.at }
+        }
+        // It asked, and we never heard.
+        Why::Closed { code: NO_LIFE, .. } => Finding::PingsDropped { gap: Some(end.at), every: expected.every },
         Why::Closed { code, reason } => cut(watched, end.at, last, format!("closed with {code} {reason}")),
         Why::Lost(reason) => cut(watched, end.at, last, reason.clone()),
     }
@@ -258,6 +265,7 @@ fn poll(held: Duration, polled: &Result<Polled, Unopened>) -> Option<Finding> {
 fn unopened_finding(transport: Transport, unopened: &Unopened) -> Finding {
     match unopened {
         Unopened::Refused(head) => refused(transport, head),
+        Unopened::NotHttp => Finding::NotHttp,
         Unopened::Altered(what) => Finding::Altered(what.clone()),
         Unopened::Cut { after, reason } => Finding::Broken { after: *after, reason: reason.clone() },
         Unopened::Late { after } => Finding::HeldBack { first: None, waited: *after },
@@ -292,4 +300,3 @@ fn author(head: &Head) -> String {
         (None, None) => "something that does not say its name".to_owned(),
     }
 }
-

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gatecast_storage::Clock;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::progress::Progress;
 use crate::client::probe::{Credential, Head, PollAsk, Polled, Probe, Reached, Unopened, Unreached, Watched};
@@ -95,7 +96,9 @@ pub(super) async fn examine(
 }
 
 async fn open(probe: &Probe, by: Credential) -> Result<Polled, Unopened> {
-    probe.poll(by, &PollAsk { cursor: Some("latest".to_owned()), ..PollAsk::default() }).await
+    // Without a name it would go on with the connection of an examination of a moment ago, and not be acknowledged.
+    let connection = Some(Uuid::new_v4().to_string());
+    probe.poll(by, &PollAsk { cursor: Some("latest".to_owned()), connection, hold_s: 0 }).await
 }
 
 fn is_unauthorized(opening: &Result<Polled, Unopened>) -> bool {

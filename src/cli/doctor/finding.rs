@@ -10,6 +10,8 @@ use crate::client::probe::{TlsFault, Unreached};
 pub(super) enum Finding {
     /// The server's port is not reached, or it does not speak TLS as it should.
     Unreached(Unreached),
+    /// What answers does not speak HTTP.
+    NotHttp,
     /// A page of something else.
     NotGatecast { status: u16, by: String },
     /// Somewhere else.
@@ -78,6 +80,7 @@ impl Finding {
                     TlsFault::Late | TlsFault::Other(_) => "tls-failed",
                 },
             },
+            Self::NotHttp => "not-http",
             Self::NotGatecast { .. } => "not-gatecast",
             Self::Redirected { .. } => "redirected",
             Self::KeyRefused => "key-refused",
@@ -113,7 +116,9 @@ impl Finding {
     /// What it means for the process if no transport works.
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Unreached(_) | Self::NotGatecast { .. } | Self::Redirected { .. } => Exit::Unreachable,
+            Self::Unreached(_) | Self::NotHttp | Self::NotGatecast { .. } | Self::Redirected { .. } => {
+                Exit::Unreachable
+            }
             Self::KeyRefused => Exit::Unauthorized,
             Self::Busy { .. } | Self::NothingBehind { .. } | Self::Drained => Exit::TryLater,
             _ => Exit::Failure,
@@ -124,11 +129,14 @@ impl Finding {
     pub(super) fn seen(&self) -> String {
         match self {
             Self::Unreached(unreached) => unreached_words(unreached),
+            Self::NotHttp => "what listens there does not speak HTTP, or only over TLS".to_owned(),
             Self::NotGatecast { status, by } => format!("the answer, {status} from {by}, is not gatecast's"),
             Self::Redirected { status, to, by } => format!("{by} redirects to {to} ({status})"),
-            Self::KeyRefused => "the server answers, and refuses the key: it is wrong, revoked or expired (or something \
+            Self::KeyRefused => {
+                "the server answers, and refuses the key: it is wrong, revoked or expired (or something \
                 in between takes away both headers that can carry it)"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::ApiKeyStripped => "the header api-key does not arrive; the same key in Authorization does".to_owned(),
             Self::CursorStripped => "the header Last-Event-ID does not arrive: a gateway cannot resume".to_owned(),
             Self::Busy { code, retry_after } => {
@@ -192,6 +200,7 @@ impl Finding {
         let idle = idle.as_secs();
         match self {
             Self::Unreached(unreached) => unreached_advice(unreached),
+            Self::NotHttp => "Is it the right port? With TLS the address starts with https://",
             Self::NotGatecast { .. } => "Check --url: is it the server, or a proxy without a route for /api/internal/v1/?",
             Self::Redirected { .. } => "Use the address that it names in --url, or take the path out of the proxy's login",
             Self::KeyRefused => "Make a key: gatecast token create --gateway ID",
@@ -278,7 +287,9 @@ fn cut_advice(idle: u64, silence: Duration, at: Duration) -> String {
     );
     match silence.as_secs() {
         // A setting that the server takes, and by which it shows life often enough.
-        limit @ 5.. => format!("{raise}; or set WS_CONNECTION_TIMEOUT={limit} on the server, for more frequent heartbeats"),
+        limit @ 5.. => {
+            format!("{raise}; or set WS_CONNECTION_TIMEOUT={limit} on the server, for more frequent heartbeats")
+        }
         _ => raise,
     }
 }

@@ -79,7 +79,11 @@ impl Doctor {
         let diagnosis = diagnose(&seen, &timing, self.idle);
         let idle_timeout = PROXY_IDLE_MIN.max(timing.life_limit * 2);
         let report = Report { url, diagnosis: &diagnosis, timing, idle_timeout, seen: &seen };
-        if output.json { report.write_json(output.out)? } else { report.write_text(output.out)? }
+        if output.json {
+            report.write_json(output.out)?
+        } else {
+            report.write_text(output.out)?
+        }
         match diagnosis.exit() {
             Exit::Ok => Ok(()),
             exit => Err(Failure::Ailing(exit)),

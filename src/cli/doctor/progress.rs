@@ -38,7 +38,10 @@ impl Progress<'_> {
             None => self.say("! no TLS: the key is sent in the clear"),
             Some((took, http2)) => {
                 let offered = if http2 { "HTTP/2 is offered too" } else { "HTTP/1.1 only" };
-                self.say(&format!("✓ TLS in {} ms; {offered} (gatecast's own clients speak HTTP/1.1)", took.as_millis()))
+                self.say(&format!(
+                    "✓ TLS in {} ms; {offered} (gatecast's own clients speak HTTP/1.1)",
+                    took.as_millis()
+                ))
             }
         }
     }

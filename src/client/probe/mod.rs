@@ -14,6 +14,8 @@ mod poll;
 mod reach;
 mod watch;
 
+use std::error::Error;
+use std::iter::successors;
 use std::time::Duration;
 
 use http::{HeaderMap, header};
@@ -50,6 +52,8 @@ pub enum Unopened {
     Refused(Box<Head>),
     /// What came is not what a server of ours says.
     Altered(String),
+    /// What answers does not speak HTTP.
+    NotHttp,
     /// The request was cut off.
     Cut {
         /// Since it was sent.
@@ -98,5 +102,9 @@ impl Probe {
 }
 
 fn cut(after: Duration, error: reqwest::Error) -> Unopened {
+    let mut causes_of = successors(error.source(), |&cause| cause.source());
+    if causes_of.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
+        return Unopened::NotHttp;
+    }
     Unopened::Cut { after, reason: causes(&error.without_url()) }
 }

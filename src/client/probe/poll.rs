@@ -13,7 +13,7 @@ use crate::client::picker::Transport;
 use crate::client::sse::refusal;
 
 /// What to ask.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PollAsk {
     /// `Last-Event-ID`.
     pub cursor: Option<String>,

@@ -103,6 +103,7 @@ impl Probe {
                 let head = Head::read(answer.status(), answer.headers());
                 return Err(Unopened::Refused(Box::new(head.refusing(refusal, start.elapsed()))));
             }
+            Ok(Err(Error::Protocol(ProtocolError::HttparseError(_)))) => return Err(Unopened::NotHttp),
             Ok(Err(error)) => {
                 let after = start.elapsed();
                 return Err(match ended(&error) {
