@@ -71,7 +71,7 @@ const fn case(fault: Fault, idle: &'static str, found: [&'static [&'static str];
     Case { fault, idle, found, exit }
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     case(Fault::Slow(Duration::from_millis(200)), "6s", [&[], &[], &[], &[]], 0),
     case(Fault::Strips("x-nothing"), "6s", [&[], &[], &[], &[]], 0),
     case(Fault::Strips("api-key"), "2s", [&[], &[], &[], &["api-key-stripped"]], 1),
@@ -105,6 +105,12 @@ const CASES: [Case; 20] = [
     case(Fault::Alters, "2s", [&["altered"], &["altered"], &["altered"], &[]], 1),
     case(Fault::Dates("Sat, 01 Jan 2000 00:00:00 GMT"), "2s", [&[], &[], &[], &["clock-skew"]], 0),
     case(Fault::Compresses, "2s", [&[], &["compressed"], &[], &[]], 0),
+    case(
+        Fault::Answers("get", "200 OK\r\nContent-Type: text/html"),
+        "2s",
+        [&["not-gatecast"], &["not-gatecast"], &["not-gatecast"], &[]],
+        69,
+    ),
     case(
         Fault::Answers("get", "302 Found\r\nLocation: https://login.example/\r\nServer: portal"),
         "2s",

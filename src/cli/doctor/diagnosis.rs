@@ -63,8 +63,8 @@ impl Diagnosis {
             Some(_) if self.is_clean() => Exit::Ok,
             Some(_) => Exit::Failure,
             None => {
-                let mut faults = self.general.iter().filter(|finding| !finding.is_warning()).chain(of_transports);
-                faults.next().map_or(Exit::Failure, Finding::exit)
+                let faults = self.general.iter().filter(|finding| !finding.is_warning()).chain(of_transports);
+                faults.map(Finding::exit).find(|exit| *exit != Exit::Failure).unwrap_or(Exit::Failure)
             }
         }
     }
@@ -284,6 +284,7 @@ fn refused(transport: Transport, head: &Head) -> Finding {
             Finding::Redirected { status, to: head.location.clone().unwrap_or_else(|| "nowhere".to_owned()), by }
         }
         (None, 502..=504) => Finding::NothingBehind { status, by },
+        (None, 200 | 404) => Finding::NotGatecast { status, by },
         (None, _) if is_websocket => Finding::UpgradeRefused { status, by },
         (None, 401 | 403 | 407 | 429 | 451) => Finding::Blocked { status, by },
         (None, _) => Finding::NotGatecast { status, by },

@@ -53,3 +53,8 @@ impl Head {
         Self { took, retry_after: refusal.retry_after, code, detail: refusal.detail, ..self }
     }
 }
+
+/// `Content-Type`.
+pub(super) fn kind(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}

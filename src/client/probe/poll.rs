@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Instant, timeout};
 
+use super::head::kind;
 use super::{Credential, Head, Probe, Unopened, cut};
 use crate::client::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, LAST_EVENT_ID};
 use crate::client::long_poll::{Reply, body};
@@ -71,7 +72,7 @@ async fn exchange(request: reqwest::RequestBuilder, start: Instant) -> Result<Po
             let cursor = response.headers().get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
             Reply { last_event_id: cursor.map(str::to_owned), ..Reply::default() }
         }
-        StatusCode::OK => {
+        StatusCode::OK if kind(response.headers()).starts_with("application/json") => {
             let bytes = body(response).await;
             let bytes = bytes.map_err(|error| Unopened::Cut { after: start.elapsed(), reason: error.to_string() })?;
             Reply::parse(&bytes).map_err(|error| Unopened::Altered(error.to_string()))?

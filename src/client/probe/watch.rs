@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
+use super::head::kind;
 use super::{Credential, Head, INSTANCE, Probe, Unopened, cut};
 use crate::client::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, WRITE_TIMEOUT};
 use crate::client::message::{Ack, Message};
@@ -135,13 +136,9 @@ impl Probe {
         let sent = sent.map_err(|_| Unopened::Late { after: DIAL_TIMEOUT + ANSWER_TIMEOUT })?;
         let mut response = sent.map_err(|error| cut(start.elapsed(), error))?;
         let head = Head::read(response.status(), response.headers());
-        if response.status() != StatusCode::OK {
+        if response.status() != StatusCode::OK || !kind(response.headers()).starts_with("text/event-stream") {
             let refusal = refusal(response).await;
             return Err(Unopened::Refused(Box::new(head.refusing(refusal, start.elapsed()))));
-        }
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if !kind.starts_with("text/event-stream") {
-            return Err(Unopened::Altered(format!("the answer is {kind:?} and not text/event-stream")));
         }
         let is_readable = head.encoding.as_deref().is_none_or(|encoding| encoding == "identity");
         let mut watch = Watch { start, seen: Watched { head, ..Watched::default() } };
