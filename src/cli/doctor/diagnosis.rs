@@ -174,7 +174,7 @@ fn heartbeat(expected: &Expected, watched: &Watched) -> Option<Finding> {
     if is_websocket && expected.idle > SLACK && !has(|sign| matches!(sign, Sign::Pong)) {
         return Some(Finding::PingsDropped { gap: None, every });
     }
-    // Pings come whatever else is sent; a comment only says that there was nothing else to say.
+    // Only pings keep a gateway; over SSE whatever comes shows that nothing is gathered.
     let shows_life = |sign: &Sign| !is_websocket || matches!(sign, Sign::Ack(_) | Sign::Beat);
     let life = watched.signs.iter().filter(|(_, sign)| shows_life(sign)).map(|(at, _)| *at);
     let gap = gaps(life.chain([watched.held])).max()?;
