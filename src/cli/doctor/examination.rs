@@ -20,7 +20,7 @@ const POLL_S_MAX: u64 = 60;
 #[derive(Debug)]
 pub(super) struct Examination {
     pub(super) reached: Result<Reached, Unreached>,
-    /// What happened to the server's port being reached.
+    /// `None` if the port was not reached.
     pub(super) streams: Option<Streams>,
 }
 
