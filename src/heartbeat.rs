@@ -20,8 +20,8 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 pub struct Timing {
     /// Silence of a peer after which it is dead.
     pub life_limit: Duration,
-    ping_every: Duration,
-    comment_every: Duration,
+    pub(crate) ping_every: Duration,
+    pub(crate) comment_every: Duration,
 }
 
 impl Timing {

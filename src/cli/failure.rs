@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Faults(u64),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("no transport works cleanly from here; what is in the way stands above")]
+    Ailing(Exit),
     #[error("the server failed: {0}")]
     Serve(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -60,6 +62,7 @@ impl Failure {
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
             Self::NoApiKey => Exit::Unauthorized,
+            Self::Ailing(exit) => *exit,
             Self::Faults(_) => Exit::Data,
             Self::Store(_) | Self::Serve(_) => self.store_error().map_or(Exit::Failure, exit_of),
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,

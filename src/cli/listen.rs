@@ -1,18 +1,18 @@
 //! `listen`: the quickstart's test client, on all three transports.
 
 use std::io;
-use std::path::PathBuf;
 
 use clap::Args;
 
+use super::api_key::ApiKeySource;
 use super::failure::Failure;
 use super::json_view::JsonView;
 use super::output::Output;
-use super::remote::{Environment, Hidden, Remote, first_line};
+use super::remote::{Environment, Remote};
 use super::resume::{Resume, ResumeFile};
 use super::text_view::TextView;
 use super::view::View;
-use crate::client::{ApiKey, Client, ClientConfig, Incoming, TransportChoice};
+use crate::client::{Client, ClientConfig, Incoming, TransportChoice};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -25,13 +25,8 @@ Examples:
 A connection that is lost is resumed where it was, after 1 s to 60 s or when the server says.
 Ends with 0 on Ctrl+C, SIGTERM or after --count events; with 77 if the key is refused.")]
 pub(super) struct Listen {
-    /// The gateway's token [env: GATECAST_API_KEY]
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "api_key_file")]
-    api_key: Option<Hidden>,
-
-    /// A file whose first line is the gateway's token
-    #[arg(long, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    api_key: ApiKeySource,
 
     /// ws, sse, poll, or auto: the first of these that gets through
     #[arg(long, value_name = "TRANSPORT", default_value = "auto")]
@@ -74,7 +69,7 @@ impl Listen {
             transport: self.transport,
             resume: start,
             trust: remote.trust(),
-            ..ClientConfig::new(remote.endpoint(env)?, self.api_key(env)?)
+            ..ClientConfig::new(remote.endpoint(env)?, self.api_key.read(env)?)
         };
         let client = Client::new(config)?;
         let (mut text, mut json);
@@ -86,15 +81,6 @@ impl Listen {
             &mut text
         };
         Session { client, view, file, saved: None }.follow(self.count, stop).await
-    }
-
-    fn api_key(&self, env: &Environment) -> Result<ApiKey, Failure> {
-        let text = match (&self.api_key, &self.api_key_file) {
-            (Some(key), _) => key.0.clone(),
-            (None, Some(path)) => first_line(path)?,
-            (None, None) => env.get("GATECAST_API_KEY").ok_or(Failure::NoApiKey)?,
-        };
-        Ok(ApiKey::parse(&text)?)
     }
 }
 

@@ -4,7 +4,9 @@
 //! [`Cli`] is what was typed; [`run`] does it. One file per command; `listen` with its two views is the test client of the
 //! quickstart. Commands write to the writers they are given and read the environment they are given.
 
+mod api_key;
 mod deploy;
+mod doctor;
 mod event_type;
 mod exit;
 mod failure;
@@ -117,6 +119,9 @@ Flags win over the environment, the environment over the file, the file over def
 
     /// Connect as a gateway and print what arrives, until Ctrl+C
     Listen(listen::Listen),
+
+    /// Say which transports work from here, why not, and what to change in what lies between
+    Doctor(doctor::Doctor),
 }
 
 /// Where a command reads its environment and writes its words.
@@ -181,5 +186,6 @@ where
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Store(command) => command.run(&env, &mut output).await,
         Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
+        Command::Doctor(command) => command.run(&remote, &env, &mut output).await,
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 
 /// A gateway's token. Its `Debug` shows nothing, and there is no `Display`.
 #[derive(Clone)]
@@ -30,6 +31,13 @@ impl ApiKey {
 
     pub(super) fn header(&self) -> HeaderValue {
         self.0.clone()
+    }
+
+    /// The other header that a server takes the token from.
+    pub(super) fn bearer(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        let mut value = HeaderValue::from_bytes(&[b"Bearer ", self.0.as_bytes()].concat())?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 }
 

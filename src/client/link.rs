@@ -24,7 +24,7 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Names one replica of a gateway.
 const INSTANCE: HeaderName = HeaderName::from_static("gateway-instance");
 /// The gateway's secret.
-const API_KEY: HeaderName = HeaderName::from_static("api-key");
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// The cursor, on every transport.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -34,7 +34,7 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     pub(super) http: reqwest::Client,
     pub(super) tls: Arc<rustls::ClientConfig>,
-    api_key: ApiKey,
+    pub(super) api_key: ApiKey,
     instance: Option<HeaderValue>,
 }
 

@@ -143,7 +143,8 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
     }
 }
 
-async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
+/// The body of a reply, within bounds.
+pub(super) async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))? {
         if body.len() + chunk.len() > EVENT_BYTES_MAX {
@@ -156,15 +157,15 @@ async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Reply {
-    connection_id: Option<String>,
+pub(super) struct Reply {
+    pub(super) connection_id: Option<String>,
     /// As they came, byte for byte.
-    events: Vec<Box<RawValue>>,
-    last_event_id: Option<String>,
+    pub(super) events: Vec<Box<RawValue>>,
+    pub(super) last_event_id: Option<String>,
 }
 
 impl Reply {
-    fn parse(body: &[u8]) -> Result<Self, Trouble> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Trouble> {
         serde_json::from_slice(body).map_err(|error| {
             // A captive portal's page with status 200, for example.
             Trouble::Refused(Refusal {

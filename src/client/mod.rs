@@ -3,7 +3,7 @@
 //! # Layout
 //! Start here: [`Client::next`] is a small state machine over a `Connection`, which `websocket`, `sse` and `long_poll`
 //! implement and `attempt` opens. `backoff` and `picker` decide, purely, when and how to try again; `trouble` says what
-//! a failure means. [`api`] is the admin side, for the command line.
+//! a failure means. [`api`] is the admin side, for the command line; [`probe`] looks at each part of the way, for `doctor`.
 //!
 //! # What holds
 //! - The cursor moves to an event when [`Client::next`] hands it out, never before; a reconnect resumes from there.
@@ -15,12 +15,14 @@ mod api_key;
 mod attempt;
 mod backoff;
 mod connection;
+mod dial;
 mod endpoint;
 mod incoming;
 mod link;
 mod long_poll;
 mod message;
 mod picker;
+pub mod probe;
 mod problem;
 mod quiet;
 mod sse;

@@ -1,23 +1,23 @@
 //! RFC 6455, over a socket that this module dials itself.
 
+use std::io;
 use std::pin::Pin;
 
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
-use http::Request;
+use http::{HeaderMap, Request};
 use reqwest::Url;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
-use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::connection::{Connection, Signal};
+use super::dial;
 use super::link::{ACK_TIMEOUT, ANSWER_TIMEOUT, DIAL_TIMEOUT, Link, SILENCE_MAX, WRITE_TIMEOUT};
 use super::picker::Transport;
 use super::quiet::Quiet;
@@ -25,40 +25,33 @@ use super::sse_parser::EVENT_BYTES_MAX;
 use super::trouble::{Refusal, Trouble, causes};
 
 /// A plain or TLS socket.
-trait Wire: AsyncRead + AsyncWrite + Send {}
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Wire for T {}
-type Socket = Pin<Box<dyn Wire>>;
+pub(super) type Socket = Pin<Box<dyn Wire>>;
 
 /// Dials, upgrades, and answers a connection that has not been acknowledged yet.
 pub(super) async fn open(link: &Link, cursor: Option<&str>) -> Result<Box<dyn Connection>, Trouble> {
     let url = link.endpoint.connect(Transport::WebSocket);
     let socket = match timeout(DIAL_TIMEOUT, dial(link, &url)).await {
-        Ok(dialled) => dialled?,
+        Ok(dialled) => dialled.map_err(|error| Trouble::Lost(causes(&error)))?,
         Err(_) => return Err(Trouble::Lost(format!("no connection within {} s", DIAL_TIMEOUT.as_secs()))),
     };
-    let request = request(link, cursor)?;
+    let request = request(&link.endpoint.shown(Transport::WebSocket), link.headers(cursor))?;
     Ok(Box::new(upgrade(socket, request).await?))
 }
 
-async fn dial(link: &Link, url: &Url) -> Result<Socket, Trouble> {
-    let lost = |error: &dyn std::error::Error| Trouble::Lost(causes(error));
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_or_known_default().unwrap_or(443);
-    let tcp = TcpStream::connect((host, port)).await.map_err(|e| lost(&e))?;
-    // Pongs are small and wanted at once.
-    tcp.set_nodelay(true).map_err(|e| lost(&e))?;
+pub(super) async fn dial(link: &Link, url: &Url) -> io::Result<Socket> {
+    let tcp = dial::tcp(url).await?;
     if url.scheme() == "http" {
         return Ok(Box::pin(tcp));
     }
-    let name = ServerName::try_from(host.to_owned()).map_err(|e| lost(&e))?;
-    let tls = TlsConnector::from(link.tls.clone()).connect(name, tcp).await.map_err(|e| lost(&e))?;
-    Ok(Box::pin(tls))
+    Ok(Box::pin(dial::tls(link.tls.clone(), url, tcp).await?))
 }
 
-fn request(link: &Link, cursor: Option<&str>) -> Result<Request<()>, Trouble> {
-    let address = link.endpoint.shown(Transport::WebSocket);
+/// The request to upgrade at an address that starts with `ws`.
+pub(super) fn request(address: &str, headers: HeaderMap) -> Result<Request<()>, Trouble> {
     let mut request = address.into_client_request().map_err(|e| Trouble::Lost(causes(&e)))?;
-    request.headers_mut().extend(link.headers(cursor));
+    request.headers_mut().extend(headers);
     Ok(request)
 }
 
@@ -66,11 +59,8 @@ async fn upgrade<S>(socket: S, request: Request<()>) -> Result<WebSocket<S>, Tro
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let limits =
-        WebSocketConfig::default().max_message_size(Some(EVENT_BYTES_MAX)).max_frame_size(Some(EVENT_BYTES_MAX));
-    let handshake = tokio_tungstenite::client_async_with_config(request, socket, Some(limits));
     let unsuited = |reason: String| Trouble::Unsuited { reason, refusal: None };
-    match timeout(ANSWER_TIMEOUT, handshake).await {
+    match timeout(ANSWER_TIMEOUT, handshake(socket, request)).await {
         Ok(Ok((stream, _))) => Ok(WebSocket { stream, quiet: Quiet::new(SILENCE_MAX), pong_is_due: false }),
         Ok(Err(Error::Http(answer))) => Err(refused(&answer)),
         Ok(Err(error)) => Err(unsuited(format!("the upgrade failed: {}", causes(&error)))),
@@ -78,7 +68,17 @@ where
     }
 }
 
-fn refused(answer: &http::Response<Option<Vec<u8>>>) -> Trouble {
+/// The upgrade itself, with the answer that granted it.
+pub(super) async fn handshake<S>(socket: S, request: Request<()>) -> Result<(WebSocketStream<S>, Response), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(EVENT_BYTES_MAX)).max_frame_size(Some(EVENT_BYTES_MAX));
+    tokio_tungstenite::client_async_with_config(request, socket, Some(limits)).await
+}
+
+fn refused(answer: &Response) -> Trouble {
     let body = answer.body().as_deref().unwrap_or_default();
     let refusal = Refusal::read(answer.status(), answer.headers(), body);
     if refusal.is_about_service() {

@@ -35,6 +35,7 @@ pub use raw::{RawConfig, Sources};
 pub use report::ReportLine;
 pub use source::Source;
 pub use value::ValueError;
+pub(crate) use value::duration;
 
 /// What holds: every value typed and within its bounds.
 #[derive(Debug, Clone)]

@@ -78,7 +78,7 @@ where
 ///
 /// # Errors
 /// If it is no duration, has no or an unknown unit, is zero, or out of bounds.
-pub(super) fn duration(
+pub(crate) fn duration(
     text: &str,
     plain: Option<Duration>,
     example: &'static str,

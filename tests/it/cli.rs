@@ -38,7 +38,7 @@ fn text(value: &Value) -> &str {
 
 #[tokio::test]
 async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
-    let commands: [(&str, &[&str]); 17] = [
+    let commands: [(&str, &[&str]); 18] = [
         (
             "",
             &[
@@ -63,6 +63,7 @@ async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
             &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"],
         ),
         ("config", &["--dev", "--json", "--config"]),
+        ("doctor", &["--api-key", "--api-key-file", "--idle", "--connection-timeout", "catchUp: stored"]),
         ("gateway create", &["--organization", "--name", "--display-name", "--description", "--vhost", "--catch-up"]),
         ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
         ("gateway delete", &["<ID>"]),
