@@ -36,7 +36,7 @@ pub struct Admission {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) leases: Arc<Leases>,
-    pub(crate) rate: RateTable,
+    pub(crate) rate: Arc<RateTable>,
     pub(crate) proxies: Proxies,
     pub(crate) draining: Arc<AtomicBool>,
 }

@@ -82,7 +82,7 @@ pub struct Hub {
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
-    event_bytes_max: usize,
+    rate: Arc<RateTable>,
     retention: Retention,
     draining: Arc<AtomicBool>,
     tails: Arc<Tails>,
@@ -144,16 +144,16 @@ impl Hub {
             timing,
         });
         let proxies = Proxies::new(limits.trusted_proxies);
+        let rate = Arc::new(RateTable::new(limits.attempts_per_minute));
         let gate = Arc::new(Admission {
             works: works.clone(),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
-            rate: RateTable::new(limits.attempts_per_minute),
+            rate: rate.clone(),
             proxies: proxies.clone(),
             draining: draining.clone(),
         });
-        let event_bytes_max = limits.event_bytes_max;
         Ok(Self {
             directory,
             publisher,
@@ -170,7 +170,7 @@ impl Hub {
             event_types,
             authenticator,
             clock,
-            event_bytes_max,
+            rate,
             retention: limits.retention,
             draining,
             tails,
@@ -180,6 +180,15 @@ impl Hub {
             pulse: Arc::new(pulse),
             watching: CancellationToken::new(),
         })
+    }
+
+    /// Takes over what may change while it runs: all but the limit of silence and the retention. Whoever is connected
+    /// stays, also where there are more than there may be from now on.
+    pub fn take_over(&self, limits: &Limits) {
+        self.registry.set_capacity(limits.capacity);
+        self.rate.set_per_minute(limits.attempts_per_minute);
+        self.publisher.set_event_bytes_max(limits.event_bytes_max);
+        self.proxies.set_trusted(limits.trusted_proxies.clone());
     }
 
     /// Every route: the transports', which the gate guards; the platform's and the dashboard's stream over `watch`,
@@ -213,7 +222,6 @@ impl Hub {
             admin,
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
-            max_event_bytes: self.event_bytes_max,
             retention: self.retention,
             draining: self.draining.clone(),
             metrics: self.metrics(),

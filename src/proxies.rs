@@ -1,21 +1,28 @@
 //! Whose address a connection counts by: the peer's, unless the peer is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use gatecast_transports::Handshake;
 use ipnet::IpNet;
 
-/// The proxies whose word on addresses counts.
+/// The proxies whose word on addresses counts. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
-    trusted: Vec<IpNet>,
+    trusted: Arc<ArcSwap<Vec<IpNet>>>,
 }
 
 impl Proxies {
     /// Trusts the peers in these networks.
     #[must_use]
     pub fn new(trusted: Vec<IpNet>) -> Self {
-        Self { trusted }
+        Self { trusted: Arc::new(ArcSwap::from_pointee(trusted)) }
+    }
+
+    /// Trusts the peers in these networks and no others from now on.
+    pub fn set_trusted(&self, trusted: Vec<IpNet>) {
+        self.trusted.store(Arc::new(trusted));
     }
 
     /// The client's address: the last one that a trusted proxy reported and that is not a trusted proxy itself.
@@ -40,7 +47,7 @@ impl Proxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(&address))
+        self.trusted.load().iter().any(|network| network.contains(&address))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -130,7 +130,8 @@ pub(crate) struct Lowest {
 
 /// All live connections.
 pub struct Registry {
-    capacity: Capacity,
+    total_max: AtomicUsize,
+    per_gateway_max: AtomicUsize,
     entries: Mutex<Entries>,
     events_sent: AtomicU64,
     /// What went over their transports.
@@ -159,12 +160,19 @@ impl Registry {
     #[must_use]
     pub fn new(capacity: Capacity) -> Arc<Self> {
         Arc::new(Self {
-            capacity,
+            total_max: AtomicUsize::new(capacity.total),
+            per_gateway_max: AtomicUsize::new(capacity.per_gateway),
             entries: Mutex::default(),
             events_sent: AtomicU64::new(0),
             traffic: Traffic::default(),
             closing: Notify::new(),
         })
+    }
+
+    /// Holds so many from now on. Those that are there stay.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        self.total_max.store(capacity.total, Ordering::Relaxed);
+        self.per_gateway_max.store(capacity.per_gateway, Ordering::Relaxed);
     }
 
     /// Adds a connection if there is room for it.
@@ -176,10 +184,10 @@ impl Registry {
     ) -> Result<Registration, Full> {
         let carried = self.traffic.of(identity.transport);
         let mut entries = self.entries();
-        if entries.connections.len() >= self.capacity.total {
+        if entries.connections.len() >= self.total_max.load(Ordering::Relaxed) {
             return Err(Full::Server);
         }
-        if entries.by_gateway.range(of(identity.gateway)).count() >= self.capacity.per_gateway {
+        if entries.by_gateway.range(of(identity.gateway)).count() >= self.per_gateway_max.load(Ordering::Relaxed) {
             return Err(Full::Gateway);
         }
         let connection = Arc::new(Connection {

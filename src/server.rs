@@ -5,6 +5,7 @@
 
 mod connection;
 mod listener;
+mod reload;
 mod socket;
 mod tls;
 
@@ -27,6 +28,7 @@ use crate::tail::Tails;
 
 use self::connection::{Service, Wire};
 use self::listener::Listener;
+pub use self::reload::Reloader;
 use self::tls::Tls;
 pub use self::tls::TlsError;
 
@@ -37,7 +39,7 @@ pub struct Server {
     hub: Arc<Hub>,
     service: Service,
     tasks: TaskTracker,
-    wire: Wire,
+    wire: Arc<Wire>,
     grace: Duration,
     created_admin_token: Option<PlainToken>,
 }
@@ -95,7 +97,7 @@ impl Server {
             hub,
             service,
             tasks,
-            wire: Wire::new(config.connection_timeout, config.max_connections as usize),
+            wire: Arc::new(Wire::new(config.connection_timeout, config.max_connections as usize)),
             grace: config.shutdown_grace,
             created_admin_token: created,
         })
@@ -111,6 +113,12 @@ impl Server {
     #[must_use]
     pub fn hub(&self) -> Arc<Hub> {
         self.hub.clone()
+    }
+
+    /// A way to give it another configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader { tls: self.tls.clone(), hub: self.hub.clone(), wire: self.wire.clone() }
     }
 
     /// The admin token, if this start created it: to be shown once, as only its hash is kept.

@@ -104,8 +104,6 @@ pub struct Api {
     pub authenticator: Arc<Authenticator>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
-    /// The largest envelope, in bytes.
-    pub max_event_bytes: usize,
     /// How much of each log is kept.
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
@@ -322,8 +320,10 @@ impl Api {
             BodyLimit::Unread => None,
             BodyLimit::Small => Some(SMALL_BODY_BYTES_MAX),
             BodyLimit::List => Some(LIST_BODY_BYTES_MAX),
-            BodyLimit::Event => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES),
-            BodyLimit::EventAndTargets => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX),
+            BodyLimit::Event => Some(self.publisher.event_bytes_max() + EVENT_BODY_ROOM_BYTES),
+            BodyLimit::EventAndTargets => {
+                Some(self.publisher.event_bytes_max() + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX)
+            }
             BodyLimit::Schema => Some(2 * SCHEMA_BYTES_MAX),
             BodyLimit::Artifact => Some(ARTIFACT_BYTES_MAX),
         }

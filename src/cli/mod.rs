@@ -28,6 +28,7 @@ mod token;
 mod view;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -39,7 +40,7 @@ pub use remote::Environment;
 use remote::Remote;
 use settings::Settings;
 
-use crate::config::Config;
+use crate::config::{ConfigFault, Effective};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -129,16 +130,20 @@ pub struct Io<'a> {
     pub err: &'a mut dyn Write,
 }
 
+/// Reads the sources of a configuration again: what holds now, or every fault. It reads files.
+pub type Reread = Arc<dyn Fn() -> Result<Effective, Vec<ConfigFault>> + Send + Sync>;
+
 /// What ends a server early.
 pub type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what was typed. `serve` runs the server with a checked configuration until it is told to stop.
+/// Does what was typed. `serve` runs the server with a checked configuration, and a way to read it
+/// again, until it is told to stop.
 ///
 /// # Errors
 /// None: failures are written to `io.err` and become the [`Exit`].
 pub async fn run<S, F>(cli: Cli, mut io: Io<'_>, serve: S) -> Exit
 where
-    S: FnOnce(Config) -> F,
+    S: FnOnce(Effective, Reread) -> F,
     F: Future<Output = Result<(), ServeError>>,
 {
     let json = cli.json;
@@ -156,7 +161,7 @@ where
 
 async fn dispatch<S, F>(cli: Cli, io: &mut Io<'_>, serve: S) -> Result<(), Failure>
 where
-    S: FnOnce(Config) -> F,
+    S: FnOnce(Effective, Reread) -> F,
     F: Future<Output = Result<(), ServeError>>,
 {
     let Cli { json, remote, command } = cli;
@@ -168,10 +173,14 @@ where
     let mut output = Output { json, out: io.out };
     match command {
         Command::Serve(settings) => {
-            let effective = settings.load(&remote, &env)?;
-            serve(effective.config).await.map_err(Failure::Serve)
+            let effective = settings.load(&remote, &env).map_err(Failure::Config)?;
+            let reread = Arc::new(move || settings.load(&remote, &env));
+            serve(effective, reread).await.map_err(Failure::Serve)
         }
-        Command::Config(settings) => settings::show(&settings.load(&remote, &env)?, json, output.out),
+        Command::Config(settings) => {
+            let effective = settings.load(&remote, &env).map_err(Failure::Config)?;
+            settings::show(&effective, json, output.out)
+        }
         Command::Gateway(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Token(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::EventType(command) => command.run(&remote.api(&env)?, &mut output).await,

@@ -211,8 +211,28 @@ pub const ALL: [&Setting; 21] = [
     &LOG_FORMAT,
 ];
 
+/// Settings that a running server takes over from its sources when it gets SIGHUP. All others need a restart.
+pub const LIVE: [&Setting; 8] = [
+    &TLS_CERT,
+    &TLS_KEY,
+    &MAX_EVENT_BYTES,
+    &MAX_CONNECTIONS,
+    &MAX_CONNECTIONS_PER_GATEWAY,
+    &RATE_LIMIT_PER_MINUTE,
+    &TRUSTED_PROXIES,
+    &LOG,
+];
+
 /// Names that the command line reads for its client commands: known to the server, and none of its settings.
 pub const CLIENT_NAMES: [&str; 2] = ["GATECAST_URL", "GATECAST_API_KEY"];
+
+impl Setting {
+    /// Whether it is one of [`LIVE`].
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        LIVE.iter().any(|live| live.name == self.name)
+    }
+}
 
 /// The setting of this exact name.
 #[must_use]

@@ -7,8 +7,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ const SPARE_SOCKETS: usize = 1_024;
 /// Limits of the sockets of a server.
 pub(super) struct Wire {
     sockets: Arc<Semaphore>,
+    /// How many there may be.
+    sockets_max: Mutex<usize>,
     unacknowledged_max: Duration,
 }
 
@@ -56,9 +58,24 @@ impl Wire {
         // An SSE peer gets a byte every half limit: a peer that vanished right after one acknowledges no later one,
         // so half the limit for that leaves it dead within the limit. A second is left for the retransmit timer.
         let unacknowledged_max = (life_limit / 2).saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1));
+        let sockets_max = sockets_max(connections_max);
         Self {
-            sockets: Arc::new(Semaphore::new(connections_max.saturating_mul(2) + SPARE_SOCKETS)),
+            sockets: Arc::new(Semaphore::new(sockets_max)),
+            sockets_max: Mutex::new(sockets_max),
             unacknowledged_max,
+        }
+    }
+
+    /// How many connections may be registered from now on. Fewer sockets than are open end no connection: as many as
+    /// are free are given up.
+    pub(super) fn set_connections_max(&self, connections_max: usize) {
+        let wanted = sockets_max(connections_max);
+        let mut now = self.sockets_max.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted > *now {
+            self.sockets.add_permits(wanted - *now);
+            *now = wanted;
+        } else {
+            *now -= self.sockets.forget_permits(*now - wanted);
         }
     }
 
@@ -74,6 +91,10 @@ impl Wire {
             debug!(%error, "A socket option was not taken.");
         }
     }
+}
+
+fn sockets_max(connections_max: usize) -> usize {
+    connections_max.saturating_mul(2) + SPARE_SOCKETS
 }
 
 /// Who answers requests.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -10,8 +10,7 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
@@ -46,82 +45,109 @@ pub enum TlsError {
 
 /// Accepts TLS with the current certificate.
 pub(super) struct Tls {
-    acceptor: TlsAcceptor,
-    current: Arc<Current>,
-    files: Option<Files>,
+    /// What new handshakes get. One value, so that what belongs together is taken over together; sessions of one before
+    /// are not resumed.
+    current: ArcSwap<ServerConfig>,
+    /// `None` for a certificate that was made at start.
+    files: Option<Mutex<Files>>,
 }
 
+/// Where a certificate is read from.
+#[derive(Clone, PartialEq, Eq)]
 struct Files {
     cert: PathBuf,
     key: PathBuf,
-    /// As they were right before they were read first.
+    /// As they were right before they were read last.
     read_at: [Stamp; 2],
 }
 
 /// Tells whether a file is another one, or another text, than before: changed when, how long, and which file.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// The certificate that new handshakes get.
-#[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
 impl Tls {
     /// What the mode asks for; `None` when TLS is off.
     pub(super) fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let (certified, files) = match mode {
+        let (config, files) = match mode {
             TlsMode::Off => return Ok(None),
-            TlsMode::SelfSigned => (self_signed(&provider)?, None),
+            TlsMode::SelfSigned => (server_config(|provider| self_signed(provider))?, None),
             TlsMode::Files { cert, key } => {
-                let read_at = [cert, key].map(|path| stamp(path));
-                let files = Files { cert: cert.clone(), key: key.clone(), read_at };
-                (files.read(&provider)?, Some(files))
+                let files = Files::of(cert, key);
+                (files.read()?, Some(Mutex::new(files)))
             }
         };
-        let current = Arc::new(Current(ArcSwap::from_pointee(certified)));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(current.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Some(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, files }))
+        Ok(Some(Self { current: ArcSwap::from_pointee(config), files }))
     }
 
     pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream<Socket>> {
-        self.acceptor.accept(stream).await
+        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+    }
+
+    /// Reads what the mode names, which may be other files than before, to be taken over. `None` if there are no files.
+    pub(super) fn read(mode: &TlsMode) -> Result<Option<NewCertificate>, TlsError> {
+        let TlsMode::Files { cert, key } = mode else { return Ok(None) };
+        let files = Files::of(cert, key);
+        Ok(Some(NewCertificate { config: files.read()?, files }))
+    }
+
+    /// Gives new handshakes what was read.
+    pub(super) fn take_over(&self, new: NewCertificate) {
+        let Some(files) = &self.files else { return };
+        *files.lock().unwrap_or_else(PoisonError::into_inner) = new.files;
+        self.current.store(Arc::new(new.config));
     }
 
     /// Takes over changed files, for as long as it is polled. Files that cannot be used are logged, and the
     /// certificate stays.
     pub(super) async fn watch(&self) {
         let Some(files) = &self.files else { return };
-        let mut seen = files.read_at;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = files.stamps().await;
-            if now == seen {
+            let before = files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // It fails only when the runtime shuts down.
+            let looked = tokio::task::spawn_blocking(move || before.look()).await;
+            let Ok(Some((before, after, config))) = looked else { continue };
+            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            if *files != before {
+                // SIGHUP was quicker.
                 continue;
             }
-            seen = now;
-            match files.read(&Arc::new(ring::default_provider())) {
-                Ok(certified) => {
-                    self.current.0.store(Arc::new(certified));
-                    info!("Certificate reloaded from {}.", files.cert.display());
+            match config {
+                Ok(config) => {
+                    info!("Certificate reloaded from {}.", after.cert.display());
+                    self.current.store(Arc::new(config));
                 }
                 Err(error) => error!(%error, "Changed certificate not taken over; the one before stays."),
             }
+            *files = after;
         }
     }
 }
 
+/// A certificate that was read and is not in use yet.
+pub(super) struct NewCertificate {
+    config: ServerConfig,
+    files: Files,
+}
+
 impl Files {
-    fn read(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
+    fn of(cert: &Path, key: &Path) -> Self {
+        Self { cert: cert.to_owned(), key: key.to_owned(), read_at: [cert, key].map(stamp) }
+    }
+
+    /// Itself, what it is now, and what that says, if the files are others than when they were read last.
+    fn look(self) -> Option<(Self, Self, Result<ServerConfig, TlsError>)> {
+        let now = Self::of(&self.cert, &self.key);
+        (now != self).then(|| {
+            let config = now.read();
+            (self, now, config)
+        })
+    }
+
+    fn read(&self) -> Result<ServerConfig, TlsError> {
+        server_config(|provider| self.certified(provider))
+    }
+
+    fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
         let file = |what, path: &Path, detail: String| TlsError::File { what, path: path.to_owned(), detail };
         let chain = CertificateDer::pem_file_iter(&self.cert)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -132,13 +158,19 @@ impl Files {
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file("key", &self.key, error.to_string()))?;
         Ok(CertifiedKey::from_der(chain, key, provider)?)
     }
+}
 
-    async fn stamps(&self) -> [Stamp; 2] {
-        let paths = [self.cert.clone(), self.key.clone()];
-        let stamps = tokio::task::spawn_blocking(move || paths.map(|path| stamp(&path)));
-        // It fails only when the runtime shuts down.
-        stamps.await.unwrap_or_default()
-    }
+fn server_config(
+    certified: impl FnOnce(&Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let certified = certified(&provider)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -157,11 +189,10 @@ fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>
 mod tests {
     use super::*;
 
-    fn write(dir: &Path) -> Vec<u8> {
+    fn write(dir: &Path) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-        made.cert.der().to_vec()
     }
 
     #[tokio::test]
@@ -170,9 +201,10 @@ mod tests {
         write(dir.path());
         let mode = TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
         let tls = Tls::load(&mode).unwrap().unwrap();
-        let second = write(dir.path());
+        let first = tls.current.load_full();
+        write(dir.path());
         let taken = async {
-            while tls.current.0.load().cert.first().map(|cert| cert.to_vec()) != Some(second.clone()) {
+            while Arc::ptr_eq(&first, &tls.current.load()) {
                 tokio::task::yield_now().await;
             }
         };

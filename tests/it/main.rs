@@ -25,6 +25,7 @@ mod quickstart;
 mod real_clients;
 mod receipts;
 mod refusals;
+mod reload;
 mod rotation;
 mod serve;
 mod silenced;

@@ -122,7 +122,6 @@ impl World {
             log: log.clone(),
             admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth)),
             clock: clock.clone(),
-            max_event_bytes: EVENT_BYTES_MAX,
             retention,
             draining: Arc::new(AtomicBool::new(false)),
             metrics,
