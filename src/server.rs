@@ -3,6 +3,7 @@
 //! Starting opens the store, then listens: whoever can connect can be served. Draining stops accepting, tells every
 //! connection when to come back, waits for what is under way within the grace, and flushes the store.
 
+mod certificate_names;
 mod connection;
 mod listener;
 mod reload;

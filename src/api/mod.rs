@@ -36,6 +36,7 @@ mod tokens;
 
 use std::future::Future;
 use std::ops::Deref;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -57,7 +58,7 @@ use self::error::{ApiError, Missing, problem};
 use self::query::Query;
 use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
-use crate::auth::{Authenticator, Operators, gateway_credential};
+use crate::auth::{Authenticator, Claim, Operators, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -190,7 +191,7 @@ impl Request<'_> {
     }
 }
 
-async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Response<Bytes>
+async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> warp::reply::Response
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -231,6 +232,11 @@ where
     }
 }
 
+/// A call that came over no socket.
+fn nowhere() -> ConnInfo {
+    ConnInfo::of(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+}
+
 /// Checks the credential; the gateway if one calls.
 fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Arc<Gateway>>, ApiError> {
     let refused = |error| {
@@ -241,8 +247,14 @@ fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Ar
         Access::Public => Ok(None),
         Access::Admin => api.admin.call(&head.method, &head.headers).map(|()| None).map_err(refused),
         Access::Gateway => {
-            let caller = api.authenticator.gateway(gateway_credential(&head.headers), api.clock.now());
-            caller.map(|(_, gateway)| Some(gateway)).map_err(refused)
+            let info = head.peer.as_deref().cloned().unwrap_or_else(nowhere);
+            let claim = Claim {
+                credential: gateway_credential(&head.headers),
+                certificate_names: &info.certificate_names,
+                address: api.proxies.caller(&info, &head.headers),
+            };
+            let caller = api.authenticator.gateway(&claim, api.clock.now());
+            caller.map(|proven| Some(proven.gateway)).map_err(refused)
         }
     }
 }

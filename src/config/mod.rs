@@ -83,6 +83,8 @@ pub enum TlsMode {
         cert: PathBuf,
         /// The private key.
         key: PathBuf,
+        /// The authorities whose client certificates prove gateways; `None` if none is asked for.
+        client_ca: Option<PathBuf>,
     },
     /// By a certificate made at start; only with `--dev`.
     SelfSigned,

@@ -59,9 +59,9 @@ fn line(raw: &RawConfig, config: &Config, setting: &'static Setting) -> ReportLi
 }
 
 fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> {
-    let (cert, key) = match &config.tls {
-        TlsMode::Files { cert, key } => (Some(cert), Some(key)),
-        TlsMode::SelfSigned | TlsMode::Off => (None, None),
+    let (cert, key, client_ca) = match &config.tls {
+        TlsMode::Files { cert, key, client_ca } => (Some(cert), Some(key), client_ca.as_ref()),
+        TlsMode::SelfSigned | TlsMode::Off => (None, None, None),
     };
     let value = match setting.name {
         name if name == setting::LISTEN.name => config.listen.to_string(),
@@ -69,6 +69,7 @@ fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> 
         name if name == setting::TLS.name => tls(&config.tls).to_owned(),
         name if name == setting::TLS_CERT.name => cert?.display().to_string(),
         name if name == setting::TLS_KEY.name => key?.display().to_string(),
+        name if name == setting::TLS_CLIENT_CA.name => client_ca?.display().to_string(),
         name if name == setting::ADMIN_TOKEN_FILE.name => raw.texts.admin_token_file.clone()?,
         name if name == setting::STORE.name => store(config.store).to_owned(),
         name if name == setting::RING_MAX_EVENTS.name => config.retention.max_events.to_string(),

@@ -27,6 +27,7 @@ use tower_service::Service as _;
 use tracing::debug;
 use warp::filters::BoxedFilter;
 
+use super::certificate_names::certificate_names;
 use super::socket::Socket;
 use super::tls::Tls;
 
@@ -117,9 +118,10 @@ pub(super) async fn serve(
 ) {
     let sever = Sever::new();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
-    let Some((socket, is_http2)) = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await else { return };
+    let opened = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await;
+    let Some(Opened { socket, is_http2, info }) = opened else { return };
     let Service { routes, direct } = service;
-    let info = Arc::new(ConnInfo { peer });
+    let info = Arc::new(info);
     let requests = Requests { routes, info, sever, hand_over: None, in_flight: Arc::default() };
     if is_http2 {
         Box::pin(serve_http2(socket, requests, drain, permit)).await;
@@ -128,13 +130,24 @@ pub(super) async fn serve(
     }
 }
 
-/// The socket as HTTP is spoken over it, and whether that is HTTP/2.
-async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option<(BoxSocket, bool)> {
-    let Some(tls) = tls else { return Some((Box::new(socket), false)) };
+/// A socket as HTTP is spoken over it.
+struct Opened {
+    socket: BoxSocket,
+    is_http2: bool,
+    info: ConnInfo,
+}
+
+async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option<Opened> {
+    let mut info = ConnInfo::of(peer);
+    let Some(tls) = tls else { return Some(Opened { socket: Box::new(socket), is_http2: false, info }) };
     match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
         Ok(Ok(stream)) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            return Some((Box::new(stream), is_http2));
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(b"h2");
+            if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
+                info.certificate_names = certificate_names(certificate);
+            }
+            return Some(Opened { socket: Box::new(stream), is_http2, info });
         }
         Ok(Err(error)) => debug!(peer.ip = %peer.ip(), %error, "TLS handshake failed."),
         Err(_) => debug!(peer.ip = %peer.ip(), "TLS handshake timed out."),

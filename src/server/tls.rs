@@ -1,4 +1,5 @@
-//! TLS: a certificate and key from files, read again when they change, or made for `--dev`.
+//! TLS: a certificate and key from files, read again when they change, or made for `--dev`; and whose client certificates
+//! count.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
@@ -28,7 +31,7 @@ pub enum TlsError {
     /// A file cannot be read as PEM.
     #[error("cannot read {what} from {path}: {detail}")]
     File {
-        /// Certificate or key.
+        /// Certificate, key or authorities.
         what: &'static str,
         /// Where.
         path: PathBuf,
@@ -38,6 +41,9 @@ pub enum TlsError {
     /// The key is not the certificate's, or of a kind that is not supported.
     #[error("certificate and key cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
+    /// The authorities of client certificates cannot be used.
+    #[error("the authorities of client certificates cannot be used: {0}")]
+    ClientAuthorities(#[from] VerifierBuilderError),
     /// No certificate could be made.
     #[error("no certificate could be made: {0}")]
     SelfSigned(#[from] rcgen::Error),
@@ -57,8 +63,9 @@ pub(super) struct Tls {
 struct Files {
     cert: PathBuf,
     key: PathBuf,
+    client_ca: Option<PathBuf>,
     /// As they were right before they were read last.
-    read_at: [Stamp; 2],
+    read_at: [Stamp; 3],
 }
 
 /// Tells whether a file is another one, or another text, than before: changed when, how long, and which file.
@@ -69,9 +76,12 @@ impl Tls {
     pub(super) fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
         let (config, files) = match mode {
             TlsMode::Off => return Ok(None),
-            TlsMode::SelfSigned => (server_config(|provider| self_signed(provider))?, None),
-            TlsMode::Files { cert, key } => {
-                let files = Files::of(cert, key);
+            TlsMode::SelfSigned => {
+                let provider = Arc::new(ring::default_provider());
+                (server_config(self_signed(&provider)?, Arc::new(NoClientAuth), provider)?, None)
+            }
+            TlsMode::Files { cert, key, client_ca } => {
+                let files = Files::of(cert, key, client_ca.as_deref());
                 (files.read()?, Some(Mutex::new(files)))
             }
         };
@@ -84,8 +94,8 @@ impl Tls {
 
     /// Reads what the mode names, which may be other files than before, to be taken over. `None` if there are no files.
     pub(super) fn read(mode: &TlsMode) -> Result<Option<NewCertificate>, TlsError> {
-        let TlsMode::Files { cert, key } = mode else { return Ok(None) };
-        let files = Files::of(cert, key);
+        let TlsMode::Files { cert, key, client_ca } = mode else { return Ok(None) };
+        let files = Files::of(cert, key, client_ca.as_deref());
         Ok(Some(NewCertificate { config: files.read()?, files }))
     }
 
@@ -130,13 +140,14 @@ pub(super) struct NewCertificate {
 }
 
 impl Files {
-    fn of(cert: &Path, key: &Path) -> Self {
-        Self { cert: cert.to_owned(), key: key.to_owned(), read_at: [cert, key].map(stamp) }
+    fn of(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Self {
+        let read_at = [stamp(cert), stamp(key), client_ca.and_then(stamp)];
+        Self { cert: cert.to_owned(), key: key.to_owned(), client_ca: client_ca.map(Path::to_owned), read_at }
     }
 
     /// Itself, what it is now, and what that says, if the files are others than when they were read last.
     fn look(self) -> Option<(Self, Self, Result<ServerConfig, TlsError>)> {
-        let now = Self::of(&self.cert, &self.key);
+        let now = Self::of(&self.cert, &self.key, self.client_ca.as_deref());
         (now != self).then(|| {
             let config = now.read();
             (self, now, config)
@@ -144,30 +155,49 @@ impl Files {
     }
 
     fn read(&self) -> Result<ServerConfig, TlsError> {
-        server_config(|provider| self.certified(provider))
+        let provider = Arc::new(ring::default_provider());
+        server_config(self.certified(&provider)?, self.verifier(&provider)?, provider)
+    }
+
+    /// Client certificates are asked for and not insisted on: tokens go on to count.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let Some(path) = &self.client_ca else { return Ok(Arc::new(NoClientAuth)) };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates("authorities of client certificates", path)? {
+            roots.add(authority)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        Ok(verifier.allow_unauthenticated().build()?)
     }
 
     fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
-        let file = |what, path: &Path, detail: String| TlsError::File { what, path: path.to_owned(), detail };
-        let chain = CertificateDer::pem_file_iter(&self.cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| file("certificate", &self.cert, error.to_string()))?;
-        if chain.is_empty() {
-            return Err(file("certificate", &self.cert, "no CERTIFICATE section".to_owned()));
-        }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file("key", &self.key, error.to_string()))?;
+        let chain = certificates("certificate", &self.cert)?;
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable("key", &self.key, error.to_string()))?;
         Ok(CertifiedKey::from_der(chain, key, provider)?)
     }
 }
 
+fn unreadable(what: &'static str, path: &Path, detail: String) -> TlsError {
+    TlsError::File { what, path: path.to_owned(), detail }
+}
+
+/// The certificates in a PEM file, of which there must be one.
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(what, path, error.to_string()))?;
+    if found.is_empty() { Err(unreadable(what, path, "no CERTIFICATE section".to_owned())) } else { Ok(found) }
+}
+
 fn server_config(
-    certified: impl FnOnce(&Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>,
+    certified: CertifiedKey,
+    clients: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
-    let certified = certified(&provider)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
@@ -199,7 +229,8 @@ mod tests {
     async fn a_change_between_the_start_and_the_first_look_is_not_missed() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
-        let mode = TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+        let mode =
+            TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem"), client_ca: None };
         let tls = Tls::load(&mode).unwrap().unwrap();
         let first = tls.current.load_full();
         write(dir.path());

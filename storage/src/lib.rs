@@ -41,8 +41,8 @@ pub use deliveries::{
     Deliveries, DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure, FailureReason,
 };
 pub use directory::{
-    Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway, GatewayUpdate,
-    OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
+    Access, Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway,
+    GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};

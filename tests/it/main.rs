@@ -4,6 +4,7 @@
 //! `process.rs` (the binary), `platform.rs` (calls to its API) and `wire.rs` (clients that read bytes as they come).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod app;
 mod architecture;
 mod bad_input;

@@ -12,9 +12,9 @@ use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry, Epoch,
-    EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId, Page,
-    Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
+    Access, Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry,
+    Epoch, EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId,
+    Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -221,6 +221,7 @@ impl World {
             vhost: None,
             catch_up,
             created_at: now,
+            access: Access::default(),
             updated_at: now,
         };
         self.hub.directory.create_gateway(gateway).await.unwrap();

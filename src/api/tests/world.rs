@@ -14,7 +14,7 @@ use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
 use crate::api::{Api, routes};
-use crate::auth::{AdminAuth, Authenticator, Operators};
+use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -185,7 +185,7 @@ impl World {
         let at = self.parts.log.bounds(gateway).await.unwrap().head();
         let identity = Identity {
             gateway,
-            token,
+            proof: Proof::Token(token),
             instance: None,
             transport: "websocket",
             peer: "127.0.0.1".parse().unwrap(),
