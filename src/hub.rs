@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{
-    Answers, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Records, Retention, StoreError,
-    Stores,
+    Answers, Backup, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Records, Retention,
+    StoreError, Stores,
 };
 use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
@@ -90,6 +90,7 @@ pub struct Hub {
     started_at: DateTime<Utc>,
     stores: [Arc<dyn Records>; 2],
     pulse: Arc<Pulse>,
+    backup: Option<Arc<Backup>>,
     /// Cancelled by the drain.
     watching: CancellationToken,
 }
@@ -178,6 +179,7 @@ impl Hub {
             started_at,
             stores: records,
             pulse: Arc::new(pulse),
+            backup: stores.backup,
             watching: CancellationToken::new(),
         })
     }
@@ -224,6 +226,7 @@ impl Hub {
             clock: self.clock.clone(),
             retention: self.retention,
             draining: self.draining.clone(),
+            backup: self.backup.clone(),
             metrics: self.metrics(),
             stores: self.stores.clone(),
         }));

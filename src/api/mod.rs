@@ -10,6 +10,7 @@
 mod apis;
 mod append;
 mod artifacts;
+mod backup;
 mod body;
 mod deliveries;
 mod deployments;
@@ -35,8 +36,8 @@ mod targets;
 mod tokens;
 
 use std::future::Future;
-use std::ops::Deref;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -44,7 +45,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use gatecast_storage::{
-    Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
+    Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
 };
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -109,6 +110,8 @@ pub struct Api {
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// Copies of the whole store, if it can be copied.
+    pub backup: Option<Arc<Backup>>,
     /// What is measured.
     pub metrics: Metrics,
     /// The stores, to ask what they can do now.
@@ -122,6 +125,8 @@ struct Platform {
     event_types_turn: Mutex<()>,
     deployments_turn: Mutex<deployments::Outcomes>,
     turns: idempotency::Turns,
+    /// Held while a backup is collected.
+    backup_turn: Mutex<()>,
 }
 
 impl Deref for Platform {
@@ -146,7 +151,7 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
             let api = Arc::clone(&api);
             async move {
                 let head = Head { method, path: path.as_str(), query: &query, headers, peer };
-                answer(&api, head, body).await.map(Into::into)
+                answer(&api, head, body).await
             }
         })
         .boxed()
@@ -198,7 +203,12 @@ where
 {
     let is_head = head.method == Method::HEAD;
     let mut body = pin!(body);
-    let mut response = call(api, head, body.as_mut()).await.unwrap_or_else(|error| problem(&error));
+    let called = call(api, head, body.as_mut()).await;
+    let mut response = match called {
+        Ok(Said::Whole(response)) => response,
+        Ok(Said::InPieces(response)) => return response,
+        Err(error) => problem(&error),
+    };
     if response.status().is_client_error() {
         body::discard(body).await;
     }
@@ -207,10 +217,17 @@ where
         response.headers_mut().insert(CONTENT_LENGTH, length);
         *response.body_mut() = Bytes::new();
     }
-    response
+    response.map(Into::into)
 }
 
-async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Answer
+/// What a call says.
+enum Said {
+    Whole(Response<Bytes>),
+    /// More than is held in memory.
+    InPieces(warp::reply::Response),
+}
+
+async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Result<Said, ApiError>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -226,10 +243,12 @@ where
     };
     let query = Query::new(head.query);
     let request = Request { params: call.params, query, headers: &head.headers, peer: head.peer.as_ref(), body };
-    match caller {
-        Some(gateway) => for_gateway(api, &gateway, call.action, &request).await,
-        None => for_admin(api, call.action, &request).await,
-    }
+    let answer = match (caller, call.action) {
+        (Some(gateway), action) => for_gateway(api, &gateway, action, &request).await,
+        (None, Action::Backup) => return backup::read(api).await.map(Said::InPieces),
+        (None, action) => for_admin(api, action, &request).await,
+    };
+    answer.map(Said::Whole)
 }
 
 /// A call that came over no socket.
@@ -299,6 +318,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         | Action::FetchDeployments
         | Action::TakeManifest
         | Action::TakeReceipts
+        | Action::Backup
         | Action::Unsupported => Err(ApiError::NotFound(Missing::Path)),
     }
 }
@@ -321,6 +341,7 @@ impl Platform {
             event_types_turn: Mutex::default(),
             deployments_turn: Mutex::default(),
             turns: idempotency::Turns::default(),
+            backup_turn: Mutex::default(),
         }
     }
 }

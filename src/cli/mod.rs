@@ -4,6 +4,7 @@
 //! [`Cli`] is what was typed; [`run`] does it. One file per command; `listen` with its two views is the test client of the
 //! quickstart. Commands write to the writers they are given and read the environment they are given.
 
+mod backup;
 mod deploy;
 mod event_type;
 mod exit;
@@ -112,6 +113,9 @@ Flags win over the environment, the environment over the file, the file over def
     /// Show who is connected and what was delivered
     Stats(stats::StatsArgs),
 
+    /// Copy all of a running server's store to a file, without interruption
+    Backup(backup::Backup),
+
     /// Check, repair, export and import a data directory; the server must be stopped
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -188,6 +192,7 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
+        Command::Backup(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Store(command) => command.run(&env, &mut output).await,
         Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
     }

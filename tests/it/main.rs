@@ -7,6 +7,7 @@
 mod access;
 mod app;
 mod architecture;
+mod backup;
 mod bad_input;
 mod cli;
 mod compaction;

@@ -177,6 +177,7 @@ impl World {
             log: faults.clone(),
             directory_records: directory_faults.clone(),
             events_records: records_faults.clone(),
+            backup: None,
             dir: stores.dir.clone(),
         };
         let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
@@ -220,8 +221,8 @@ impl World {
             description: None,
             vhost: None,
             catch_up,
-            created_at: now,
             access: Access::default(),
+            created_at: now,
             updated_at: now,
         };
         self.hub.directory.create_gateway(gateway).await.unwrap();

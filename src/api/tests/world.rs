@@ -124,6 +124,7 @@ impl World {
             clock: clock.clone(),
             retention,
             draining: Arc::new(AtomicBool::new(false)),
+            backup: None,
             metrics,
             stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
         });
