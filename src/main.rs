@@ -1,10 +1,12 @@
 //! The gatecast binary.
 
 mod logging;
+mod notify;
 mod reload;
 
 use std::io::{stderr, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
@@ -13,6 +15,7 @@ use gatecast::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+use self::notify::Notify;
 use self::reload::Reload;
 
 fn main() -> ExitCode {
@@ -39,13 +42,17 @@ async fn serve(now: Effective, reread: Reread) -> Result<(), ServeError> {
     if let Some(token) = server.take_created_admin_token() {
         println!("Admin token (shown once, only its hash is kept): {}", token.expose());
     }
+    let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
+    notify.ready();
+    let manager = notify.clone();
     let shutdown = async move {
         let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
         info!(signal = name, "Told to stop.");
+        manager.stopping();
     };
-    let reload = Reload::new(now, reread, server.reloader(), logging);
-    let reloading = tokio::spawn(reload.at_each(hangup));
+    let reload = Reload::new(now, reread, server.reloader(), logging, notify.clone());
+    let beside = tokio::spawn(async move { tokio::join!(reload.at_each(hangup), notify.keep_alive()) });
     let served = server.serve(shutdown).await;
-    reloading.abort();
+    beside.abort();
     Ok(served?)
 }

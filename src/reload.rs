@@ -3,6 +3,8 @@
 //! The environment of a process cannot change from outside, so what changes is the file of `--config` and the files that
 //! settings name. All or nothing: one fault, and everything stays as it was.
 
+use std::sync::Arc;
+
 use gatecast::cli::Reread;
 use gatecast::config::Effective;
 use gatecast::server::Reloader;
@@ -10,6 +12,7 @@ use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
 
 use crate::logging::Logging;
+use crate::notify::Notify;
 
 /// What a SIGHUP works on.
 pub(crate) struct Reload {
@@ -20,18 +23,26 @@ pub(crate) struct Reload {
     reread: Reread,
     reloader: Reloader,
     logging: Logging,
+    notify: Arc<Notify>,
 }
 
 impl Reload {
     /// For a server that was started with `now`.
-    pub(crate) fn new(now: Effective, reread: Reread, reloader: Reloader, logging: Logging) -> Self {
-        Self { started: now.clone(), now, reread, reloader, logging }
+    pub(crate) fn new(
+        now: Effective,
+        reread: Reread,
+        reloader: Reloader,
+        logging: Logging,
+        notify: Arc<Notify>,
+    ) -> Self {
+        Self { started: now.clone(), now, reread, reloader, logging, notify }
     }
 
     /// Reloads at each SIGHUP, for as long as it is polled.
     pub(crate) async fn at_each(mut self, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
             info!(signal = "SIGHUP", "Told to read the configuration again.");
+            self.notify.reloading();
             let reread = self.reread.clone();
             // It fails only when the runtime shuts down.
             let Ok(read) = tokio::task::spawn_blocking(move || reread()).await else { return };
@@ -44,6 +55,7 @@ impl Reload {
                     error!(faults = faults.len(), "The configuration has faults; everything stays as it was.");
                 }
             }
+            self.notify.ready();
         }
     }
 

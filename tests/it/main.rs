@@ -14,6 +14,7 @@ mod compaction;
 mod crash;
 mod dashboard;
 mod dead_peer;
+mod deploy;
 mod descriptions;
 mod disk_full;
 mod listen;
