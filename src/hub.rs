@@ -110,21 +110,15 @@ impl Hub {
         let directory = Arc::new(Directory::open(stores.directory_records).await?);
         let receipts = Arc::new(Receipts::open(stores.events_records.clone(), clock.clone()).await?);
         let answers = Arc::new(Answers::open(stores.events_records.clone(), clock.clone()).await?);
-        let orders = Orders::open(stores.events_records.clone(), &directory, clock.now()).await;
-        let orders = Arc::new(orders.map_err(|error| match error {
-            DirectoryError::Store(error) => error,
-            other => StoreError::Io(Box::new(other)),
-        })?);
+        let orders = Orders::open(stores.events_records.clone(), &directory, clock.now()).await.map_err(of_store)?;
         let deliveries = Deliveries::open(stores.events_records, clock.clone(), DeliveryLimits::default()).await?;
         let (log, deliveries) = (stores.log, Arc::new(deliveries));
-        let started_at = clock.now();
         let registry = Registry::new(limits.capacity);
-        let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
+        let pulse = Arc::new(Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone()));
         let timing = Timing::new(limits.life_limit);
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
-        let draining: Arc<AtomicBool> = Arc::default();
         let publisher = Arc::new(Publisher::new(
             log.clone(),
             event_types.clone(),
@@ -135,7 +129,7 @@ impl Hub {
             limits.event_bytes_max,
         ));
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
-        let reports = Arc::new(reports);
+        let (reports, proxies) = (Arc::new(reports), Proxies::new(limits.trusted_proxies));
         let works = Arc::new(Works {
             tail: Tail::new(tails.clone(), log.clone()),
             deliveries: deliveries.clone(),
@@ -144,18 +138,19 @@ impl Hub {
             clock: clock.clone(),
             timing,
         });
-        let proxies = Proxies::new(limits.trusted_proxies);
-        let rate = Arc::new(RateTable::new(limits.attempts_per_minute));
         let gate = Arc::new(Admission {
             works: works.clone(),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
-            rate: rate.clone(),
+            rate: Arc::new(RateTable::new(limits.attempts_per_minute)),
             proxies: proxies.clone(),
-            draining: draining.clone(),
+            draining: Arc::default(),
         });
         Ok(Self {
+            draining: gate.draining.clone(),
+            rate: gate.rate.clone(),
+            started_at: clock.now(),
             directory,
             publisher,
             registry,
@@ -166,19 +161,16 @@ impl Hub {
             works,
             leases,
             reports,
-            orders,
+            orders: Arc::new(orders),
             proxies,
             event_types,
             authenticator,
             clock,
-            rate,
             retention: limits.retention,
-            draining,
             tails,
             store_dir: stores.dir,
-            started_at,
             stores: records,
-            pulse: Arc::new(pulse),
+            pulse,
             backup: stores.backup,
             watching: CancellationToken::new(),
         })
@@ -291,5 +283,12 @@ impl Hub {
             error!(%error, "Positions of the last second may not have been kept; some events may be delivered again.");
         }
         self.log.flush().await
+    }
+}
+
+fn of_store(error: DirectoryError) -> StoreError {
+    match error {
+        DirectoryError::Store(error) => error,
+        other => StoreError::Io(Box::new(other)),
     }
 }

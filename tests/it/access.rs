@@ -62,7 +62,10 @@ async fn a_network_that_is_taken_away_ends_its_connections_within_a_second_on_ev
     let mut ws = Ws::connect(app.address, &gateway.token, None).await.unwrap();
     let mut sse = Sse::connect(&app.http, app.address, &gateway.token, None).await.unwrap();
     let mut stays = Ws::connect(app.address, &other.token, None).await.unwrap();
-    (ws.message().await.unwrap(), sse.event().await.unwrap(), stays.message().await.unwrap());
+    sse.event().await.unwrap();
+    for connection in [&mut ws, &mut stays] {
+        connection.message().await.unwrap();
+    }
     let (_, opened, _) = app.poll(&gateway.token, "").await.unwrap();
     let cursor = opened["lastEventId"].as_str().unwrap();
     let query = format!("lastEventId={cursor}&timeout=60");
@@ -190,7 +193,8 @@ async fn a_name_that_is_taken_away_ends_its_connections_within_a_second_and_leav
     let request = good.http.get(good.url("/api/internal/v1/sse/gateways/connect"));
     let mut certified = Sse::new(request.send().await.unwrap());
     let mut by_token = Ws::connect(app.address, &edge.token, None).await.unwrap();
-    (certified.event().await.unwrap(), by_token.message().await.unwrap());
+    certified.event().await.unwrap();
+    by_token.message().await.unwrap();
     assert_eq!(update(&app, &edge, json!({})).await.0, StatusCode::OK);
     let at = Instant::now();
     assert_eq!(certified.event().await.unwrap().json()["code"], "ACCESS_WITHDRAWN");
