@@ -260,7 +260,8 @@ fn an_api_id_is_safe_in_a_path_and_in_a_file_name() {
 #[test]
 fn a_token_hash_does_not_show_in_logs() {
     let shown = format!("{:?}", token(GatewayId(Uuid::nil()), 171, 0));
-    assert!(!shown.contains("171"), "{shown}");
+    // As a list or in hex; the id is random and may have a few of these digits.
+    assert!(!shown.contains("171, 171") && !shown.contains("abababab"), "{shown}");
 }
 
 /// Records whose commits wait for a permit, and fail while told to.
