@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, CatchUp, Cursor, Gateway, GatewayId, Replica, Seq, Token};
+use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, Replica, Seq};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::api::error::{ApiError, problem};
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::{AuthError, Authenticator, Claim, Proven};
 use crate::below::Below;
 use crate::control::{self, ResetReason, Resume};
 use crate::hold::Hold;
@@ -36,7 +36,7 @@ pub struct Admission {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) leases: Arc<Leases>,
-    pub(crate) rate: RateTable,
+    pub(crate) rate: Arc<RateTable>,
     pub(crate) proxies: Proxies,
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -63,8 +63,7 @@ struct Start {
 
 /// A peer that has passed all checks on its own.
 struct Peer {
-    token: Arc<Token>,
-    gateway: Arc<Gateway>,
+    proven: Proven,
     address: IpAddr,
     /// `None`: it named no cursor.
     from: Option<From>,
@@ -147,17 +146,17 @@ impl Admission {
     fn authenticate(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, AuthError> {
         let now = self.works.clock.now();
         let credential = handshake.credential.as_ref().map(|secret| secret.expose());
-        let (token, gateway) = self.authenticator.gateway(credential, now)?;
-        Ok(Peer { token, gateway, address, from: None, now })
+        let claim = Claim { credential, certificate_names: &handshake.certificate_names, address };
+        Ok(Peer { proven: self.authenticator.gateway(&claim, now)?, address, from: None, now })
     }
 
     /// A new connection.
     async fn begin(&self, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
-        let gateway = peer.gateway.id;
+        let gateway = peer.proven.gateway.id;
         let (channel, bounds) = self.open(gateway).await?;
         let identity = Identity {
             gateway,
-            token: peer.token.id,
+            proof: peer.proven.proof.clone(),
             instance: handshake.instance.as_deref().map(Box::from),
             transport: handshake.transport,
             peer: peer.address,
@@ -194,7 +193,7 @@ impl Admission {
 
     /// A later poll of a connection.
     async fn go_on(&self, poll: Poll, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
-        let (_, bounds) = self.open(peer.gateway.id).await?;
+        let (_, bounds) = self.open(peer.proven.gateway.id).await?;
         let connection = &poll.registration().connection;
         let start = self.start(peer, &peer.replica(handshake), bounds, Some(connection)).await?;
         connection.heard(peer.now);
@@ -215,7 +214,7 @@ impl Admission {
         if cursor.epoch == log.epoch && cursor.seq <= log.newest {
             connection.set_since(Seq(0));
             let replica = peer.replica(handshake);
-            self.works.deliveries.recovered(peer.gateway.id, (Seq(0), cursor), &replica, peer.now);
+            self.works.deliveries.recovered(peer.proven.gateway.id, (Seq(0), cursor), &replica, peer.now);
         }
     }
 
@@ -231,10 +230,11 @@ impl Admission {
             connection.set_below(Some((start.position, below)));
         }
         let id = connection.id;
-        let ack = acked
-            .then(|| control::ack(peer.gateway.id, id, peer.now, start.position, start.resume, handshake.transport));
+        let ack = acked.then(|| {
+            control::ack(peer.proven.gateway.id, id, peer.now, start.position, start.resume, handshake.transport)
+        });
         let opening = ack.into_iter().collect();
-        let expires = peer.token.expires_at.map(|at| {
+        let expires = peer.proven.expires_at.map(|at| {
             // Wall time is asked once; from here on the deadline is monotonic.
             Instant::now() + (at - peer.now).to_std().unwrap_or_default()
         });
@@ -257,17 +257,17 @@ impl Admission {
     ) -> Result<Start, ApiError> {
         let before = Cursor { epoch: bounds.epoch, seq: bounds.oldest.prev() };
         let at = |position, resume| Start { position, resume, below: None };
-        let catches_up = peer.gateway.catch_up == CatchUp::Stored;
+        let catches_up = peer.proven.gateway.catch_up == CatchUp::Stored;
         let requested = match peer.from.unwrap_or(if catches_up { From::Stored } else { From::Live }) {
             From::Live => return Ok(at(bounds.head(), Resume::Live)),
             From::Earliest => return self.earliest(peer, &bounds, before).await,
             From::After(cursor) => cursor,
-            From::Stored => match self.works.receipts.stored(peer.gateway.id, replica, bounds.epoch) {
+            From::Stored => match self.works.receipts.stored(peer.proven.gateway.id, replica, bounds.epoch) {
                 Some(cursor) => cursor,
                 // Owed everything since the gateway asked to be caught up, which is all there ever was if it was
                 // registered so.
                 None if catches_up => {
-                    let anchor = self.works.receipts.anchor(peer.gateway.id);
+                    let anchor = self.works.receipts.anchor(peer.proven.gateway.id);
                     anchor.unwrap_or(Cursor { epoch: bounds.epoch, seq: Seq(0) })
                 }
                 None => return Ok(at(bounds.head(), Resume::Live)),
@@ -288,7 +288,7 @@ impl Admission {
         } else {
             return Ok(at(requested, Resume::Resumed));
         };
-        warn!(gateway.id = %peer.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
+        warn!(gateway.id = %peer.proven.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
         Ok(Start { position: requested, resume: Resume::Reset, below: Some(Below::reset(reason)) })
     }
 
@@ -296,7 +296,7 @@ impl Admission {
     async fn earliest(&self, peer: &Peer, bounds: &Bounds, before: Cursor) -> Result<Start, ApiError> {
         let tail = &self.works.tail;
         let is_compacted = before.seq > Seq(0)
-            && timeout(BOUNDS_TIMEOUT, tail.is_compacted(peer.gateway.id, bounds))
+            && timeout(BOUNDS_TIMEOUT, tail.is_compacted(peer.proven.gateway.id, bounds))
                 .await
                 .map_err(|late| ApiError::Unavailable(late.into()))??;
         let (position, below) =
@@ -308,7 +308,7 @@ impl Admission {
 impl Peer {
     /// Whether it asks to be caught up from what is kept of it, so that where it begins has to be.
     fn is_kept(&self) -> bool {
-        self.from == Some(From::Stored) || self.gateway.catch_up == CatchUp::Stored
+        self.from == Some(From::Stored) || self.proven.gateway.catch_up == CatchUp::Stored
     }
 
     fn replica(&self, handshake: &Handshake) -> Replica {
@@ -316,7 +316,8 @@ impl Peer {
     }
 
     fn client(&self, handshake: &Handshake) -> Client {
-        Client { token: self.token.id, instance: handshake.instance.as_deref().map(Box::from), address: self.address }
+        let instance = handshake.instance.as_deref().map(Box::from);
+        Client { proof: self.proven.proof.clone(), instance, address: self.address }
     }
 }
 

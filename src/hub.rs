@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, DeliveryLimits};
 use gatecast_storage::{
-    Answers, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Records, Retention, StoreError,
-    Stores,
+    Answers, Backup, Clock, Directory, DirectoryError, EventLog, LogError, Orders, Receipts, Records, Retention,
+    StoreError, Stores,
 };
 use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
@@ -82,7 +82,7 @@ pub struct Hub {
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
-    event_bytes_max: usize,
+    rate: Arc<RateTable>,
     retention: Retention,
     draining: Arc<AtomicBool>,
     tails: Arc<Tails>,
@@ -90,6 +90,7 @@ pub struct Hub {
     started_at: DateTime<Utc>,
     stores: [Arc<dyn Records>; 2],
     pulse: Arc<Pulse>,
+    backup: Option<Arc<Backup>>,
     /// Cancelled by the drain.
     watching: CancellationToken,
 }
@@ -107,10 +108,7 @@ impl Tables {
     async fn open(stores: &Stores, clock: &Arc<dyn Clock>) -> Result<Self, StoreError> {
         let events = &stores.events_records;
         let directory = Arc::new(Directory::open(stores.directory_records.clone()).await?);
-        let orders = Orders::open(events.clone(), &directory, clock.now()).await.map_err(|error| match error {
-            DirectoryError::Store(error) => error,
-            other => StoreError::Io(Box::new(other)),
-        })?;
+        let orders = Orders::open(events.clone(), &directory, clock.now()).await.map_err(of_store)?;
         let deliveries = Deliveries::open(events.clone(), clock.clone(), DeliveryLimits::default()).await?;
         Ok(Self {
             directory,
@@ -134,15 +132,13 @@ impl Hub {
         limits: Limits,
     ) -> Result<Self, StoreError> {
         let Tables { directory, receipts, answers, orders, deliveries } = Tables::open(&stores, &clock).await?;
-        let Stores { log, events_records, directory_records, dir } = stores;
-        let started_at = clock.now();
+        let Stores { log, events_records, directory_records, dir, backup } = stores;
         let registry = Registry::new(limits.capacity);
-        let pulse = Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone());
+        let pulse = Arc::new(Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone()));
         let timing = Timing::new(limits.life_limit);
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
-        let draining: Arc<AtomicBool> = Arc::default();
         let publisher = Arc::new(Publisher::new(
             log.clone(),
             event_types.clone(),
@@ -153,7 +149,7 @@ impl Hub {
             limits.event_bytes_max,
         ));
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
-        let reports = Arc::new(reports);
+        let (reports, proxies) = (Arc::new(reports), Proxies::new(limits.trusted_proxies));
         let works = Arc::new(Works {
             tail: Tail::new(tails.clone(), log.clone()),
             deliveries: deliveries.clone(),
@@ -162,18 +158,19 @@ impl Hub {
             clock: clock.clone(),
             timing,
         });
-        let proxies = Proxies::new(limits.trusted_proxies);
         let gate = Arc::new(Admission {
             works: works.clone(),
             authenticator: authenticator.clone(),
             registry: registry.clone(),
             leases: leases.clone(),
-            rate: RateTable::new(limits.attempts_per_minute),
+            rate: Arc::new(RateTable::new(limits.attempts_per_minute)),
             proxies: proxies.clone(),
-            draining: draining.clone(),
+            draining: Arc::default(),
         });
-        let event_bytes_max = limits.event_bytes_max;
         Ok(Self {
+            draining: gate.draining.clone(),
+            rate: gate.rate.clone(),
+            started_at: clock.now(),
             directory,
             publisher,
             registry,
@@ -189,16 +186,23 @@ impl Hub {
             event_types,
             authenticator,
             clock,
-            event_bytes_max,
             retention: limits.retention,
-            draining,
             tails,
             store_dir: dir,
-            started_at,
             stores: [events_records, directory_records],
-            pulse: Arc::new(pulse),
+            pulse,
+            backup,
             watching: CancellationToken::new(),
         })
+    }
+
+    /// Takes over what may change while it runs: all but the limit of silence and the retention. Whoever is connected
+    /// stays, also where there are more than there may be from now on.
+    pub fn take_over(&self, limits: &Limits) {
+        self.registry.set_capacity(limits.capacity);
+        self.rate.set_per_minute(limits.attempts_per_minute);
+        self.publisher.set_event_bytes_max(limits.event_bytes_max);
+        self.proxies.set_trusted(limits.trusted_proxies.clone());
     }
 
     /// Every route: the transports', which the gate guards; the platform's and the dashboard's stream over `watch`,
@@ -232,9 +236,9 @@ impl Hub {
             admin,
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
-            max_event_bytes: self.event_bytes_max,
             retention: self.retention,
             draining: self.draining.clone(),
+            backup: self.backup.clone(),
             metrics: self.metrics(),
             stores: self.stores.clone(),
         }));
@@ -299,5 +303,12 @@ impl Hub {
             error!(%error, "Positions of the last second may not have been kept; some events may be delivered again.");
         }
         self.log.flush().await
+    }
+}
+
+fn of_store(error: DirectoryError) -> StoreError {
+    match error {
+        DirectoryError::Store(error) => error,
+        other => StoreError::Io(Box::new(other)),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A lease holds its connection's registration. A poll takes it out of the idle order; when its last poll ends it is
 //! put back with a new deadline, and one task ends what nobody came back for, at its deadline exactly. A poll finds
-//! its connection by `connectionId`, or else by who asks: token, instance and address.
+//! its connection by `connectionId`, or else by who asks: proof, instance and address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -10,19 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gatecast_storage::directory::TokenId;
 use gatecast_storage::{Clock, Deliveries};
 use gatecast_transports::{CloseReason, Liveness};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
+use crate::auth::Proof;
 use crate::registry::{ConnectionId, Registration, Registry};
 use crate::shortfall;
 
 /// Who polls, when it doesn't say which connection it renews.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
-    pub(crate) token: TokenId,
+    pub(crate) proof: Proof,
     pub(crate) instance: Option<Box<str>>,
     pub(crate) address: IpAddr,
 }
@@ -97,14 +97,14 @@ impl Leases {
         Poll { leases: self.clone(), lease, number: None }
     }
 
-    /// A poll of a live connection: of the one it names, if that is this client's token's, or else of the client's.
+    /// A poll of a live connection: of the one it names, if that was opened with the same proof, or else of the client's.
     pub(crate) fn renew(self: &Arc<Self>, named: Option<ConnectionId>, client: &Client) -> Option<Poll> {
         let mut table = self.table();
         let id = match named {
             Some(id) => id,
             None => *table.by_client.get(client)?,
         };
-        let lease = table.leases.get(&id).filter(|lease| lease.client.token == client.token)?.clone();
+        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == client.proof)?.clone();
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
         if lease.registration.connection.closing().is_some_and(CloseReason::silences) {
             return None;

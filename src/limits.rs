@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const OVERFLOW: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Attempts to connect, by address.
 pub struct RateTable {
-    per_minute: usize,
+    per_minute: AtomicUsize,
     addresses_max: usize,
     attempts: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
 }
@@ -33,7 +34,12 @@ impl RateTable {
     }
 
     fn with_size(per_minute: u32, addresses_max: usize) -> Self {
-        Self { per_minute: per_minute as usize, addresses_max, attempts: Mutex::default() }
+        Self { per_minute: AtomicUsize::new(per_minute as usize), addresses_max, attempts: Mutex::default() }
+    }
+
+    /// Lets each address try so many times from now on; what it has tried counts.
+    pub fn set_per_minute(&self, per_minute: u32) {
+        self.per_minute.store(per_minute as usize, Ordering::Relaxed);
     }
 
     /// Counts an attempt.
@@ -55,7 +61,7 @@ impl RateTable {
             times.pop_front();
         }
         match times.front() {
-            Some(first) if times.len() >= self.per_minute => Err(MINUTE - (now - *first)),
+            Some(first) if times.len() >= self.per_minute.load(Ordering::Relaxed) => Err(MINUTE - (now - *first)),
             _ => {
                 times.push_back(now);
                 Ok(())
@@ -88,6 +94,16 @@ mod tests {
         assert!(table.attempt(HOST).is_err());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(table.attempt(HOST), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_limit_holds_at_once_and_counts_what_was_tried() {
+        let table = RateTable::new(2);
+        assert!((0..2).all(|_| table.attempt(HOST).is_ok()));
+        assert!(table.attempt(HOST).is_err());
+        table.set_per_minute(3);
+        assert!(table.attempt(HOST).is_ok());
+        assert!(table.attempt(HOST).is_err());
     }
 
     #[tokio::test(start_paused = true)]

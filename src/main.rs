@@ -1,16 +1,22 @@
 //! The gatecast binary.
 
 mod logging;
+mod notify;
+mod reload;
 
 use std::io::{stderr, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use gatecast::cli::{self, Cli, Environment, Io, ServeError};
-use gatecast::config::Config;
+use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
+use gatecast::config::Effective;
 use gatecast::server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
+
+use self::notify::Notify;
+use self::reload::Reload;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,16 +33,26 @@ fn main() -> ExitCode {
 }
 
 /// Runs a server until SIGTERM or Ctrl+C.
-async fn serve(config: Config) -> Result<(), ServeError> {
-    logging::init(&config);
+async fn serve(now: Effective, reread: Reread) -> Result<(), ServeError> {
+    let logging = logging::init(&now.config);
+    // Before anything that takes time: unhandled, it would end the process.
+    let hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut server = Server::start(&config).await?;
+    let mut server = Server::start(&now.config).await?;
     if let Some(token) = server.take_created_admin_token() {
         println!("Admin token (shown once, only its hash is kept): {}", token.expose());
     }
+    let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
+    notify.ready();
+    let manager = notify.clone();
     let shutdown = async move {
         let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
         info!(signal = name, "Told to stop.");
+        manager.stopping();
     };
-    Ok(server.serve(shutdown).await?)
+    let reload = Reload::new(now, reread, server.reloader(), logging, notify.clone());
+    let beside = tokio::spawn(async move { tokio::join!(reload.at_each(hangup), notify.keep_alive()) });
+    let served = server.serve(shutdown).await;
+    beside.abort();
+    Ok(served?)
 }

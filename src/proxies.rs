@@ -1,30 +1,47 @@
 //! Whose address a connection counts by: the peer's, unless the peer is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use gatecast_transports::Handshake;
+use arc_swap::ArcSwap;
+use gatecast_transports::{ConnInfo, Handshake, forwarded, forwarded_for};
+use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The proxies whose word on addresses counts.
+/// The proxies whose word on addresses counts. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
-    trusted: Vec<IpNet>,
+    trusted: Arc<ArcSwap<Vec<IpNet>>>,
 }
 
 impl Proxies {
     /// Trusts the peers in these networks.
     #[must_use]
     pub fn new(trusted: Vec<IpNet>) -> Self {
-        Self { trusted }
+        Self { trusted: Arc::new(ArcSwap::from_pointee(trusted)) }
+    }
+
+    /// Trusts the peers in these networks and no others from now on.
+    pub fn set_trusted(&self, trusted: Vec<IpNet>) {
+        self.trusted.store(Arc::new(trusted));
     }
 
     /// The client's address: the last one that a trusted proxy reported and that is not a trusted proxy itself.
     /// Each proxy appends the peer it saw, so the list is believed from its end and only as far as trust goes;
     /// `Forwarded` (RFC 7239) is asked before `X-Forwarded-For`.
     pub(crate) fn client(&self, handshake: &Handshake) -> IpAddr {
-        let mut client = handshake.peer.ip().to_canonical();
-        let reported = match (&handshake.forwarded, &handshake.forwarded_for) {
-            (Some(forwarded), _) => forwarded.split(',').map(forwarded_for).collect(),
+        self.resolve(handshake.peer, handshake.forwarded.as_deref(), handshake.forwarded_for.as_deref())
+    }
+
+    /// The same of a call that is no request to connect.
+    pub(crate) fn caller(&self, info: &ConnInfo, headers: &HeaderMap) -> IpAddr {
+        self.resolve(info.peer, forwarded(headers).as_deref(), forwarded_for(headers).as_deref())
+    }
+
+    fn resolve(&self, peer: SocketAddr, forwarded: Option<&str>, list: Option<&str>) -> IpAddr {
+        let mut client = peer.ip().to_canonical();
+        let reported = match (forwarded, list) {
+            (Some(forwarded), _) => forwarded.split(',').map(element).collect(),
             (None, Some(list)) => list.split(',').map(address).collect(),
             (None, None) => Vec::new(),
         };
@@ -40,12 +57,12 @@ impl Proxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(&address))
+        self.trusted.load().iter().any(|network| network.contains(&address))
     }
 }
 
 /// The `for` parameter of one element of `Forwarded`.
-fn forwarded_for(element: &str) -> Option<IpAddr> {
+fn element(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         name.trim().eq_ignore_ascii_case("for").then(|| address(value.trim().trim_matches('"')))?
@@ -72,6 +89,7 @@ mod tests {
             transport: "sse",
             liveness: Liveness::WriteOnly,
             peer: SocketAddr::new(peer.parse().unwrap(), 4711),
+            certificate_names: Arc::default(),
             forwarded_for: forwarded_for.map(Into::into),
             forwarded: forwarded.map(Into::into),
             credential: None,

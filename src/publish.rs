@@ -8,6 +8,7 @@
 //! it got no answer to, after a crash too, gets the first answer for what is stored and publishes what is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -187,7 +188,7 @@ pub struct Publisher {
     deliveries: Arc<Deliveries>,
     answers: Arc<Answers>,
     clock: Arc<dyn Clock>,
-    event_bytes_max: usize,
+    event_bytes_max: AtomicUsize,
     append_seconds: Histogram,
 }
 
@@ -204,7 +205,19 @@ impl Publisher {
         event_bytes_max: usize,
     ) -> Self {
         let append_seconds = Histogram::default();
+        let event_bytes_max = AtomicUsize::new(event_bytes_max);
         Self { log, types, registry, deliveries, answers, clock, event_bytes_max, append_seconds }
+    }
+
+    /// The largest envelope, in bytes.
+    #[must_use]
+    pub fn event_bytes_max(&self) -> usize {
+        self.event_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Takes envelopes of so many bytes from now on.
+    pub fn set_event_bytes_max(&self, bytes: usize) {
+        self.event_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Checks an event against its type; nothing is stored.
@@ -212,7 +225,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::UnknownType`], [`PublishError::Invalid`], [`PublishError::TooLarge`].
     pub fn check(&self, event: NewEvent) -> Result<CheckedEvent, PublishError> {
-        if event.payload.get().len() > self.event_bytes_max {
+        if event.payload.get().len() > self.event_bytes_max() {
             return Err(self.too_large(event.payload.get().len()));
         }
         let mut faults = out_of_bounds(&event);
@@ -234,7 +247,7 @@ impl Publisher {
         };
         let timestamp = envelope::timestamp(DateTime::UNIX_EPOCH);
         let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), &timestamp));
-        if bytes > self.event_bytes_max { Err(self.too_large(bytes)) } else { Ok(checked) }
+        if bytes > self.event_bytes_max() { Err(self.too_large(bytes)) } else { Ok(checked) }
     }
 
     /// Appends a checked event to a gateway's log and answers once it is durable. With `expect`, only right after
@@ -360,7 +373,7 @@ impl Publisher {
     }
 
     fn too_large(&self, bytes: usize) -> PublishError {
-        PublishError::TooLarge { bytes, limit: self.event_bytes_max }
+        PublishError::TooLarge { bytes, limit: self.event_bytes_max() }
     }
 }
 

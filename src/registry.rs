@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Epoch, GatewayId, Replica, Seat, Seq};
+use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::auth::Proof;
 use crate::below::Below;
 use crate::metrics::{Carried, Traffic};
 use crate::tail::Channel;
@@ -64,11 +65,22 @@ pub enum Full {
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) gateway: GatewayId,
-    pub(crate) token: TokenId,
+    pub(crate) proof: Proof,
     pub(crate) instance: Option<Box<str>>,
     pub(crate) transport: &'static str,
     pub(crate) peer: IpAddr,
     pub(crate) connected_at: DateTime<Utc>,
+}
+
+impl Identity {
+    /// Whether its gateway, as it is now, would let it come as it came.
+    fn has_access(&self, gateway: &Gateway) -> bool {
+        let is_known = match &self.proof {
+            Proof::Token(_) => true,
+            Proof::Certificate(name) => gateway.access.knows(name),
+        };
+        is_known && gateway.access.allows(self.peer)
+    }
 }
 
 /// One live connection, as its session and the rest of the server see it.
@@ -130,7 +142,8 @@ pub(crate) struct Lowest {
 
 /// All live connections.
 pub struct Registry {
-    capacity: Capacity,
+    total_max: AtomicUsize,
+    per_gateway_max: AtomicUsize,
     entries: Mutex<Entries>,
     events_sent: AtomicU64,
     /// What went over their transports.
@@ -159,12 +172,19 @@ impl Registry {
     #[must_use]
     pub fn new(capacity: Capacity) -> Arc<Self> {
         Arc::new(Self {
-            capacity,
+            total_max: AtomicUsize::new(capacity.total),
+            per_gateway_max: AtomicUsize::new(capacity.per_gateway),
             entries: Mutex::default(),
             events_sent: AtomicU64::new(0),
             traffic: Traffic::default(),
             closing: Notify::new(),
         })
+    }
+
+    /// Holds so many from now on. Those that are there stay.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        self.total_max.store(capacity.total, Ordering::Relaxed);
+        self.per_gateway_max.store(capacity.per_gateway, Ordering::Relaxed);
     }
 
     /// Adds a connection if there is room for it.
@@ -176,10 +196,10 @@ impl Registry {
     ) -> Result<Registration, Full> {
         let carried = self.traffic.of(identity.transport);
         let mut entries = self.entries();
-        if entries.connections.len() >= self.capacity.total {
+        if entries.connections.len() >= self.total_max.load(Ordering::Relaxed) {
             return Err(Full::Server);
         }
-        if entries.by_gateway.range(of(identity.gateway)).count() >= self.capacity.per_gateway {
+        if entries.by_gateway.range(of(identity.gateway)).count() >= self.per_gateway_max.load(Ordering::Relaxed) {
             return Err(Full::Gateway);
         }
         let connection = Arc::new(Connection {
@@ -198,7 +218,9 @@ impl Registry {
             below: Mutex::default(),
         });
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
-        entries.by_token.insert((connection.identity.token, connection.id));
+        if let Proof::Token(token) = connection.identity.proof {
+            entries.by_token.insert((token, connection.id));
+        }
         entries.connections.insert(connection.id, connection.clone());
         Ok(Registration { connection, seat: None, registry: self.clone() })
     }
@@ -274,6 +296,13 @@ impl Registry {
     /// Ends the connections of a gateway, which was deleted.
     pub fn close_gateway(&self, gateway: GatewayId) {
         self.close(&self.of_gateway(gateway), |_| CloseReason::GatewayDeleted);
+    }
+
+    /// Ends the connections of a gateway that it no longer gives access to.
+    pub fn close_barred(&self, gateway: &Gateway) {
+        let mut barred = self.of_gateway(gateway.id);
+        barred.retain(|connection| !connection.identity.has_access(gateway));
+        self.close(&barred, |_| CloseReason::AccessWithdrawn);
     }
 
     /// Ends every connection, each with what `slot` gives it: the reason that tells it when to come back.
@@ -427,7 +456,9 @@ impl Drop for Registration {
         let connection = &self.connection;
         entries.connections.remove(&connection.id);
         entries.by_gateway.remove(&(connection.identity.gateway, connection.id));
-        entries.by_token.remove(&(connection.identity.token, connection.id));
+        if let Proof::Token(token) = connection.identity.proof {
+            entries.by_token.remove(&(token, connection.id));
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 //! Starting opens the store, then listens: whoever can connect can be served. Draining stops accepting, tells every
 //! connection when to come back, waits for what is under way within the grace, and flushes the store.
 
+mod certificate_names;
 mod connection;
 mod listener;
+mod reload;
 mod socket;
 mod tls;
 
@@ -27,6 +29,7 @@ use crate::tail::Tails;
 
 use self::connection::{Service, Wire};
 use self::listener::Listener;
+pub use self::reload::Reloader;
 use self::tls::Tls;
 pub use self::tls::TlsError;
 
@@ -37,7 +40,7 @@ pub struct Server {
     hub: Arc<Hub>,
     service: Service,
     tasks: TaskTracker,
-    wire: Wire,
+    wire: Arc<Wire>,
     grace: Duration,
     created_admin_token: Option<PlainToken>,
 }
@@ -95,7 +98,7 @@ impl Server {
             hub,
             service,
             tasks,
-            wire: Wire::new(config.connection_timeout, config.max_connections as usize),
+            wire: Arc::new(Wire::new(config.connection_timeout, config.max_connections as usize)),
             grace: config.shutdown_grace,
             created_admin_token: created,
         })
@@ -111,6 +114,12 @@ impl Server {
     #[must_use]
     pub fn hub(&self) -> Arc<Hub> {
         self.hub.clone()
+    }
+
+    /// A way to give it another configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader { tls: self.tls.clone(), hub: self.hub.clone(), wire: self.wire.clone() }
     }
 
     /// The admin token, if this start created it: to be shown once, as only its hash is kept.

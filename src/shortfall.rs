@@ -80,7 +80,9 @@ pub(crate) fn at_the_end(
 fn failure(reason: CloseReason) -> Option<FailureReason> {
     match reason {
         CloseReason::Shutdown { .. } | CloseReason::GatewayDeleted | CloseReason::Superseded => None,
-        CloseReason::TokenRevoked | CloseReason::TokenExpired => Some(FailureReason::Revoked),
+        CloseReason::TokenRevoked | CloseReason::TokenExpired | CloseReason::AccessWithdrawn => {
+            Some(FailureReason::Revoked)
+        }
         CloseReason::NoLife => Some(FailureReason::NoSignOfLife),
         CloseReason::WriteStalled => Some(FailureReason::WriteStalled),
         _ => Some(FailureReason::ConnectionLost),

@@ -83,6 +83,8 @@ pub enum ApiError {
     BodyTimeout,
     /// The organization has a gateway of this name.
     NameTaken,
+    /// Certificates of this name are another gateway's.
+    CertificateNameTaken(String),
     /// The gateway has as many active tokens as it may have.
     TooManyTokens {
         /// The limit.
@@ -174,6 +176,7 @@ fn status_and_code(error: &ApiError) -> (StatusCode, &'static str) {
         ApiError::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
         ApiError::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),
         ApiError::NameTaken => (StatusCode::CONFLICT, "NAME_TAKEN"),
+        ApiError::CertificateNameTaken(_) => (StatusCode::CONFLICT, "CERTIFICATE_NAME_TAKEN"),
         ApiError::TooManyTokens { .. } => (StatusCode::CONFLICT, "TOO_MANY_TOKENS"),
         ApiError::BuiltInType => (StatusCode::CONFLICT, "BUILT_IN_TYPE"),
         ApiError::TooManyEventTypes { .. } => (StatusCode::CONFLICT, "TOO_MANY_EVENT_TYPES"),
@@ -212,6 +215,7 @@ fn detail(error: &ApiError) -> String {
         ApiError::MethodNotAllowed { allow } => format!("This path takes {allow}."),
         ApiError::BodyTimeout => "The body did not arrive in time.".to_owned(),
         ApiError::NameTaken => "The organization has another gateway of this name.".to_owned(),
+        ApiError::CertificateNameTaken(name) => format!("Certificates named {name} are another gateway's."),
         ApiError::TooManyTokens { max } => {
             format!("The gateway has {max} active tokens, the most it may have; revoke one first.")
         }
@@ -342,7 +346,13 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::CrossSite => Self::CrossSite,
-            AuthError::Missing | AuthError::Unknown | AuthError::Revoked | AuthError::Expired => Self::Unauthorized,
+            AuthError::Missing
+            | AuthError::Unknown
+            | AuthError::Revoked
+            | AuthError::Expired
+            | AuthError::Address
+            | AuthError::OtherCertificate
+            | AuthError::SeveralGateways => Self::Unauthorized,
         }
     }
 }
@@ -376,6 +386,7 @@ impl From<DirectoryError> for ApiError {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::NameTaken => Self::NameTaken,
+            DirectoryError::CertificateNameTaken(name) => Self::CertificateNameTaken(name),
             DirectoryError::NoSuchGateway(GatewayId(_)) => Self::no_gateway(),
             DirectoryError::TooManyTokens { max } => Self::TooManyTokens { max },
             DirectoryError::NotFound => Self::NotFound(Missing::Token),

@@ -65,6 +65,25 @@ impl<'a> Fields<'a> {
         parsed
     }
 
+    /// A list of texts that parse, at most `max`; none if it is absent.
+    pub(crate) fn texts<T>(
+        &mut self,
+        name: &str,
+        max: usize,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Some(value) = self.get(name) else { return Some(Vec::new()) };
+        let parsed = value
+            .as_array()
+            .filter(|list| list.len() <= max)
+            .and_then(|list| list.iter().map(|text| text.as_str().and_then(&parse)).collect::<Option<Vec<T>>>());
+        if parsed.is_none() {
+            self.fault(name, format!("must be a list of at most {max} {expected}"));
+        }
+        parsed
+    }
+
     pub(crate) fn bool(&mut self, name: &str) -> Option<bool> {
         let value = self.get(name)?.as_bool();
         if value.is_none() {

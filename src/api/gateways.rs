@@ -1,8 +1,10 @@
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use gatecast_storage::{CatchUp, Gateway, GatewayId, GatewayUpdate, OrganizationId};
+use gatecast_storage::{Access, CatchUp, Gateway, GatewayId, GatewayUpdate, OrganizationId};
 use http::StatusCode;
+use ipnet::IpNet;
 use serde::Serialize;
 use tracing::info;
 use uuid::Uuid;
@@ -22,6 +24,13 @@ const DESCRIPTION_CHARS: RangeInclusive<usize> = 0..=1024;
 /// Characters of a host name (RFC 1035 § 2.3.4).
 pub(super) const VHOST_CHARS: RangeInclusive<usize> = 1..=253;
 
+/// Networks of one gateway.
+const ADDRESSES_MAX: usize = 64;
+/// Names of certificates of one gateway.
+const CERTIFICATE_NAMES_MAX: usize = 64;
+/// Bytes of a certificate's name.
+const NAME_OF_CERTIFICATE_BYTES: RangeInclusive<usize> = 1..=253;
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct View<'a> {
@@ -34,6 +43,10 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vhost: Option<&'a str>,
     catch_up: CatchUp,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_addresses: &'a [IpNet],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    certificate_names: &'a [String],
     created_at: Time,
     updated_at: Time,
     connected: bool,
@@ -54,7 +67,7 @@ pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let (organization, name, update) =
         fields.finish(organization.zip(name).zip(update).map(|((o, n), u)| (o, n, u)))?;
     let now = api.clock.now();
-    let GatewayUpdate { display_name, description, vhost, catch_up } = update;
+    let GatewayUpdate { display_name, description, vhost, catch_up, access } = update;
     let gateway = Gateway {
         id: GatewayId(Uuid::new_v4()),
         organization,
@@ -63,6 +76,7 @@ pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer
         description,
         vhost,
         catch_up,
+        access,
         created_at: now,
         updated_at: now,
     };
@@ -111,8 +125,18 @@ pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let update = changeable(&mut fields);
     let update = fields.finish(update)?;
     keep_anchor(api, before.id, update.catch_up).await?;
-    let gateway = api.directory.update_gateway(before.id, update, api.clock.now()).await?;
-    info!(gateway.id = %gateway.id, "Gateway updated.");
+    let (updated, id) = (Arc::clone(api), before.id);
+    let gateway = to_the_end(async move {
+        let api = updated;
+        let gateway = api.directory.update_gateway(id, update, api.clock.now()).await?;
+        // As it is now: a later update may have been quicker.
+        if let Some(gateway) = api.directory.gateway(id) {
+            api.registry.close_barred(&gateway);
+        }
+        info!(gateway.id = %id, "Gateway updated.");
+        Ok(gateway)
+    })
+    .await?;
     reply::json(StatusCode::OK, &view(&gateway, api.registry.connections_of(gateway.id)))
 }
 
@@ -164,7 +188,28 @@ fn changeable(fields: &mut Fields<'_>) -> Option<GatewayUpdate> {
             return None;
         }
     };
-    Some(GatewayUpdate { display_name: display_name?, description, vhost, catch_up })
+    let access = access(fields);
+    Some(GatewayUpdate { display_name: display_name?, description, vhost, catch_up, access: access? })
+}
+
+fn access(fields: &mut Fields<'_>) -> Option<Access> {
+    let addresses = fields.texts("allowedAddresses", ADDRESSES_MAX, "networks such as 10.0.0.0/8", network);
+    let expected = "DNS names such as edge-1.example, or URIs, without *, of 1 to 253 visible ASCII characters";
+    let certificate_names = fields.texts("certificateNames", CERTIFICATE_NAMES_MAX, expected, certificate_name);
+    Some(Access { addresses: addresses?, certificate_names: certificate_names? })
+}
+
+/// A network, or an address, which is a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    Some(network.trunc())
+}
+
+/// A name as certificates have it: of a host, whose case does not matter, or a URI.
+fn certificate_name(text: &str) -> Option<String> {
+    let good =
+        NAME_OF_CERTIFICATE_BYTES.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+    good.then(|| if text.contains(':') { text.to_owned() } else { text.to_ascii_lowercase() })
 }
 
 /// `^[a-z0-9]([a-z0-9-]{1,62}[a-z0-9])$`, its length aside.
@@ -183,6 +228,8 @@ fn view(gateway: &Gateway, connections: usize) -> View<'_> {
         description: gateway.description.as_deref(),
         vhost: gateway.vhost.as_deref(),
         catch_up: gateway.catch_up,
+        allowed_addresses: &gateway.access.addresses,
+        certificate_names: &gateway.access.certificate_names,
         created_at: Time(gateway.created_at),
         updated_at: Time(gateway.updated_at),
         connected: connections > 0,

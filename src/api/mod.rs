@@ -10,6 +10,7 @@
 mod apis;
 mod append;
 mod artifacts;
+mod backup;
 mod body;
 mod deliveries;
 mod deployments;
@@ -35,6 +36,7 @@ mod targets;
 mod tokens;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,7 +45,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use gatecast_storage::{
-    Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
+    Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
 };
 use gatecast_transports::ConnInfo;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -57,7 +59,7 @@ use self::error::{ApiError, Missing, problem};
 use self::query::Query;
 use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
-use crate::auth::{Authenticator, Operators, gateway_credential};
+use crate::auth::{Authenticator, Claim, Operators, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -104,12 +106,12 @@ pub struct Api {
     pub authenticator: Arc<Authenticator>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
-    /// The largest envelope, in bytes.
-    pub max_event_bytes: usize,
     /// How much of each log is kept.
     pub retention: Retention,
     /// The server is about to stop: it is not ready any more.
     pub draining: Arc<AtomicBool>,
+    /// Copies of the whole store, if it can be copied.
+    pub backup: Option<Arc<Backup>>,
     /// What is measured.
     pub metrics: Metrics,
     /// The stores, to ask what they can do now.
@@ -123,6 +125,8 @@ struct Platform {
     event_types_turn: Mutex<()>,
     deployments_turn: Mutex<deployments::Outcomes>,
     turns: idempotency::Turns,
+    /// Held while a backup is collected.
+    backup_turn: Mutex<()>,
 }
 
 impl Deref for Platform {
@@ -147,7 +151,7 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
             let api = Arc::clone(&api);
             async move {
                 let head = Head { method, path: path.as_str(), query: &query, headers, peer };
-                answer(&api, head, body).await.map(Into::into)
+                answer(&api, head, body).await
             }
         })
         .boxed()
@@ -192,14 +196,19 @@ impl Request<'_> {
     }
 }
 
-async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Response<Bytes>
+async fn answer<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> warp::reply::Response
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
     let is_head = head.method == Method::HEAD;
     let mut body = pin!(body);
-    let mut response = call(api, head, body.as_mut()).await.unwrap_or_else(|error| problem(&error));
+    let called = call(api, head, body.as_mut()).await;
+    let mut response = match called {
+        Ok(Said::Whole(response)) => response,
+        Ok(Said::InPieces(response)) => return response,
+        Err(error) => problem(&error),
+    };
     if response.status().is_client_error() {
         body::discard(body).await;
     }
@@ -208,10 +217,17 @@ where
         response.headers_mut().insert(CONTENT_LENGTH, length);
         *response.body_mut() = Bytes::new();
     }
-    response
+    response.map(Into::into)
 }
 
-async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Answer
+/// What a call says.
+enum Said {
+    Whole(Response<Bytes>),
+    /// More than is held in memory.
+    InPieces(warp::reply::Response),
+}
+
+async fn call<S, B, E>(api: &Arc<Platform>, head: Head<'_>, body: S) -> Result<Said, ApiError>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -227,10 +243,17 @@ where
     };
     let query = Query::new(head.query);
     let request = Request { params: call.params, query, headers: &head.headers, peer: head.peer.as_ref(), body };
-    match caller {
-        Some(gateway) => for_gateway(api, &gateway, call.action, &request).await,
-        None => for_admin(api, call.action, &request).await,
-    }
+    let answer = match (caller, call.action) {
+        (Some(gateway), action) => for_gateway(api, &gateway, action, &request).await,
+        (None, Action::Backup) => return backup::read(api).await.map(Said::InPieces),
+        (None, action) => for_admin(api, action, &request).await,
+    };
+    answer.map(Said::Whole)
+}
+
+/// A call that came over no socket.
+fn nowhere() -> ConnInfo {
+    ConnInfo::of(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
 }
 
 /// Checks the credential; the gateway if one calls.
@@ -243,8 +266,14 @@ fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Ar
         Access::Public => Ok(None),
         Access::Admin => api.admin.call(&head.method, &head.headers).map(|()| None).map_err(refused),
         Access::Gateway => {
-            let caller = api.authenticator.gateway(gateway_credential(&head.headers), api.clock.now());
-            caller.map(|(_, gateway)| Some(gateway)).map_err(refused)
+            let info = head.peer.as_deref().cloned().unwrap_or_else(nowhere);
+            let claim = Claim {
+                credential: gateway_credential(&head.headers),
+                certificate_names: &info.certificate_names,
+                address: api.proxies.caller(&info, &head.headers),
+            };
+            let caller = api.authenticator.gateway(&claim, api.clock.now());
+            caller.map(|proven| Some(proven.gateway)).map_err(refused)
         }
     }
 }
@@ -289,6 +318,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         | Action::FetchDeployments
         | Action::TakeManifest
         | Action::TakeReceipts
+        | Action::Backup
         | Action::Unsupported => Err(ApiError::NotFound(Missing::Path)),
     }
 }
@@ -311,6 +341,7 @@ impl Platform {
             event_types_turn: Mutex::default(),
             deployments_turn: Mutex::default(),
             turns: idempotency::Turns::default(),
+            backup_turn: Mutex::default(),
         }
     }
 }
@@ -322,8 +353,10 @@ impl Api {
             BodyLimit::Unread => None,
             BodyLimit::Small => Some(SMALL_BODY_BYTES_MAX),
             BodyLimit::List => Some(LIST_BODY_BYTES_MAX),
-            BodyLimit::Event => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES),
-            BodyLimit::EventAndTargets => Some(self.max_event_bytes + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX),
+            BodyLimit::Event => Some(self.publisher.event_bytes_max() + EVENT_BODY_ROOM_BYTES),
+            BodyLimit::EventAndTargets => {
+                Some(self.publisher.event_bytes_max() + EVENT_BODY_ROOM_BYTES + TARGETS_BYTES_MAX)
+            }
             BodyLimit::Schema => Some(2 * SCHEMA_BYTES_MAX),
             BodyLimit::Artifact => Some(ARTIFACT_BYTES_MAX),
         }

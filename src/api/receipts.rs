@@ -1,6 +1,3 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-
 use gatecast_storage::{Gateway, Replica};
 use gatecast_transports::{ConnInfo, Handshake, HandshakeError, Liveness};
 use http::StatusCode;
@@ -8,7 +5,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::reply::{self, Answer};
-use super::{Api, Request};
+use super::{Api, Request, nowhere};
 use crate::receipts::{Reporter, Taken, report};
 
 /// Receipts of one call.
@@ -58,8 +55,7 @@ pub(super) async fn take(api: &Api, gateway: &Gateway, request: &Request<'_>) ->
 
 /// Which replica calls, read as from a request to connect.
 fn replica(api: &Api, request: &Request<'_>) -> Result<Replica, ApiError> {
-    let nowhere = || Arc::new(ConnInfo { peer: SocketAddr::from((IpAddr::from(Ipv4Addr::UNSPECIFIED), 0)) });
-    let info = request.peer.cloned().unwrap_or_else(nowhere);
+    let info = request.peer.map_or_else(nowhere, |info| ConnInfo::clone(info));
     let handshake = Handshake::read("receipts", Liveness::Lease, &info, request.headers, request.query.raw());
     let handshake = handshake.map_err(|error| match error {
         HandshakeError::InvalidParameter { name, expected } => {

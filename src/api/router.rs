@@ -75,6 +75,7 @@ pub(crate) enum Action {
     ReadSession,
     SignOut,
     ListAllDeployments,
+    Backup,
     Health,
     Ready,
 }
@@ -109,6 +110,7 @@ const TABLE: &[Row] = {
         Row("PUT",    "/api/internal/v1/event-types/{}",         A::PutEventType,     Admin,   B::Schema),
         Row("DELETE", "/api/internal/v1/event-types/{}",         A::DeleteEventType,  Admin,   B::Unread),
 
+        Row("POST",   "/api/internal/v1/backup",                 A::Backup,           Admin,   B::Unread),
         Row("GET",    "/api/internal/v1/session",                A::ReadSession,      Admin,   B::Unread),
         Row("POST",   "/api/internal/v1/session",                A::SignIn,           Admin,   B::Unread),
         Row("DELETE", "/api/internal/v1/session",                A::SignOut,          Admin,   B::Unread),

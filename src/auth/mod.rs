@@ -1,5 +1,6 @@
 //! Who may do what: the platform's own callers by the admin token, gateways by their tokens.
 //!
+//! A gateway may also prove itself by a client certificate, and be bound to the addresses that it may come from.
 //! Tokens are 32 random bytes, shown once; only their SHA-256 is kept. A missing, wrong, revoked or expired
 //! credential is one and the same refusal to the caller; [`AuthError`] tells them apart for the log alone.
 //! A browser exchanges the admin token for a cookie, which counts from our own pages only ([`Operators`]).
@@ -14,7 +15,7 @@ mod token;
 pub use self::admin::{AdminAuth, AdminSetup, AdminSetupError};
 pub use self::browsers::{Browsers, SignedIn};
 pub use self::credential::{bearer, gateway_credential};
-pub use self::gateway::Authenticator;
+pub use self::gateway::{Authenticator, Claim, Proof, Proven};
 pub(crate) use self::operators::cookies;
 pub use self::operators::{Operators, Standing};
 pub use self::token::{PlainToken, RandomSourceFailed, hash_of};
@@ -35,6 +36,15 @@ pub enum AuthError {
     /// Its time has passed.
     #[error("the token has expired")]
     Expired,
+    /// The gateway may not come from this address.
+    #[error("the gateway may not come from this address")]
+    Address,
+    /// It came with the certificate of another gateway.
+    #[error("the certificate is another gateway's")]
+    OtherCertificate,
+    /// The certificate's names are of several gateways.
+    #[error("the certificate is of several gateways")]
+    SeveralGateways,
     /// A browser sent it from a page that is not ours.
     #[error("a browser sent it from another site")]
     CrossSite,

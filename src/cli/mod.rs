@@ -5,6 +5,7 @@
 //! quickstart. Commands write to the writers they are given and read the environment they are given.
 
 mod api_key;
+mod backup;
 mod deploy;
 mod doctor;
 mod event_type;
@@ -30,6 +31,7 @@ mod token;
 mod view;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -41,7 +43,7 @@ pub use remote::Environment;
 use remote::Remote;
 use settings::Settings;
 
-use crate::config::Config;
+use crate::config::{ConfigFault, Effective};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,6 +115,9 @@ Flags win over the environment, the environment over the file, the file over def
     /// Show who is connected and what was delivered
     Stats(stats::StatsArgs),
 
+    /// Copy all of a running server's store to a file, without interruption
+    Backup(backup::Backup),
+
     /// Check, repair, export and import a data directory; the server must be stopped
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -134,16 +139,20 @@ pub struct Io<'a> {
     pub err: &'a mut dyn Write,
 }
 
+/// Reads the sources of a configuration again: what holds now, or every fault. It reads files.
+pub type Reread = Arc<dyn Fn() -> Result<Effective, Vec<ConfigFault>> + Send + Sync>;
+
 /// What ends a server early.
 pub type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what was typed. `serve` runs the server with a checked configuration until it is told to stop.
+/// Does what was typed. `serve` runs the server with a checked configuration, and a way to read it
+/// again, until it is told to stop.
 ///
 /// # Errors
 /// None: failures are written to `io.err` and become the [`Exit`].
 pub async fn run<S, F>(cli: Cli, mut io: Io<'_>, serve: S) -> Exit
 where
-    S: FnOnce(Config) -> F,
+    S: FnOnce(Effective, Reread) -> F,
     F: Future<Output = Result<(), ServeError>>,
 {
     let json = cli.json;
@@ -161,7 +170,7 @@ where
 
 async fn dispatch<S, F>(cli: Cli, io: &mut Io<'_>, serve: S) -> Result<(), Failure>
 where
-    S: FnOnce(Config) -> F,
+    S: FnOnce(Effective, Reread) -> F,
     F: Future<Output = Result<(), ServeError>>,
 {
     let Cli { json, remote, command } = cli;
@@ -173,10 +182,14 @@ where
     let mut output = Output { json, out: io.out };
     match command {
         Command::Serve(settings) => {
-            let effective = settings.load(&remote, &env)?;
-            serve(effective.config).await.map_err(Failure::Serve)
+            let effective = settings.load(&remote, &env).map_err(Failure::Config)?;
+            let reread = Arc::new(move || settings.load(&remote, &env));
+            serve(effective, reread).await.map_err(Failure::Serve)
         }
-        Command::Config(settings) => settings::show(&settings.load(&remote, &env)?, json, output.out),
+        Command::Config(settings) => {
+            let effective = settings.load(&remote, &env).map_err(Failure::Config)?;
+            settings::show(&effective, json, output.out)
+        }
         Command::Gateway(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Token(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::EventType(command) => command.run(&remote.api(&env)?, &mut output).await,
@@ -184,6 +197,7 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
+        Command::Backup(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Store(command) => command.run(&env, &mut output).await,
         Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
         Command::Doctor(command) => command.run(&remote, &env, &mut output).await,

@@ -60,7 +60,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// What holds, or every fault.
-    pub(super) fn load(&self, remote: &Remote, env: &Environment) -> Result<Effective, Failure> {
+    pub(super) fn load(&self, remote: &Remote, env: &Environment) -> Result<Effective, Vec<ConfigFault>> {
         let (file, unreadable) = match self.file() {
             Ok(file) => (file, None),
             Err(fault) => (None, Some(fault)),
@@ -69,8 +69,8 @@ impl Settings {
         let sources = Sources { dev: self.dev, flags: self.flags(remote), env: env.all(), file };
         match (config::load(sources, &read), unreadable) {
             (Ok(effective), None) => Ok(effective),
-            (Ok(_), Some(fault)) => Err(Failure::Config(vec![fault])),
-            (Err(faults), unreadable) => Err(Failure::Config(unreadable.into_iter().chain(faults).collect())),
+            (Ok(_), Some(fault)) => Err(vec![fault]),
+            (Err(faults), unreadable) => Err(unreadable.into_iter().chain(faults).collect()),
         }
     }
 

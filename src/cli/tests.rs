@@ -18,8 +18,8 @@ async fn gatecast(args: &[&str], env: &[(&str, &str)]) -> Ran {
     let cli = Cli::try_parse_from(std::iter::once(&"gatecast").chain(args)).unwrap();
     let env = Environment::new(env.iter().map(|(name, value)| (name.into(), value.into())));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = run(cli, Io { env, out: &mut out, err: &mut err }, |config| async move {
-        Err(format!("serving on {}", config.listen).into())
+    let exit = run(cli, Io { env, out: &mut out, err: &mut err }, |effective, _| async move {
+        Err(format!("serving on {}", effective.config.listen).into())
     })
     .await;
     Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }

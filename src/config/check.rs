@@ -154,7 +154,13 @@ impl Check<'_> {
         let texts = &self.raw.texts;
         let on = self.value(&setting::TLS, texts.tls.as_deref(), on_off)?;
         let together = match (on, &texts.tls_cert, &texts.tls_key) {
-            (true, Some(cert), Some(key)) => return Some(TlsMode::Files { cert: cert.into(), key: key.into() }),
+            (true, Some(cert), Some(key)) => {
+                let client_ca = texts.tls_client_ca.as_ref().map(PathBuf::from);
+                return Some(TlsMode::Files { cert: cert.into(), key: key.into(), client_ca });
+            }
+            (_, None, None) if texts.tls_client_ca.is_some() => {
+                "GATECAST_TLS_CLIENT_CA needs the server's own certificate: set GATECAST_TLS_CERT and GATECAST_TLS_KEY"
+            }
             (true, None, None) if self.raw.dev => return Some(TlsMode::SelfSigned),
             (false, None, None) => return Some(TlsMode::Off),
             (true, None, None) => {

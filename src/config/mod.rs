@@ -33,6 +33,7 @@ use ipnet::IpNet;
 pub use log_filter::LogFilter;
 pub use raw::{RawConfig, Sources};
 pub use report::ReportLine;
+pub use setting::Setting;
 pub use source::Source;
 pub use value::ValueError;
 pub(crate) use value::duration;
@@ -83,6 +84,8 @@ pub enum TlsMode {
         cert: PathBuf,
         /// The private key.
         key: PathBuf,
+        /// The authorities whose client certificates prove gateways; `None` if none is asked for.
+        client_ca: Option<PathBuf>,
     },
     /// By a certificate made at start; only with `--dev`.
     SelfSigned,
@@ -126,6 +129,23 @@ pub struct Effective {
     pub config: Config,
     /// Every setting with its value, default and source.
     pub report: Vec<ReportLine>,
+}
+
+impl Effective {
+    /// The settings that hold another value than `before`. Not the contents of files that they name, but for the admin
+    /// token's.
+    #[must_use]
+    pub fn changed_since(&self, before: &Self) -> Vec<&'static Setting> {
+        let token = self.config.admin_token != before.config.admin_token;
+        let value = |report: &[ReportLine], setting: &Setting| {
+            report.iter().find(|line| line.name == setting.name).and_then(|line| line.value.clone())
+        };
+        let is_changed = |setting: &&Setting| {
+            (token && setting.name == setting::ADMIN_TOKEN.name)
+                || value(&self.report, setting) != value(&before.report, setting)
+        };
+        setting::ALL.into_iter().filter(is_changed).collect()
+    }
 }
 
 /// Joins and checks the sources. `read` reads the file of an admin token: its text, or what is wrong.

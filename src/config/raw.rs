@@ -38,6 +38,8 @@ pub(super) struct Texts {
     pub(super) tls_cert: Option<String>,
     #[envconfig(from = "GATECAST_TLS_KEY")]
     pub(super) tls_key: Option<String>,
+    #[envconfig(from = "GATECAST_TLS_CLIENT_CA")]
+    pub(super) tls_client_ca: Option<String>,
     #[envconfig(from = "GATECAST_ADMIN_TOKEN")]
     pub(super) admin_token: Option<String>,
     #[envconfig(from = "GATECAST_ADMIN_TOKEN_FILE")]

@@ -26,6 +26,8 @@ pub struct ReportLine {
     pub source: String,
     /// What it is for.
     pub meaning: &'static str,
+    /// Whether a running server takes over a change of it (SIGHUP).
+    pub live: bool,
 }
 
 pub(super) fn report(raw: &RawConfig, config: &Config) -> Vec<ReportLine> {
@@ -41,7 +43,8 @@ pub fn write_text(lines: &[ReportLine], out: &mut dyn Write) -> io::Result<()> {
         let default = line.default.unwrap_or("none");
         writeln!(out, "{}={}", line.name, line.value.as_deref().unwrap_or_default())?;
         writeln!(out, "    {}", line.meaning)?;
-        writeln!(out, "    from: {} · default: {default} · {}", line.source, line.unit)?;
+        let change = if line.live { "SIGHUP" } else { "restart" };
+        writeln!(out, "    from: {} · default: {default} · {} · changed by: {change}", line.source, line.unit)?;
     }
     Ok(())
 }
@@ -52,13 +55,13 @@ fn line(raw: &RawConfig, config: &Config, setting: &'static Setting) -> ReportLi
     let default = if source == Source::Dev { Some(setting::LISTEN_DEFAULT_DEV) } else { setting.default };
     let value = if setting.secret { written.then(|| "(set)".to_owned()) } else { shown(raw, config, setting) };
     let Setting { name, unit, meaning, .. } = *setting;
-    ReportLine { name, value, default, unit, source: source.to_string(), meaning }
+    ReportLine { name, value, default, unit, source: source.to_string(), meaning, live: setting.is_live() }
 }
 
 fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> {
-    let (cert, key) = match &config.tls {
-        TlsMode::Files { cert, key } => (Some(cert), Some(key)),
-        TlsMode::SelfSigned | TlsMode::Off => (None, None),
+    let (cert, key, client_ca) = match &config.tls {
+        TlsMode::Files { cert, key, client_ca } => (Some(cert), Some(key), client_ca.as_ref()),
+        TlsMode::SelfSigned | TlsMode::Off => (None, None, None),
     };
     let value = match setting.name {
         name if name == setting::LISTEN.name => config.listen.to_string(),
@@ -66,6 +69,7 @@ fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> 
         name if name == setting::TLS.name => tls(&config.tls).to_owned(),
         name if name == setting::TLS_CERT.name => cert?.display().to_string(),
         name if name == setting::TLS_KEY.name => key?.display().to_string(),
+        name if name == setting::TLS_CLIENT_CA.name => client_ca?.display().to_string(),
         name if name == setting::ADMIN_TOKEN_FILE.name => raw.texts.admin_token_file.clone()?,
         name if name == setting::STORE.name => store(config.store).to_owned(),
         name if name == setting::RING_MAX_EVENTS.name => config.retention.max_events.to_string(),

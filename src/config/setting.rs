@@ -57,6 +57,14 @@ pub const TLS_KEY: Setting = Setting {
     meaning: "The private key of the certificate.",
     secret: false,
 };
+/// The authorities of client certificates.
+pub const TLS_CLIENT_CA: Setting = Setting {
+    name: "GATECAST_TLS_CLIENT_CA",
+    default: None,
+    unit: "PEM file",
+    meaning: "Authorities whose client certificates prove gateways (certificateNames); needs GATECAST_TLS_CERT.",
+    secret: false,
+};
 /// The admin token itself.
 pub const ADMIN_TOKEN: Setting = Setting {
     name: "GATECAST_ADMIN_TOKEN",
@@ -187,11 +195,12 @@ pub const LOG_FORMAT: Setting = Setting {
 };
 
 /// All settings in the order in which `gatecast config` shows them.
-pub const ALL: [&Setting; 21] = [
+pub const ALL: [&Setting; 22] = [
     &LISTEN,
     &TLS,
     &TLS_CERT,
     &TLS_KEY,
+    &TLS_CLIENT_CA,
     &ADMIN_TOKEN,
     &ADMIN_TOKEN_FILE,
     &DATA_DIR,
@@ -211,8 +220,29 @@ pub const ALL: [&Setting; 21] = [
     &LOG_FORMAT,
 ];
 
+/// Settings that a running server takes over from its sources when it gets SIGHUP. All others need a restart.
+pub const LIVE: [&Setting; 9] = [
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_CLIENT_CA,
+    &MAX_EVENT_BYTES,
+    &MAX_CONNECTIONS,
+    &MAX_CONNECTIONS_PER_GATEWAY,
+    &RATE_LIMIT_PER_MINUTE,
+    &TRUSTED_PROXIES,
+    &LOG,
+];
+
 /// Names that the command line reads for its client commands: known to the server, and none of its settings.
 pub const CLIENT_NAMES: [&str; 2] = ["GATECAST_URL", "GATECAST_API_KEY"];
+
+impl Setting {
+    /// Whether it is one of [`LIVE`].
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        LIVE.iter().any(|live| live.name == self.name)
+    }
+}
 
 /// The setting of this exact name.
 #[must_use]

@@ -53,7 +53,9 @@ fn without_dev_a_certificate_is_asked_for() {
     assert!(said.len() == 1 && said[0].contains("set both"), "{said:?}");
     assert_eq!(load_env(false, &[("GATECAST_TLS", "off")]).unwrap().config.tls, TlsMode::Off);
     let files = load_env(false, &[("GATECAST_TLS_CERT", "c"), ("GATECAST_TLS_KEY", "k")]).unwrap().config;
-    assert_eq!(files.tls, TlsMode::Files { cert: "c".into(), key: "k".into() });
+    assert_eq!(files.tls, TlsMode::Files { cert: "c".into(), key: "k".into(), client_ca: None });
+    let said = faults(true, &[("GATECAST_TLS_CLIENT_CA", "ca.pem")]);
+    assert!(said.len() == 1 && said[0].contains("GATECAST_TLS_CLIENT_CA needs"), "{said:?}");
     assert_eq!(files.listen.to_string(), "0.0.0.0:8443");
 }
 

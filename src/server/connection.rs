@@ -7,8 +7,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tower_service::Service as _;
 use tracing::debug;
 use warp::filters::BoxedFilter;
 
+use super::certificate_names::certificate_names;
 use super::socket::Socket;
 use super::tls::Tls;
 
@@ -47,6 +48,8 @@ const SPARE_SOCKETS: usize = 1_024;
 /// Limits of the sockets of a server.
 pub(super) struct Wire {
     sockets: Arc<Semaphore>,
+    /// How many there may be.
+    sockets_max: Mutex<usize>,
     unacknowledged_max: Duration,
 }
 
@@ -56,9 +59,24 @@ impl Wire {
         // An SSE peer gets a byte every half limit: a peer that vanished right after one acknowledges no later one,
         // so half the limit for that leaves it dead within the limit. A second is left for the retransmit timer.
         let unacknowledged_max = (life_limit / 2).saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1));
+        let sockets_max = sockets_max(connections_max);
         Self {
-            sockets: Arc::new(Semaphore::new(connections_max.saturating_mul(2) + SPARE_SOCKETS)),
+            sockets: Arc::new(Semaphore::new(sockets_max)),
+            sockets_max: Mutex::new(sockets_max),
             unacknowledged_max,
+        }
+    }
+
+    /// How many connections may be registered from now on. Fewer sockets than are open end no connection: as many as
+    /// are free are given up.
+    pub(super) fn set_connections_max(&self, connections_max: usize) {
+        let wanted = sockets_max(connections_max);
+        let mut now = self.sockets_max.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted > *now {
+            self.sockets.add_permits(wanted - *now);
+            *now = wanted;
+        } else {
+            *now -= self.sockets.forget_permits(*now - wanted);
         }
     }
 
@@ -74,6 +92,10 @@ impl Wire {
             debug!(%error, "A socket option was not taken.");
         }
     }
+}
+
+fn sockets_max(connections_max: usize) -> usize {
+    connections_max.saturating_mul(2) + SPARE_SOCKETS
 }
 
 /// Who answers requests.
@@ -96,9 +118,10 @@ pub(super) async fn serve(
 ) {
     let sever = Sever::new();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
-    let Some((socket, is_http2)) = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await else { return };
+    let opened = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await;
+    let Some(Opened { socket, is_http2, info }) = opened else { return };
     let Service { routes, direct } = service;
-    let info = Arc::new(ConnInfo { peer });
+    let info = Arc::new(info);
     let requests = Requests { routes, info, sever, hand_over: None, in_flight: Arc::default() };
     if is_http2 {
         Box::pin(serve_http2(socket, requests, drain, permit)).await;
@@ -107,13 +130,24 @@ pub(super) async fn serve(
     }
 }
 
-/// The socket as HTTP is spoken over it, and whether that is HTTP/2.
-async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option<(BoxSocket, bool)> {
-    let Some(tls) = tls else { return Some((Box::new(socket), false)) };
+/// A socket as HTTP is spoken over it.
+struct Opened {
+    socket: BoxSocket,
+    is_http2: bool,
+    info: ConnInfo,
+}
+
+async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option<Opened> {
+    let mut info = ConnInfo::of(peer);
+    let Some(tls) = tls else { return Some(Opened { socket: Box::new(socket), is_http2: false, info }) };
     match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
         Ok(Ok(stream)) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            return Some((Box::new(stream), is_http2));
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(b"h2");
+            if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
+                info.certificate_names = certificate_names(certificate);
+            }
+            return Some(Opened { socket: Box::new(stream), is_http2, info });
         }
         Ok(Err(error)) => debug!(peer.ip = %peer.ip(), %error, "TLS handshake failed."),
         Err(_) => debug!(peer.ip = %peer.ip(), "TLS handshake timed out."),

@@ -1,17 +1,19 @@
-//! TLS: a certificate and key from files, read again when they change, or made for `--dev`.
+//! TLS: a certificate and key from files, read again when they change, or made for `--dev`; and whose client certificates
+//! count.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
@@ -29,7 +31,7 @@ pub enum TlsError {
     /// A file cannot be read as PEM.
     #[error("cannot read {what} from {path}: {detail}")]
     File {
-        /// Certificate or key.
+        /// Certificate, key or authorities.
         what: &'static str,
         /// Where.
         path: PathBuf,
@@ -39,6 +41,9 @@ pub enum TlsError {
     /// The key is not the certificate's, or of a kind that is not supported.
     #[error("certificate and key cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
+    /// The authorities of client certificates cannot be used.
+    #[error("the authorities of client certificates cannot be used: {0}")]
+    ClientAuthorities(#[from] VerifierBuilderError),
     /// No certificate could be made.
     #[error("no certificate could be made: {0}")]
     SelfSigned(#[from] rcgen::Error),
@@ -46,99 +51,156 @@ pub enum TlsError {
 
 /// Accepts TLS with the current certificate.
 pub(super) struct Tls {
-    acceptor: TlsAcceptor,
-    current: Arc<Current>,
-    files: Option<Files>,
+    /// What new handshakes get. One value, so that what belongs together is taken over together; sessions of one before
+    /// are not resumed.
+    current: ArcSwap<ServerConfig>,
+    /// `None` for a certificate that was made at start.
+    files: Option<Mutex<Files>>,
 }
 
+/// Where a certificate is read from.
+#[derive(Clone, PartialEq, Eq)]
 struct Files {
     cert: PathBuf,
     key: PathBuf,
-    /// As they were right before they were read first.
-    read_at: [Stamp; 2],
+    client_ca: Option<PathBuf>,
+    /// As they were right before they were read last.
+    read_at: [Stamp; 3],
 }
 
 /// Tells whether a file is another one, or another text, than before: changed when, how long, and which file.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// The certificate that new handshakes get.
-#[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
 impl Tls {
     /// What the mode asks for; `None` when TLS is off.
     pub(super) fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let (certified, files) = match mode {
+        let (config, files) = match mode {
             TlsMode::Off => return Ok(None),
-            TlsMode::SelfSigned => (self_signed(&provider)?, None),
-            TlsMode::Files { cert, key } => {
-                let read_at = [cert, key].map(|path| stamp(path));
-                let files = Files { cert: cert.clone(), key: key.clone(), read_at };
-                (files.read(&provider)?, Some(files))
+            TlsMode::SelfSigned => {
+                let provider = Arc::new(ring::default_provider());
+                (server_config(self_signed(&provider)?, Arc::new(NoClientAuth), provider)?, None)
+            }
+            TlsMode::Files { cert, key, client_ca } => {
+                let files = Files::of(cert, key, client_ca.as_deref());
+                (files.read()?, Some(Mutex::new(files)))
             }
         };
-        let current = Arc::new(Current(ArcSwap::from_pointee(certified)));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(current.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Some(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, files }))
+        Ok(Some(Self { current: ArcSwap::from_pointee(config), files }))
     }
 
     pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream<Socket>> {
-        self.acceptor.accept(stream).await
+        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+    }
+
+    /// Reads what the mode names, which may be other files than before, to be taken over. `None` if there are no files.
+    pub(super) fn read(mode: &TlsMode) -> Result<Option<NewCertificate>, TlsError> {
+        let TlsMode::Files { cert, key, client_ca } = mode else { return Ok(None) };
+        let files = Files::of(cert, key, client_ca.as_deref());
+        Ok(Some(NewCertificate { config: files.read()?, files }))
+    }
+
+    /// Gives new handshakes what was read.
+    pub(super) fn take_over(&self, new: NewCertificate) {
+        let Some(files) = &self.files else { return };
+        *files.lock().unwrap_or_else(PoisonError::into_inner) = new.files;
+        self.current.store(Arc::new(new.config));
     }
 
     /// Takes over changed files, for as long as it is polled. Files that cannot be used are logged, and the
     /// certificate stays.
     pub(super) async fn watch(&self) {
         let Some(files) = &self.files else { return };
-        let mut seen = files.read_at;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = files.stamps().await;
-            if now == seen {
+            let before = files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // It fails only when the runtime shuts down.
+            let looked = tokio::task::spawn_blocking(move || before.look()).await;
+            let Ok(Some((before, after, config))) = looked else { continue };
+            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            if *files != before {
+                // SIGHUP was quicker.
                 continue;
             }
-            seen = now;
-            match files.read(&Arc::new(ring::default_provider())) {
-                Ok(certified) => {
-                    self.current.0.store(Arc::new(certified));
-                    info!("Certificate reloaded from {}.", files.cert.display());
+            match config {
+                Ok(config) => {
+                    info!("Certificate reloaded from {}.", after.cert.display());
+                    self.current.store(Arc::new(config));
                 }
                 Err(error) => error!(%error, "Changed certificate not taken over; the one before stays."),
             }
+            *files = after;
         }
     }
 }
 
+/// A certificate that was read and is not in use yet.
+pub(super) struct NewCertificate {
+    config: ServerConfig,
+    files: Files,
+}
+
 impl Files {
-    fn read(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
-        let file = |what, path: &Path, detail: String| TlsError::File { what, path: path.to_owned(), detail };
-        let chain = CertificateDer::pem_file_iter(&self.cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| file("certificate", &self.cert, error.to_string()))?;
-        if chain.is_empty() {
-            return Err(file("certificate", &self.cert, "no CERTIFICATE section".to_owned()));
-        }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file("key", &self.key, error.to_string()))?;
-        Ok(CertifiedKey::from_der(chain, key, provider)?)
+    fn of(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Self {
+        let read_at = [stamp(cert), stamp(key), client_ca.and_then(stamp)];
+        Self { cert: cert.to_owned(), key: key.to_owned(), client_ca: client_ca.map(Path::to_owned), read_at }
     }
 
-    async fn stamps(&self) -> [Stamp; 2] {
-        let paths = [self.cert.clone(), self.key.clone()];
-        let stamps = tokio::task::spawn_blocking(move || paths.map(|path| stamp(&path)));
-        // It fails only when the runtime shuts down.
-        stamps.await.unwrap_or_default()
+    /// Itself, what it is now, and what that says, if the files are others than when they were read last.
+    fn look(self) -> Option<(Self, Self, Result<ServerConfig, TlsError>)> {
+        let now = Self::of(&self.cert, &self.key, self.client_ca.as_deref());
+        (now != self).then(|| {
+            let config = now.read();
+            (self, now, config)
+        })
     }
+
+    fn read(&self) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        server_config(self.certified(&provider)?, self.verifier(&provider)?, provider)
+    }
+
+    /// Client certificates are asked for and not insisted on: tokens go on to count.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let Some(path) = &self.client_ca else { return Ok(Arc::new(NoClientAuth)) };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates("authorities of client certificates", path)? {
+            roots.add(authority)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        Ok(verifier.allow_unauthenticated().build()?)
+    }
+
+    fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
+        let chain = certificates("certificate", &self.cert)?;
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable("key", &self.key, error.to_string()))?;
+        Ok(CertifiedKey::from_der(chain, key, provider)?)
+    }
+}
+
+fn unreadable(what: &'static str, path: &Path, detail: String) -> TlsError {
+    TlsError::File { what, path: path.to_owned(), detail }
+}
+
+/// The certificates in a PEM file, of which there must be one.
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(what, path, error.to_string()))?;
+    if found.is_empty() { Err(unreadable(what, path, "no CERTIFICATE section".to_owned())) } else { Ok(found) }
+}
+
+fn server_config(
+    certified: CertifiedKey,
+    clients: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -157,22 +219,23 @@ fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>
 mod tests {
     use super::*;
 
-    fn write(dir: &Path) -> Vec<u8> {
+    fn write(dir: &Path) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-        made.cert.der().to_vec()
     }
 
     #[tokio::test]
     async fn a_change_between_the_start_and_the_first_look_is_not_missed() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
-        let mode = TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+        let mode =
+            TlsMode::Files { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem"), client_ca: None };
         let tls = Tls::load(&mode).unwrap().unwrap();
-        let second = write(dir.path());
+        let first = tls.current.load_full();
+        write(dir.path());
         let taken = async {
-            while tls.current.0.load().cert.first().map(|cert| cert.to_vec()) != Some(second.clone()) {
+            while Arc::ptr_eq(&first, &tls.current.load()) {
                 tokio::task::yield_now().await;
             }
         };

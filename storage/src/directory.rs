@@ -8,6 +8,7 @@
 //! - One file per concept holds its type and its operations: `gateways.rs`, `tokens.rs`, `apis.rs`,
 //!   `deployments.rs`, `event_types.rs`.
 
+mod access;
 mod apis;
 mod deployments;
 mod edit;
@@ -22,6 +23,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
+pub use self::access::Access;
 pub use self::apis::{Api, ApiId, InvalidApiId};
 pub use self::deployments::{Deployment, DeploymentStatus, Pending};
 pub use self::error::DirectoryError;

@@ -41,8 +41,8 @@ pub use deliveries::{
     Deliveries, DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure, FailureReason,
 };
 pub use directory::{
-    Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway, GatewayUpdate,
-    OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
+    Access, Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EventType, Gateway,
+    GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
@@ -51,6 +51,7 @@ pub use orders::Orders;
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
 pub use records::{Change, Condition, Durability, Records, StoreError, Table};
 pub use sled::{
-    Checked, Repaired, SledLog, SledRecords, check_store, export_store, import_store, open_sled, repair_store,
+    Backup, Checked, Repaired, SledLog, SledRecords, check_export, check_store, export_store, import_store, open_sled,
+    repair_store,
 };
 pub use stores::{Stores, open_memory};

@@ -32,6 +32,7 @@
 //! # What kill -9 may lose
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
 
+mod backup;
 mod batch;
 mod birth;
 mod blobs;
@@ -66,9 +67,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::backup::Backup;
 pub use self::check::{Checked, check_store};
 pub use self::log::SledLog;
-pub use self::portable::{export_store, import_store};
+pub use self::portable::{check_export, export_store, import_store};
 pub use self::records::SledRecords;
 pub use self::salvage::{Repaired, repair_store};
 
@@ -117,7 +119,9 @@ fn open_stores(
     let events = Arc::new(Engine::start("events", events, retention, Arc::clone(&clock), follower)?);
     let no_logs = Retention { max_events: 1, max_bytes: 0, max_age: Duration::ZERO, compaction: Compaction::DEFAULT };
     let directory = Arc::new(Engine::start("directory", directory, no_logs, clock, Arc::new(NoFollower))?);
+    let backup = Backup::new(Arc::clone(&events), Arc::clone(&directory), &data);
     Ok(Stores {
+        backup: Some(Arc::new(backup)),
         log: Arc::new(SledLog::new(Arc::clone(&events))),
         events_records: Arc::new(SledRecords::new(events)),
         directory_records: Arc::new(SledRecords::new(directory)),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::Backup;
 use crate::clock::Clock;
 use crate::log::{EventLog, Follower, Retention};
 use crate::memory::{MemoryLog, MemoryRecords};
@@ -17,6 +18,8 @@ pub struct Stores {
     pub events_records: Arc<dyn Records>,
     /// Records that must not be lost: [`Directory`](crate::Directory).
     pub directory_records: Arc<dyn Records>,
+    /// Copies of all of it, if it is on disk.
+    pub backup: Option<Arc<Backup>>,
     /// Where their files are, if they are on disk.
     pub dir: Option<PathBuf>,
 }
@@ -29,6 +32,7 @@ pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dy
         events_records: log.records(),
         log: Arc::new(log),
         directory_records: Arc::new(MemoryRecords::new()),
+        backup: None,
         dir: None,
     }
 }

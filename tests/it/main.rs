@@ -4,14 +4,17 @@
 //! `process.rs` (the binary), `platform.rs` (calls to its API) and `wire.rs` (clients that read bytes as they come).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod app;
 mod architecture;
+mod backup;
 mod bad_input;
 mod cli;
 mod compaction;
 mod crash;
 mod dashboard;
 mod dead_peer;
+mod deploy;
 mod descriptions;
 mod disk_full;
 mod doctor;
@@ -29,6 +32,8 @@ mod random;
 mod real_clients;
 mod receipts;
 mod refusals;
+mod reload;
+mod rotation;
 mod serve;
 mod silenced;
 mod stats;

@@ -1,6 +1,7 @@
 //! Certificates from files, taken over while the server runs.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::app::App;
@@ -17,8 +18,8 @@ pub(crate) fn write_certificate(dir: &Path) -> Vec<u8> {
     cert.der().to_vec()
 }
 
-async fn presented(app: &App) -> Vec<u8> {
-    let stream = tls(app.address, &[b"http/1.1"]).await.unwrap();
+pub(crate) async fn presented(by: SocketAddr) -> Vec<u8> {
+    let stream = tls(by, &[b"http/1.1"]).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
@@ -33,9 +34,9 @@ async fn a_changed_certificate_is_taken_over_and_a_broken_one_is_not() {
         ("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests"),
     ])
     .await;
-    assert_eq!(presented(&app).await, first);
+    assert_eq!(presented(app.address).await, first);
     fs::write(&cert, "not a certificate").unwrap();
     let second = write_certificate(dir.path());
-    let taken = async { while presented(&app).await != second {} };
+    let taken = async { while presented(app.address).await != second {} };
     tokio::time::timeout(PATIENCE, taken).await.expect("the new certificate is presented");
 }

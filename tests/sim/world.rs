@@ -12,9 +12,9 @@ use gatecast::publish::{NewEvent, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry, Epoch,
-    EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId, Page,
-    Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
+    Access, Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry,
+    Epoch, EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId,
+    Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -177,6 +177,7 @@ impl World {
             log: faults.clone(),
             directory_records: directory_faults.clone(),
             events_records: records_faults.clone(),
+            backup: None,
             dir: stores.dir.clone(),
         };
         let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
@@ -220,6 +221,7 @@ impl World {
             description: None,
             vhost: None,
             catch_up,
+            access: Access::default(),
             created_at: now,
             updated_at: now,
         };

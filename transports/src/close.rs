@@ -17,6 +17,8 @@ pub enum CloseReason {
     TokenExpired,
     /// The gateway was deleted.
     GatewayDeleted,
+    /// The gateway may no longer come from its address, or by its certificate.
+    AccessWithdrawn,
     /// No sign of life within the limit.
     NoLife,
     /// Another poll of the same connection took over (long-poll only).
@@ -70,6 +72,7 @@ impl CloseReason {
             Self::TokenRevoked => refused("token revoked", "TOKEN_REVOKED"),
             Self::TokenExpired => refused("token expired", "TOKEN_EXPIRED"),
             Self::GatewayDeleted => refused("gateway deleted", "GATEWAY_DELETED"),
+            Self::AccessWithdrawn => refused("access withdrawn", "ACCESS_WITHDRAWN"),
             Self::NoLife => code(INTERNAL, "no sign of life", true),
             Self::Superseded => code(NORMAL, "superseded", true),
             Self::PeerClosed | Self::SocketBroken | Self::WriteStalled | Self::UpgradeFailed => {
@@ -90,6 +93,7 @@ impl CloseReason {
             Self::TokenRevoked => "token-revoked",
             Self::TokenExpired => "token-expired",
             Self::GatewayDeleted => "gateway-deleted",
+            Self::AccessWithdrawn => "access-withdrawn",
             Self::NoLife => "no-sign-of-life",
             Self::Superseded => "superseded",
             Self::PeerClosed => "peer-closed",
@@ -106,7 +110,7 @@ impl CloseReason {
     /// Whether not one more byte of an event may reach the peer (what [`Session::cut`](crate::Session::cut) resolves to).
     #[must_use]
     pub fn silences(self) -> bool {
-        matches!(self, Self::TokenRevoked | Self::TokenExpired | Self::GatewayDeleted)
+        matches!(self, Self::TokenRevoked | Self::TokenExpired | Self::GatewayDeleted | Self::AccessWithdrawn)
     }
 }
 
@@ -147,6 +151,7 @@ mod tests {
             (CloseReason::TokenRevoked, "TOKEN_REVOKED"),
             (CloseReason::TokenExpired, "TOKEN_EXPIRED"),
             (CloseReason::GatewayDeleted, "GATEWAY_DELETED"),
+            (CloseReason::AccessWithdrawn, "ACCESS_WITHDRAWN"),
         ];
         for (reason, code) in codes {
             let ending = reason.ending();

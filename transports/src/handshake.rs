@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -10,10 +11,20 @@ use crate::query::Query;
 use crate::transport::Liveness;
 
 /// Facts about the socket under a request, put into its extensions (as `Arc<ConnInfo>`) by the accept loop.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ConnInfo {
     /// The other end of the socket: the peer, or a proxy.
     pub peer: SocketAddr,
+    /// The names of the client certificate that it presented and that was verified.
+    pub certificate_names: Arc<[Box<str>]>,
+}
+
+impl ConnInfo {
+    /// A peer without a certificate.
+    #[must_use]
+    pub fn of(peer: SocketAddr) -> Self {
+        Self { peer, certificate_names: Arc::default() }
+    }
 }
 
 /// A credential as it was presented. Shows nothing of itself.
@@ -49,6 +60,8 @@ pub struct Handshake {
     pub liveness: Liveness,
     /// The other end of the socket.
     pub peer: SocketAddr,
+    /// As in [`ConnInfo::certificate_names`].
+    pub certificate_names: Arc<[Box<str>]>,
     /// `X-Forwarded-For`, all lines joined by commas; trusted or not is the server's to say.
     pub forwarded_for: Option<String>,
     /// `Forwarded` (RFC 7239), all lines joined by commas.
@@ -100,8 +113,9 @@ impl Handshake {
             transport,
             liveness,
             peer: info.peer,
-            forwarded_for: joined(headers, "x-forwarded-for", ","),
-            forwarded: joined(headers, "forwarded", ","),
+            certificate_names: info.certificate_names.clone(),
+            forwarded_for: forwarded_for(headers),
+            forwarded: forwarded(headers),
             credential: credential(headers),
             cursor: checked(cursor, "lastEventId", is_cursor, "at most 256 bytes without control characters")?,
             instance: checked(instance, "instance", is_name, "1 to 128 visible ASCII characters")?,
@@ -190,6 +204,18 @@ fn is_cursor(text: &str) -> bool {
 
 fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// `X-Forwarded-For`, all lines joined by commas.
+#[must_use]
+pub fn forwarded_for(headers: &HeaderMap) -> Option<String> {
+    joined(headers, "x-forwarded-for", ",")
+}
+
+/// `Forwarded` (RFC 7239), all lines joined by commas.
+#[must_use]
+pub fn forwarded(headers: &HeaderMap) -> Option<String> {
+    joined(headers, "forwarded", ",")
 }
 
 /// All lines of a header as one list (RFC 9110 § 5.3). What is not UTF-8 is kept as replacement characters: leaving

@@ -32,7 +32,7 @@ pub mod websocket;
 pub use bare::{BoxSocket, Rewound, Socket};
 pub use close::{CloseReason, Ending};
 pub use hand_over::{HandOver, Http1};
-pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret};
+pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret, forwarded, forwarded_for};
 pub use long_poll::LongPoll;
 pub use scripted::Scripted;
 pub use sever::Sever;

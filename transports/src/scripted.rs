@@ -84,11 +84,12 @@ impl Scripted {
     /// A handshake of this transport from 127.0.0.1 that says nothing else.
     #[must_use]
     pub fn handshake(&self) -> Handshake {
-        let info = ConnInfo { peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)) };
+        let info = ConnInfo::of(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         Handshake {
             transport: self.name,
             liveness: self.liveness,
             peer: info.peer,
+            certificate_names: info.certificate_names,
             forwarded_for: None,
             forwarded: None,
             credential: None,

@@ -31,7 +31,7 @@ fn line(script: &Script, pipe_bytes: usize) -> Line {
     let (peer, near) = tokio::io::duplex(pipe_bytes);
     let (sever, drain) = (Sever::new(), CancellationToken::new());
     let direct = LongPoll::new(Timing::default(), TaskTracker::new()).direct(Arc::new(script.clone())).unwrap();
-    let info = Arc::new(ConnInfo { peer: ([127, 0, 0, 1], 1).into() });
+    let info = Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into()));
     let newcomer = Newcomer { socket: Box::new(near), info, sever: sever.clone(), drain: drain.clone() };
     Line { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain }
 }

@@ -26,7 +26,7 @@ fn serve(script: &Script, offered: bool, pipe_bytes: usize) -> (DuplexStream, Jo
     let hand_over = HandOver::new();
     let inserted = hand_over.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Arc::new(ConnInfo { peer: ([127, 0, 0, 1], 1).into() }));
+        request.extensions_mut().insert(Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into())));
         if offered {
             request.extensions_mut().insert(inserted.clone());
         }

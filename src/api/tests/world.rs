@@ -14,7 +14,7 @@ use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
 use crate::api::{Api, routes};
-use crate::auth::{AdminAuth, Authenticator, Operators};
+use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -122,9 +122,9 @@ impl World {
             log: log.clone(),
             admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth)),
             clock: clock.clone(),
-            max_event_bytes: EVENT_BYTES_MAX,
             retention,
             draining: Arc::new(AtomicBool::new(false)),
+            backup: None,
             metrics,
             stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
         });
@@ -186,7 +186,7 @@ impl World {
         let at = self.parts.log.bounds(gateway).await.unwrap().head();
         let identity = Identity {
             gateway,
-            token,
+            proof: Proof::Token(token),
             instance: None,
             transport: "websocket",
             peer: "127.0.0.1".parse().unwrap(),

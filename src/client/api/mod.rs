@@ -1,5 +1,6 @@
 //! The platform API (CONTRACT.md §§ 6 and 9) as typed calls, for the command line.
 
+mod backup;
 mod error;
 mod shapes;
 
@@ -18,6 +19,7 @@ use super::tls::{Trust, client_config};
 use super::trouble::causes;
 use crate::config::AdminToken;
 use crate::event_types::TypeName;
+pub use backup::Backup;
 pub use error::ApiError;
 pub use shapes::{
     Answer, Deployed, Deployment, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
@@ -26,6 +28,8 @@ pub use shapes::{
 
 /// One call, from the dial to the end of the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A backup, from the dial to its last byte.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(3600);
 const EVENT_TYPES: &str = "/api/internal/v1/event-types";
 
 /// The admin side of a server.
@@ -218,6 +222,25 @@ impl ApiClient {
         self.call(self.request(Method::GET, "/api/internal/v1/stats").query(&filter)).await
     }
 
+    /// All of the store.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn backup(&self) -> Result<Backup, ApiError> {
+        let request = self.request(Method::POST, "/api/internal/v1/backup").timeout(BACKUP_TIMEOUT);
+        let response = self.send(request).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_success() {
+            return Ok(Backup { response });
+        }
+        let body = response.bytes().await.map_err(unreachable)?;
+        Err(ApiError::refused(status, &headers, &body))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
+        request.send().await.map_err(unreachable)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, self.url(path)).header(header::ACCEPT, "application/json");
         let request = request.timeout(CALL_TIMEOUT);
@@ -232,8 +255,7 @@ impl ApiClient {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, ApiError> {
-        let unreachable = |error: reqwest::Error| ApiError::Unreachable(causes(&error.without_url()));
-        let response = request.send().await.map_err(unreachable)?;
+        let response = self.send(request).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unreachable)?;
         if !status.is_success() {
@@ -245,6 +267,10 @@ impl ApiClient {
         let value = T::deserialize(&json).map_err(|e| ApiError::Strange(e.to_string()))?;
         Ok(Answer { value, json })
     }
+}
+
+fn unreachable(error: reqwest::Error) -> ApiError {
+    ApiError::Unreachable(causes(&error.without_url()))
 }
 
 fn conditioned(mut request: RequestBuilder, conditions: &PublishConditions) -> RequestBuilder {

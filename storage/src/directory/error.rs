@@ -8,6 +8,9 @@ pub enum DirectoryError {
     /// Another gateway of the organization has the name.
     #[error("the organization has another gateway of this name")]
     NameTaken,
+    /// Certificates of this name are another gateway's.
+    #[error("certificates named {0} are another gateway's")]
+    CertificateNameTaken(String),
     /// The id, or the hash of a token, is in use.
     #[error("the id is in use")]
     IdTaken,

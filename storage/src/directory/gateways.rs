@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::edit::Edit;
 use super::model::Model;
-use super::{Directory, DirectoryError};
+use super::{Access, Directory, DirectoryError};
 use crate::ids::GatewayId;
 
 /// Whose a gateway is.
@@ -58,6 +58,9 @@ pub struct Gateway {
     pub vhost: Option<String>,
     /// Where a replica that names no cursor starts.
     pub catch_up: CatchUp,
+    /// Who may come in its name. Absent in rows of the first version.
+    #[serde(default)]
+    pub access: Access,
     /// Never changes.
     pub created_at: DateTime<Utc>,
     /// The last change.
@@ -75,13 +78,16 @@ pub struct GatewayUpdate {
     pub vhost: Option<String>,
     /// As in [`Gateway::catch_up`].
     pub catch_up: CatchUp,
+    /// As in [`Gateway::access`].
+    pub access: Access,
 }
 
 impl Directory {
     /// Registers a gateway.
     ///
     /// # Errors
-    /// [`DirectoryError::IdTaken`], [`DirectoryError::NameTaken`] in its organization, or the store failed.
+    /// [`DirectoryError::IdTaken`], [`DirectoryError::NameTaken`] in its organization, [`DirectoryError::CertificateNameTaken`], or
+    /// the store failed.
     pub async fn create_gateway(&self, gateway: Gateway) -> Result<Arc<Gateway>, DirectoryError> {
         let gateway = Arc::new(gateway);
         self.write(move |model| {
@@ -91,6 +97,7 @@ impl Directory {
             if model.has_name(gateway.organization, &gateway.name) {
                 return Err(DirectoryError::NameTaken);
             }
+            check_names(model, gateway.id, &gateway.access)?;
             Ok((vec![Edit::PutGateway(Arc::clone(&gateway))], gateway))
         })
         .await
@@ -100,6 +107,12 @@ impl Directory {
     #[must_use]
     pub fn gateway(&self, id: GatewayId) -> Option<Arc<Gateway>> {
         self.read().gateway(id).cloned()
+    }
+
+    /// The gateway that certificates of this name are of.
+    #[must_use]
+    pub fn gateway_of_certificate(&self, name: &str) -> Option<Arc<Gateway>> {
+        self.read().gateway_of_certificate(name).cloned()
     }
 
     /// The gateways of an organization or all, sorted by creation time, then id.
@@ -117,7 +130,7 @@ impl Directory {
     /// Replaces what may change of a gateway.
     ///
     /// # Errors
-    /// [`DirectoryError::NoSuchGateway`], or the store failed.
+    /// [`DirectoryError::NoSuchGateway`], [`DirectoryError::CertificateNameTaken`], or the store failed.
     pub async fn update_gateway(
         &self,
         id: GatewayId,
@@ -126,9 +139,10 @@ impl Directory {
     ) -> Result<Arc<Gateway>, DirectoryError> {
         self.write(move |model| {
             let before = model.gateway(id).ok_or(DirectoryError::NoSuchGateway(id))?;
-            let GatewayUpdate { display_name, description, vhost, catch_up } = update;
-            let after = Gateway { display_name, description, vhost, catch_up, updated_at: now, ..(**before).clone() };
-            let after = Arc::new(after);
+            check_names(model, id, &update.access)?;
+            let GatewayUpdate { display_name, description, vhost, catch_up, access } = update;
+            let changed = Gateway { display_name, description, vhost, catch_up, access, ..(**before).clone() };
+            let after = Arc::new(Gateway { updated_at: now, ..changed });
             Ok((vec![Edit::PutGateway(Arc::clone(&after))], after))
         })
         .await
@@ -146,6 +160,15 @@ impl Directory {
             Ok((edits, existed))
         })
         .await
+    }
+}
+
+/// A certificate's name is of one gateway, so that nobody can take another's place or shut it out.
+fn check_names(model: &Model, id: GatewayId, access: &Access) -> Result<(), DirectoryError> {
+    let is_others = |name: &String| model.gateway_of_certificate(name).is_some_and(|other| other.id != id);
+    match access.certificate_names.iter().find(|name| is_others(name)) {
+        Some(name) => Err(DirectoryError::CertificateNameTaken(name.clone())),
+        None => Ok(()),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) struct Model {
     by_age: ByAge,
     by_organization: HashMap<OrganizationId, ByAge>,
     by_name: HashMap<(OrganizationId, String), GatewayId>,
+    by_certificate: HashMap<String, GatewayId>,
     /// Oldest first; a gateway has a handful.
     tokens: HashMap<GatewayId, Vec<Arc<Token>>>,
     by_hash: HashMap<TokenHash, Arc<Token>>,
@@ -66,6 +67,10 @@ impl Model {
 
     pub(super) fn gateway(&self, id: GatewayId) -> Option<&Arc<Gateway>> {
         self.gateways.get(&id)
+    }
+
+    pub(super) fn gateway_of_certificate(&self, name: &str) -> Option<&Arc<Gateway>> {
+        self.gateways.get(self.by_certificate.get(name)?)
     }
 
     /// Oldest first.
@@ -150,10 +155,21 @@ impl Model {
         self.by_age.insert(age, Arc::clone(&gateway));
         self.by_organization.entry(gateway.organization).or_default().insert(age, Arc::clone(&gateway));
         self.by_name.insert((gateway.organization, gateway.name.clone()), gateway.id);
+        self.drop_certificates(gateway.id);
+        for name in &gateway.access.certificate_names {
+            self.by_certificate.insert(name.clone(), gateway.id);
+        }
         self.gateways.insert(gateway.id, gateway);
     }
 
+    fn drop_certificates(&mut self, of: GatewayId) {
+        for name in self.gateways.get(&of).iter().flat_map(|gateway| &gateway.access.certificate_names) {
+            self.by_certificate.remove(name);
+        }
+    }
+
     fn drop_gateway(&mut self, id: GatewayId) {
+        self.drop_certificates(id);
         let Some(gateway) = self.gateways.remove(&id) else { return };
         let age = (gateway.created_at, id);
         self.by_age.remove(&age);

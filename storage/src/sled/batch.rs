@@ -87,6 +87,10 @@ impl<'a> Batch<'a> {
                 drop(room);
                 result
             }
+            Job::Look(look) => {
+                look(Ok(&self.shared.db));
+                Ok(())
+            }
             Job::Flush { answer } => {
                 self.needs_sync = true;
                 self.reply(answer, |_| Ok(()))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::check::guarded;
 use super::committer::{Committer, Shared};
 use super::database::{Database, failed};
 use super::job::{Answer, Job};
@@ -89,6 +90,20 @@ impl Engine {
     pub(super) async fn ask(&self, job: impl FnOnce(Answer) -> Job) -> Result<(), StoreError> {
         let (answer, done) = oneshot::channel();
         self.send(job(answer)).await?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs a look between two writes, so what it sees is of one moment. Writers wait for it.
+    pub(super) async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, done) = oneshot::channel();
+        let look = move |db: Result<&Database, StoreError>| {
+            drop(answer.send(db.and_then(|db| guarded(db, || look(db)))));
+        };
+        self.send(Job::Look(Box::new(look))).await?;
         done.await.map_err(|_| StoreError::Closed)?
     }
 

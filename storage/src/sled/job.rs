@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::database::Database;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, GatewayId};
 use crate::log::{Budget, Draft, LogError};
@@ -40,7 +41,12 @@ pub(super) enum Job {
     Flush {
         answer: Answer,
     },
+    /// Look at the database while nothing is written.
+    Look(Look),
 }
+
+/// Looks, or is told why that cannot be.
+pub(super) type Look = Box<dyn FnOnce(Result<&Database, StoreError>) + Send>;
 
 /// What a job takes of the file system.
 pub(super) enum Need {
@@ -100,6 +106,7 @@ impl Job {
             | Self::Forget { answer, .. }
             | Self::Commit { answer, .. }
             | Self::Flush { answer } => drop(answer.send(Err(error()))),
+            Self::Look(look) => look(Err(error())),
         }
     }
 
@@ -118,7 +125,8 @@ impl Job {
             | Self::Compacted { .. }
             | Self::Touch { .. }
             | Self::Forget { .. }
-            | Self::Flush { .. } => Need::Little,
+            | Self::Flush { .. }
+            | Self::Look(_) => Need::Little,
         }
     }
 }

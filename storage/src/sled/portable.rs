@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::records::StoreError;
 /// What an export begins with; the last byte is the version of the format.
 const KIND: [u8; 8] = *b"gcexprt\x01";
 /// The first byte of a frame: rows of the directory, rows of the events, the end.
-const DIRECTORY_ROWS: u8 = b'd';
-const EVENTS_ROWS: u8 = b'e';
+pub(super) const DIRECTORY_ROWS: u8 = b'd';
+pub(super) const EVENTS_ROWS: u8 = b'e';
 const END: u8 = b'.';
 
 /// Writes all of the stores in `data` to `file`: gateways, tokens, artifacts, deployments, event types; logs with their
@@ -56,8 +56,7 @@ fn partial(file: &Path) -> PathBuf {
 }
 
 fn write(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
-    let file = BufWriter::new(File::create(file).map_err(failed)?);
-    let mut to = Export { frames: FrameWriter::new(file, KIND).map_err(failed)?, payload: Vec::new(), rows: 0 };
+    let mut to = Export::new(BufWriter::new(File::create(file).map_err(failed)?))?;
     let db = dir.open(DIRECTORY)?;
     to.begin(DIRECTORY_ROWS);
     to.tables(&db)?;
@@ -68,29 +67,34 @@ fn write(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
         walk::log(&db, of, head, &mut |key, row| to.row(key, row))?;
     }
     to.tables(&db)?;
-    to.flush()?;
-    to.finish()
+    to.finish()?.sync_all().map_err(failed)
 }
 
-struct Export {
+/// An export under way.
+pub(super) struct Export {
     frames: FrameWriter<BufWriter<File>>,
     payload: Vec<u8>,
     rows: u64,
 }
 
 impl Export {
-    fn begin(&mut self, of: u8) {
+    pub(super) fn new(file: BufWriter<File>) -> Result<Self, StoreError> {
+        Ok(Self { frames: FrameWriter::new(file, KIND).map_err(failed)?, payload: Vec::new(), rows: 0 })
+    }
+
+    /// The rows that follow are of this database.
+    pub(super) fn begin(&mut self, of: u8) {
         self.payload.clear();
         self.payload.push(of);
     }
 
-    fn row(&mut self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn row(&mut self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
         self.rows += 1;
         frames::push_row(&mut self.payload, key, Some(row)).map_err(failed)?;
         if self.payload.len() >= frames::PAYLOAD_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
+    pub(super) fn flush(&mut self) -> Result<(), StoreError> {
         self.frames.write(&self.payload).map_err(failed)?;
         self.payload.truncate(1);
         Ok(())
@@ -103,13 +107,24 @@ impl Export {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), StoreError> {
+    /// The whole file, not synced.
+    pub(super) fn finish(mut self) -> Result<File, StoreError> {
+        self.flush()?;
         self.begin(END);
         self.payload.extend_from_slice(&self.rows.to_be_bytes());
         self.frames.write(&self.payload).map_err(failed)?;
-        let (mut file, _) = self.frames.finish().map_err(failed)?;
-        file.flush().and_then(|()| file.get_ref().sync_all()).map_err(failed)
+        let (file, _) = self.frames.finish().map_err(failed)?;
+        file.into_inner().map_err(|error| failed(error.into_error()))
     }
+}
+
+/// Whether a file is a whole export.
+///
+/// # Errors
+/// [`StoreError::Unreadable`] if it is not.
+pub async fn check_export(file: impl AsRef<Path>) -> Result<(), StoreError> {
+    let file = file.as_ref().to_owned();
+    tokio::task::spawn_blocking(move || read(&file, |_, _, _| Ok(()))).await.map_err(failed)?
 }
 
 /// Makes `data`, which must be empty, the store that an export was written from: cursors stay what they are. All of it

@@ -66,6 +66,7 @@ pub async fn every_close_reason_is_told_as_the_table_says<C: Client>() {
         CloseReason::TokenRevoked,
         CloseReason::TokenExpired,
         CloseReason::GatewayDeleted,
+        CloseReason::AccessWithdrawn,
         CloseReason::NoLife,
         CloseReason::Superseded,
     ];

@@ -66,7 +66,7 @@ async fn serve(
     routes: BoxedFilter<(Response,)>,
     version: http::Version,
 ) {
-    let (info, sever, hand_over) = (Arc::new(ConnInfo { peer }), Sever::new(), HandOver::new());
+    let (info, sever, hand_over) = (Arc::new(ConnInfo::of(peer)), Sever::new(), HandOver::new());
     let socket: BoxSocket = Box::new(socket);
     let socket = match direct {
         Some(direct) => {

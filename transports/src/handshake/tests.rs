@@ -8,7 +8,7 @@ fn read(headers: &[(&str, &str)], query: &str) -> Result<Handshake, HandshakeErr
     for (name, value) in headers {
         map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
     }
-    let info = ConnInfo { peer: ([192, 0, 2, 1], 4711).into() };
+    let info = ConnInfo::of(([192, 0, 2, 1], 4711).into());
     Handshake::read("websocket", Liveness::PingPong, &info, &map, query)
 }
 
@@ -79,7 +79,7 @@ proptest! {
                 map.append(names[name], value);
             }
         }
-        let info = ConnInfo { peer: ([192, 0, 2, 1], 4711).into() };
+        let info = ConnInfo::of(([192, 0, 2, 1], 4711).into());
         if let Ok(read) = Handshake::read("sse", Liveness::WriteOnly, &info, &map, &query) {
             prop_assert!(read.cursor.as_ref().is_none_or(|text| !text.is_empty() && text.len() <= 256));
             prop_assert!(read.instance.as_ref().is_none_or(|text| is_name(text) && !text.is_empty()));

@@ -1,0 +1,123 @@
+//! A running server's store is copied while it is published to.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gatecast_storage::GatewayId;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::platform::{Platform, Registered};
+use crate::process::{Said, Served, run};
+use crate::wire::Sse;
+
+/// So small that events leave the ring all the time.
+const RING: (&str, &str) = ("GATECAST_RING_MAX_EVENTS", "100");
+/// Events of each gateway before the backup.
+const BEFORE: u64 = 300;
+/// What a publisher may wait longer than without a backup.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+async fn backup(platform: &Platform, to: &Path) -> Said {
+    let url = platform.url("");
+    run(&["--json", "-k", "--url", &url, "backup", &to.display().to_string()], &[]).await
+}
+
+/// All that is held of a gateway up to the newest, as bytes by id: the compacted state, then the ring.
+async fn held(platform: &Platform, gateway: &Registered) -> HashMap<String, String> {
+    let [_, newest, ..] = platform.bounds(gateway.id).await;
+    let mut sse = Sse::connect(&platform.http, platform.address, &gateway.token, Some("earliest")).await.unwrap();
+    sse.event().await.unwrap();
+    let mut held = HashMap::new();
+    loop {
+        let event = sse.event().await.unwrap();
+        let id = event.id.clone().unwrap();
+        held.insert(id.clone(), event.data);
+        if newest == id.as_str() {
+            return held;
+        }
+    }
+}
+
+/// Publishes one event after the other until told to stop; the longest wait for an answer.
+async fn publish(platform: Platform, to: GatewayId, stop: Arc<AtomicBool>) -> Duration {
+    let mut longest = Duration::ZERO;
+    for n in BEFORE.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let at = Instant::now();
+        platform.publish(to, n).await;
+        longest = longest.max(at.elapsed());
+    }
+    longest
+}
+
+#[tokio::test]
+async fn all_that_was_answered_before_a_backup_is_in_it_and_publishers_do_not_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to, file) = (dir.path().join("from"), dir.path().join("to"), dir.path().join("backup"));
+    let Served { process: mut first, platform } = Served::dev(&from, &[RING]).await;
+    let mut gateways = Vec::new();
+    for name in ["one", "two", "three"] {
+        let gateway = platform.register(name).await;
+        for n in 0..BEFORE {
+            platform.publish(gateway.id, n).await;
+        }
+        gateways.push(gateway);
+    }
+    let mut before = Vec::new();
+    for gateway in &gateways {
+        before.push(held(&platform, gateway).await);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let publishers: Vec<_> =
+        gateways.iter().map(|one| tokio::spawn(publish(platform.clone(), one.id, stop.clone()))).collect();
+    let said = backup(&platform, &file).await;
+    assert_eq!(said.exit, 0, "{said:?}");
+    stop.store(true, Ordering::Release);
+    for publisher in publishers {
+        let longest = publisher.await.unwrap();
+        assert!(longest < STALL_MAX, "a publisher waited {longest:?}");
+    }
+    let again = backup(&platform, &file).await;
+    assert!(again.exit != 0 && fs::metadata(&file).unwrap().len() > 0, "a file is not overwritten: {again:?}");
+    let left = fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains("backup")).collect::<Vec<_>>(), [""; 0], "nothing is left of it");
+    first.signal("TERM").await;
+    assert!(first.ended().await.success());
+
+    let import = ["--json", "store", "import", &file.display().to_string(), "--data-dir", &to.display().to_string()];
+    let said = run(&import, &[]).await;
+    assert_eq!(said.exit, 0, "{said:?}");
+    let Served { process: _second, platform } = Served::dev(&to, &[RING]).await;
+    for (gateway, before) in gateways.iter().zip(before) {
+        let restored = held(&platform, gateway).await;
+        for (id, event) in before {
+            assert_eq!(restored.get(&id), Some(&event), "an event that was answered before");
+        }
+        let seq = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
+        let newest = restored.keys().map(|id| seq(id)).max().unwrap();
+        assert_eq!(restored.len() as u64, newest, "each key is of one event, so all up to the newest is there");
+        let cursor = restored.keys().max_by_key(|id| seq(id)).unwrap();
+        let mut sse = Sse::connect(&platform.http, platform.address, &gateway.token, Some(cursor)).await.unwrap();
+        assert_eq!(sse.event().await.unwrap().json()["resume"], "resumed", "cursors stay valid");
+        let next = platform.publish(gateway.id, 1_000_000).await;
+        assert_eq!((seq(&next), sse.event().await.unwrap().id), (newest + 1, Some(next)));
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_refused_or_breaks_off_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let Served { process: _memory, platform } = Served::dev(dir.path(), &[("GATECAST_STORE", "memory")]).await;
+    let said = backup(&platform, &file).await;
+    let refused: Value = serde_json::from_str(&said.err).unwrap();
+    assert!(said.exit != 0 && refused.to_string().contains("404"), "{said:?}");
+    assert!(!file.exists() && !dir.path().join("backup.partial").exists());
+}
