@@ -26,8 +26,8 @@ impl Address {
     pub(crate) async fn dial(&self, from: Place) -> Result<Box<dyn Socket>> {
         let socket = TcpSocket::new_v4()?;
         // An address of its own for every few thousand: each has some 28,000 ports, of which those that were closed
-        // lately are taken for a minute.
-        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(1 + from.number / PER_ADDRESS)?);
+        // lately are taken for a minute. None has the server's, or who dials before it listens may reach itself.
+        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + from.number / PER_ADDRESS)?);
         socket.bind((address, 0).into())?;
         if from.receives_little {
             socket.set_recv_buffer_size(4_096)?;
