@@ -315,13 +315,9 @@ impl Session for CursorSession {
 
     async fn next(&mut self, room: Room) -> Step {
         loop {
-            let looked = self.look(room);
-            if let Due::Step(step) = looked {
-                return step;
-            }
             let connection = self.connection().clone();
-            // Made before the second look, which is when `notify_waiters` begins to count for it: what happens after the
-            // look wakes us, what happened before it is seen.
+            // Made before the look, which is when `notify_waiters` begins to count for it: what happens after the look
+            // wakes us, what happened before it is seen.
             let notified = connection.channel.notify.notified();
             let read = match self.look(room) {
                 Due::Step(step) => return step,

@@ -223,8 +223,8 @@ impl Window {
 }
 
 /// As many frames from the front as there is room for, and at least one.
-fn within<'a>(frames: impl Iterator<Item = &'a Arc<Frame>>, room: Room) -> Vec<Arc<Frame>> {
-    let mut taken = Vec::new();
+fn within<'a>(frames: impl ExactSizeIterator<Item = &'a Arc<Frame>>, room: Room) -> Vec<Arc<Frame>> {
+    let mut taken = Vec::with_capacity(frames.len().min(room.frames));
     let mut bytes = 0;
     for frame in frames.take(room.frames.max(1)) {
         bytes += frame.text().len();

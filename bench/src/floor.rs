@@ -1,8 +1,10 @@
 //! The bare writer: accepts peers and writes ready-made bytes to each, one `write` a peer and line of standard input.
 //! What a server costs above it is the server's own.
 
+use std::fs::File;
 use std::io::{BufRead, Read, Write, stdin, stdout};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -15,8 +17,10 @@ pub(crate) const EVENT_BYTES: usize = 300;
 
 type Peer = Box<dyn Write + Send>;
 
-/// Serves on a free loopback port, which is the first line of standard output, until standard input ends.
-pub(crate) fn serve(with_tls: bool) -> Result<()> {
+/// Serves on a free loopback port, which is the first line of standard output, until standard input ends. With a file,
+/// each event is appended to it and synced before anybody is written to.
+pub(crate) fn serve(with_tls: bool, file: Option<&Path>) -> Result<()> {
+    let mut file = file.map(File::create).transpose()?;
     let config = if with_tls { Some(tls::server()?) } else { None };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
@@ -33,6 +37,10 @@ pub(crate) fn serve(with_tls: bool) -> Result<()> {
     let frame = frame(&event());
     for line in stdin().lock().lines() {
         line?;
+        if let Some(file) = &mut file {
+            file.write_all(&frame)?;
+            file.sync_data()?;
+        }
         for peer in peers.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             peer.write_all(&frame)?;
         }

@@ -1,11 +1,12 @@
 //! HTTP/1.1 with keep-alive, as little as a publisher needs.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::Result;
@@ -22,13 +23,30 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(crate) async fn dial(&self) -> Result<Box<dyn Socket>> {
-        let stream = TcpStream::connect(&self.at).await?;
+    pub(crate) async fn dial(&self, from: Place) -> Result<Box<dyn Socket>> {
+        let socket = TcpSocket::new_v4()?;
+        // An address of its own for every few thousand: each has some 28,000 ports, of which those that were closed
+        // lately are taken for a minute. None has the server's, or who dials before it listens may reach itself.
+        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + from.number / PER_ADDRESS)?);
+        socket.bind((address, 0).into())?;
+        if from.receives_little {
+            socket.set_recv_buffer_size(4_096)?;
+        }
+        let stream = socket.connect(self.at.parse()?).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from("localhost")?;
         Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
     }
+}
+
+/// Who dials.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    /// The how many-th of its kind.
+    pub(crate) number: usize,
+    /// Whether its kernel is to hold little of what it does not read.
+    pub(crate) receives_little: bool,
 }
 
 /// An answer: its head as it came, and its body.
@@ -56,7 +74,12 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn connect(to: &Address) -> Result<Self> {
-        Ok(Self { socket: to.dial().await?, buffer: Vec::new() })
+        Ok(Self::over(to.dial(Place::default()).await?))
+    }
+
+    /// A connection over a socket that was dialled.
+    pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
+        Self { socket, buffer: Vec::new() }
     }
 
     /// Sends a request, which is given whole, and reads its answer.
@@ -110,3 +133,6 @@ pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Ve
 pub(crate) fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes.windows(pattern.len()).position(|window| window == pattern)
 }
+
+/// Connections from one loopback address.
+const PER_ADDRESS: usize = 4_000;

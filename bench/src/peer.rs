@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::Result;
-use crate::http::{Address, Http, Socket, find, request};
+use crate::http::{Address, Http, Place, Socket, find, request};
 use crate::tally::Tally;
 
 /// How a peer connects.
@@ -19,6 +19,8 @@ pub(crate) enum Transport {
     WebSocket,
     Sse,
     LongPoll,
+    /// A WebSocket that reads nothing more once it is acknowledged, and whose socket takes little by itself.
+    Stopped,
     /// To the floor: frames without a handshake.
     Bare,
 }
@@ -63,23 +65,28 @@ async fn live(
 ) -> Result<()> {
     let turn = turns.acquire().await?;
     let headers = format!("api-key: {}\r\ngateway-instance: {instance}\r\n", pass.key);
+    let place = Place { number: instance, receives_little: transport == Transport::Stopped };
     let mut stream = Stream { tally, last: Cell::new(0) };
     if transport == Transport::Bare {
-        let mut socket = to.dial().await?;
+        let mut socket = to.dial(place).await?;
         socket.write_all(b".").await?;
         drop(turn);
         return stream.frames(socket, Vec::new()).await;
     }
     let resuming = pass.cursor.as_ref().map_or(String::new(), |cursor| format!("last-event-id: {cursor}\r\n"));
-    let mut http = Http::connect(to).await?;
+    let mut http = Http::over(to.dial(place).await?);
     match transport {
-        Transport::WebSocket => {
+        Transport::WebSocket | Transport::Stopped => {
             let headers = format!("{headers}{resuming}{UPGRADE}");
             let answer = http.call(&request("GET", "/api/internal/v1/ws/gateways/connect", &headers, "")).await?;
             drop(turn);
             expect(answer.status, 101)?;
             let (socket, read) = http.into_parts();
-            stream.frames(socket, read).await
+            if transport == Transport::Stopped {
+                stream.stopped(socket, read).await
+            } else {
+                stream.frames(socket, read).await
+            }
         }
         Transport::Sse => {
             let answer =
@@ -156,7 +163,19 @@ impl Stream<'_> {
         if last != 0 && seq != last + 1 {
             self.tally.out_of_order();
         }
+        self.tally.arrived(seq);
         1
+    }
+
+    /// Reads until it is acknowledged, and then no more.
+    async fn stopped(&mut self, mut socket: Box<dyn Socket>, mut buffer: Vec<u8>) -> Result<()> {
+        while find(&buffer, ACK).is_none() {
+            if socket.read_buf(&mut buffer).await? == 0 {
+                return Err("the server ended the connection".into());
+            }
+        }
+        self.tally.acknowledged();
+        std::future::pending().await
     }
 }
 

@@ -45,6 +45,11 @@ impl Process {
         Ok(BufReader::new(self.child.stdout.take().ok_or("standard output was taken before")?).lines())
     }
 
+    /// Its id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// CPU time of all its threads so far, those that ended included.
     pub(crate) fn cpu_us(&self) -> Result<u64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
@@ -56,8 +61,23 @@ impl Process {
 
     /// Resident bytes that are no file's.
     pub(crate) fn resident(&self) -> Result<u64> {
+        self.status("RssAnon:")
+    }
+
+    /// The most bytes that were resident since [`Self::forget_peak`], those of files included.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// From now on the peak is a new one.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        // proc_pid_clear_refs(5): 5 resets the peak.
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.pid), "5")?)
+    }
+
+    fn status(&self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("unknown /proc/pid/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("unknown /proc/pid/status")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
@@ -67,4 +87,12 @@ impl Process {
         timeout(STOP_WITHIN, self.child.wait()).await.map_err(|_| "the process does not stop")??;
         Ok(())
     }
+}
+
+/// How many descriptors this process, and so whatever it starts, may have.
+pub(crate) fn descriptors() -> Result<usize> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let line =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).ok_or("unknown /proc/self/limits")?;
+    Ok(line.split_whitespace().next().ok_or("no limit")?.parse()?)
 }

@@ -1,9 +1,14 @@
 //! What is measured.
 
 mod catch_up;
+mod crowd;
+mod fan;
 mod fan_out;
+mod growth;
 mod idle;
+mod latency;
 mod publish;
+mod scale;
 mod storm;
 
 use std::path::PathBuf;
@@ -17,10 +22,32 @@ use crate::Result;
 use crate::lab::Lab;
 use crate::table;
 
+/// The scenarios, in their order.
+const NAMES: [&str; 12] = [
+    "idle",
+    "crowd",
+    "fan-out",
+    "saturation",
+    "connections",
+    "bytes",
+    "latency",
+    "stopped",
+    "publish",
+    "scale",
+    "catch-up",
+    "storm",
+];
+const FLAGS: [&str; 1] = ["--full"];
 /// No scenario takes longer, one way or the other.
 const SCENARIO_WITHIN: Duration = Duration::from_secs(180);
+/// Unless it is the one that `--full` makes long.
+const FULL_WITHIN: Duration = Duration::from_secs(1_800);
 /// Connections of idle and storm: enough for what one takes to stand out, few enough for any limit of descriptors.
 const MANY: usize = 3_000;
+/// Connections where as many as possible are wanted, and the descriptors allow it.
+const CROWD: usize = 9_000;
+/// How often all connections come anew where memory is watched.
+const CYCLES: usize = 3;
 /// Connections of a fan-out.
 const FAN: usize = 1_000;
 /// Rounds a figure; the median is shown.
@@ -39,34 +66,47 @@ enum Peers {
     Drowsy,
 }
 
-/// Runs the scenarios that are named, or all.
-pub(crate) fn run(server: PathBuf, named: &[&str]) -> Result<()> {
+/// Runs the scenarios that are named, or all. `--full`: with 100,000 gateways.
+pub(crate) fn run(server: PathBuf, asked: &[&str]) -> Result<()> {
+    let (flags, named): (Vec<&str>, Vec<&str>) = asked.iter().partition(|word| word.starts_with("--"));
+    let full = flags.contains(&"--full");
+    if let Some(unknown) =
+        flags.iter().find(|flag| !FLAGS.contains(flag)).or(named.iter().find(|name| !NAMES.contains(name)))
+    {
+        return Err(format!("{unknown} is neither of {} nor of {}", NAMES.join(", "), FLAGS.join(", ")).into());
+    }
     let wanted = |name| named.is_empty() || named.contains(&name);
-    let lab = Lab::new(server)?;
+    let lab = Lab::new(server.clone())?;
     table::head();
-    if wanted("idle") {
-        within(Peers::Alert, idle::run(&lab))?;
-    }
-    if wanted("fan-out") {
-        within(Peers::Drowsy, fan_out::one_at_a_time(&lab))?;
-    }
-    if wanted("saturation") {
-        within(Peers::Drowsy, fan_out::saturated(&lab))?;
-    }
-    if wanted("publish") {
-        within(Peers::Alert, publish::run(&lab))?;
-    }
-    if wanted("catch-up") {
-        within(Peers::Alert, catch_up::run(&lab))?;
-    }
-    if wanted("storm") {
-        within(Peers::Alert, storm::run(&lab))?;
+    for name in NAMES.into_iter().filter(|name| wanted(name)) {
+        match name {
+            "idle" => within(Peers::Alert, idle::run(&lab)),
+            "crowd" => within(Peers::Alert, crowd::run(&lab)),
+            "fan-out" => within(Peers::Drowsy, fan_out::one_at_a_time(&lab)),
+            "saturation" => within(Peers::Drowsy, fan_out::saturated(&lab)),
+            "connections" => within(Peers::Drowsy, growth::over_connections(&lab)),
+            "bytes" => within(Peers::Drowsy, growth::over_bytes(&lab)),
+            "latency" => within(Peers::Alert, latency::steady(&lab)),
+            "stopped" => within(Peers::Alert, latency::stopped_readers(&lab)),
+            "publish" => within(Peers::Alert, publish::run(&lab)),
+            "scale" => within_time(
+                Peers::Alert,
+                if full { FULL_WITHIN } else { SCENARIO_WITHIN },
+                scale::run(server.clone(), full),
+            ),
+            "catch-up" => within(Peers::Alert, catch_up::run(&lab)),
+            _ => within(Peers::Alert, storm::run(&lab)),
+        }?;
     }
     Ok(())
 }
 
-/// Runs a scenario on one thread: the generator has one core.
 fn within(peers: Peers, scenario: impl Future<Output = Result<()>>) -> Result<()> {
+    within_time(peers, SCENARIO_WITHIN, scenario)
+}
+
+/// Runs a scenario on one thread: the generator has one core.
+fn within_time(peers: Peers, most: Duration, scenario: impl Future<Output = Result<()>>) -> Result<()> {
     let mut runtime = Builder::new_current_thread();
     runtime.enable_all();
     if peers == Peers::Drowsy {
@@ -74,6 +114,6 @@ fn within(peers: Peers, scenario: impl Future<Output = Result<()>>) -> Result<()
         runtime.on_thread_park(|| std::thread::sleep(NAP));
     }
     let local = LocalSet::new();
-    let done = local.block_on(&runtime.build()?, async { timeout(SCENARIO_WITHIN, scenario).await });
+    let done = local.block_on(&runtime.build()?, async { timeout(most, scenario).await });
     done.map_err(|_| "a scenario did not end in time")?
 }

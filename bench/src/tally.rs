@@ -1,11 +1,11 @@
 //! What the peers received, and waiting for it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::Result;
 
@@ -21,6 +21,7 @@ pub(crate) struct Tally {
     lost: Cell<u64>,
     awaited: Cell<(u64, u64)>,
     reached: Notify,
+    arrivals: RefCell<Option<Vec<(u64, Instant)>>>,
 }
 
 impl Tally {
@@ -38,6 +39,25 @@ impl Tally {
     pub(crate) fn received(&self, events: u64) {
         self.events.set(self.events.get() + events);
         self.tell();
+    }
+
+    /// A peer received the event of this position.
+    pub(crate) fn arrived(&self, seq: u64) {
+        if let Some(arrivals) = self.arrivals.borrow_mut().as_mut() {
+            arrivals.push((seq, Instant::now()));
+        }
+    }
+
+    /// From now on it is noted when each event arrives at each peer.
+    pub(crate) fn note_arrivals(&self) {
+        self.arrivals.replace(Some(Vec::new()));
+    }
+
+    /// Ends the noting, once so many events have arrived since it began.
+    pub(crate) async fn take_arrivals(&self, count: usize) -> Result<Vec<(u64, Instant)>> {
+        let noted = self.arrivals.borrow().as_ref().map_or(0, Vec::len);
+        self.until(0, self.events.get() + count.saturating_sub(noted) as u64).await?;
+        Ok(self.arrivals.take().unwrap_or_default())
     }
 
     /// A peer received an event that does not follow the one before.

@@ -9,6 +9,9 @@ use crate::peer::{Pass, Peers, Transport};
 use crate::table;
 
 const AT_ONCE: usize = 100;
+const REPLICAS: usize = 100;
+/// Events that they have missed; a ring holds 10,000.
+const BACKLOGS: [usize; 2] = [1_000, 9_000];
 const ROUND_EVENTS: f64 = 100_000.0;
 
 pub(super) async fn run(lab: &Lab) -> Result<()> {
@@ -17,7 +20,30 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
     let many = rest.get(..100).ok_or("too few gateways")?;
     measure(lab, "one connection, 5,000 events", std::slice::from_ref(long), 5_000, 1).await?;
     measure(lab, "100 gateways, 1,000 events each", many, 1_000, 1).await?;
-    measure(lab, "100 replicas of one gateway, 1,000 events each", std::slice::from_ref(replicated), 1_000, 100).await
+    measure(lab, "100 replicas of one gateway, 1,000 events each", std::slice::from_ref(replicated), 1_000, 100)
+        .await?;
+    memory(lab, replicated).await
+}
+
+/// How much memory it takes at most while 100 replicas catch up: as much with a long backlog as with a short one.
+async fn memory(lab: &Lab, gateway: &Gateway) -> Result<()> {
+    let mut short = Vec::new();
+    for events in BACKLOGS {
+        let server = lab.server(false).await?;
+        let last = publish_all(&server.address, std::slice::from_ref(gateway), events).await?;
+        let cursor = before(last.first().ok_or("no event")?, events as u64)?;
+        let passes = vec![gateway.pass(Some(cursor)); REPLICAS];
+        server.process.forget_peak()?;
+        let resident = server.process.peak()?;
+        let peers = Peers::connect(&server.address, Transport::WebSocket, &passes, AT_ONCE);
+        peers.tally.until(REPLICAS as u64, (REPLICAS * events) as u64).await?;
+        let grown = vec![server.process.peak()?.saturating_sub(resident) as f64 / 1e6];
+        let what = format!("catch-up: {REPLICAS} replicas, {events} events each, resident at the peak");
+        table::row(&what, "MB more", &grown, &short)?;
+        short = grown;
+        server.process.stop().await?;
+    }
+    Ok(())
 }
 
 async fn measure(lab: &Lab, what: &str, gateways: &[Gateway], events: usize, replicas: usize) -> Result<()> {
@@ -41,8 +67,8 @@ async fn measure(lab: &Lab, what: &str, gateways: &[Gateway], events: usize, rep
         rates.push(total * f64::from(times) / began.elapsed().as_secs_f64());
         costs.push((server.process.cpu_us()? - before) as f64 / total / f64::from(times));
     }
-    table::row(&format!("catch-up: {what}"), "events/s", &rates, &[]);
-    table::row(&format!("catch-up: {what}"), "CPU µs/event", &costs, &[]);
+    table::row(&format!("catch-up: {what}"), "events/s", &rates, &[])?;
+    table::row(&format!("catch-up: {what}"), "CPU µs/event", &costs, &[])?;
     server.process.stop().await
 }
 

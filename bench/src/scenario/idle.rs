@@ -3,13 +3,12 @@
 
 use tokio::time::sleep;
 
-use super::MANY;
+use super::{CYCLES, MANY};
 use crate::Result;
 use crate::lab::Lab;
 use crate::peer::{Pass, Peers, SETTLE, Transport};
 use crate::table;
 
-const CYCLES: usize = 3;
 /// Dials under way at once: a start-up, not a storm.
 const AT_ONCE: usize = 64;
 
@@ -38,8 +37,13 @@ async fn measure(lab: &Lab, name: &str, transport: Transport, tls: bool, passes:
             fresh = each(server.process.resident()?);
         } else if cycle == CYCLES {
             let name = format!("idle {name}{}, {MANY} connections", if tls { " over TLS" } else { "" });
-            table::row(&format!("{name}, fresh"), "KB", &[fresh], &[]);
-            table::row(&format!("{name}, after {CYCLES} reconnects"), "KB", &[each(server.process.resident()?)], &[]);
+            table::row(&format!("{name}, fresh"), "KB", &[fresh], &[])?;
+            table::row(
+                &format!("{name}, after {CYCLES} reconnects"),
+                "KB",
+                &[each(server.process.resident()?)],
+                &[fresh],
+            )?;
         }
         drop(peers);
         sleep(SETTLE).await;

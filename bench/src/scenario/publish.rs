@@ -31,8 +31,8 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
         // The first round warms up.
         let (rates, costs) = (rates.get(1..).unwrap_or_default(), costs.get(1..).unwrap_or_default());
         let who = if connected { "a connected WebSocket" } else { "nobody connected" };
-        table::row(&format!("publish to 1 of {FAN} gateways, {who}"), "events/s", rates, &[]);
-        table::row(&format!("publish to 1 of {FAN} gateways, {who}"), "CPU µs/publish", costs, &[]);
+        table::row(&format!("publish to 1 of {FAN} gateways, {who}"), "events/s", rates, &[])?;
+        table::row(&format!("publish to 1 of {FAN} gateways, {who}"), "CPU µs/publish", costs, &[])?;
         server.process.stop().await?;
     }
     Ok(())

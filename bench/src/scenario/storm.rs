@@ -32,8 +32,8 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
             sleep(SETTLE).await;
         }
         let what = format!("storm: {MANY} {} come back, {MISSED} events missed each", if tls { "wss" } else { "ws" });
-        table::row(&what, "s", &walls, &[]);
-        table::row(&what, "CPU µs/connection", &costs, &[]);
+        table::row(&what, "s", &walls, &[])?;
+        table::row(&what, "CPU µs/connection", &costs, &[])?;
         server.process.stop().await?;
     }
     Ok(())

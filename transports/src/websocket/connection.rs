@@ -124,7 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what waits.
     async fn write(&mut self) -> Result<(), End> {
-        match self.socket.flush().now_or_never() {
+        // Past tungstenite, whose own pongs go out when it is read from.
+        match self.socket.get_mut().flush().now_or_never() {
             // Mostly the socket takes all at once: no timer then, and nothing to watch.
             Some(flushed) => flushed.map_err(|_| End::BROKEN),
             // Boxed: what it takes to wait is not to be held by every idle connection.

@@ -1,0 +1,135 @@
+//! A server, or the floor, with many connections that all get the same events.
+
+use std::path::Path;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
+use tokio::task::JoinSet;
+
+use super::MANY;
+use crate::Result;
+use crate::floor::EVENT_BYTES;
+use crate::http::Http;
+use crate::lab::{Gateway, Lab, Server, publish};
+use crate::peer::{Pass, Peers, Transport};
+use crate::process::Process;
+
+/// Events before the first round, so that pacing is at full width.
+const WARM_UP: u64 = 40;
+const AT_ONCE: usize = 64;
+
+/// A server with many connections of one gateway.
+pub(super) struct Fan {
+    server: Server,
+    gateway: Gateway,
+    event: Vec<u8>,
+    peers: Peers,
+    sent: u64,
+    connections: u64,
+}
+
+impl Fan {
+    pub(super) async fn start(lab: &Lab, transport: Transport, tls: bool, connections: usize) -> Result<Self> {
+        let gateway = lab.gateways(MANY).await?.first().ok_or("no gateway")?;
+        let server = lab.server(tls).await?;
+        let passes = vec![gateway.pass(None); connections];
+        let peers = Peers::connect(&server.address, transport, &passes, AT_ONCE);
+        peers.tally.until(connections as u64, 0).await?;
+        let mut fan = Self {
+            event: gateway.event(EVENT_BYTES),
+            gateway: gateway.clone(),
+            server,
+            peers,
+            sent: 0,
+            connections: connections as u64,
+        };
+        fan.round(WARM_UP, 1).await?;
+        Ok(fan)
+    }
+
+    /// From now on events have so many bytes.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        self.event = self.gateway.event(bytes);
+    }
+
+    pub(super) async fn stop(self) -> Result<()> {
+        self.server.process.stop().await
+    }
+
+    /// Publishes so many events from so many publishers; gives the CPU time per delivery. A single publisher waits
+    /// until everybody has its event.
+    pub(super) async fn round(&mut self, events: u64, publishers: usize) -> Result<f64> {
+        let mut crowd = JoinSet::new();
+        let before = self.server.process.cpu_us()?;
+        if publishers == 1 {
+            let mut http = Http::connect(&self.server.address).await?;
+            for _ in 0..events {
+                publish(&mut http, &self.event).await?;
+                self.sent += 1;
+                self.peers.tally.until(0, self.sent * self.connections).await?;
+            }
+        } else {
+            for publisher in 0..publishers as u64 {
+                let share = events / publishers as u64 + u64::from(publisher < events % publishers as u64);
+                let (to, event) = (self.server.address.clone(), self.event.clone());
+                crowd.spawn_local(async move {
+                    let mut http = Http::connect(&to).await?;
+                    for _ in 0..share {
+                        publish(&mut http, &event).await?;
+                    }
+                    Result::Ok(())
+                });
+            }
+            self.sent += events;
+            self.peers.tally.until(0, self.sent * self.connections).await?;
+        }
+        let spent = self.server.process.cpu_us()? - before;
+        while let Some(done) = crowd.join_next().await {
+            done??;
+        }
+        Ok(spent as f64 / (events * self.connections) as f64)
+    }
+}
+
+/// The bare writer with as many peers.
+pub(super) struct Floor {
+    process: Process,
+    tell: ChildStdin,
+    peers: Peers,
+    sent: u64,
+    connections: u64,
+}
+
+impl Floor {
+    pub(super) async fn start(lab: &Lab, tls: bool, connections: usize) -> Result<Self> {
+        Self::begin(lab, &["floor", if tls { "tls" } else { "plain" }], tls, connections).await
+    }
+
+    /// One that syncs each event to a file before it is written, and has one peer.
+    pub(super) async fn durable(lab: &Lab, file: &Path) -> Result<Self> {
+        Self::begin(lab, &["floor", "durable", &file.display().to_string()], false, 1).await
+    }
+
+    async fn begin(lab: &Lab, args: &[&str], tls: bool, connections: usize) -> Result<Self> {
+        let mut process = Process::start(&std::env::current_exe()?, args, &[])?;
+        let at = process.lines()?.next_line().await?.ok_or("the floor does not start")?;
+        let passes = vec![Pass { key: String::new(), cursor: None }; connections];
+        let peers = Peers::connect(&lab.address(at, tls), Transport::Bare, &passes, AT_ONCE);
+        peers.tally.until(connections as u64, 0).await?;
+        Ok(Self { tell: process.stdin()?, process, peers, sent: 0, connections: connections as u64 })
+    }
+
+    pub(super) async fn round(&mut self, events: u64) -> Result<f64> {
+        let before = self.process.cpu_us()?;
+        for _ in 0..events {
+            self.event().await?;
+        }
+        Ok((self.process.cpu_us()? - before) as f64 / (events * self.connections) as f64)
+    }
+    /// Writes one event and waits until all peers have it.
+    pub(super) async fn event(&mut self) -> Result<()> {
+        self.tell.write_all(b"\n").await?;
+        self.sent += 1;
+        self.peers.tally.until(0, self.sent * self.connections).await
+    }
+}
