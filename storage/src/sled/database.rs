@@ -139,10 +139,11 @@ impl Database {
         self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A log that ended there goes; the row belongs into the commit that makes it go.
+    /// A log that ended there goes; the row belongs into the commit that makes it go. It is of the sync to come: what was
+    /// written since the last one may be lost although the commit is not.
     pub(super) fn note_forgotten(&self, newest: Seq) -> (&'static [u8], [u8; 16]) {
         let ends = self.ends.fetch_sub(newest.0, Ordering::Relaxed).wrapping_sub(newest.0);
-        (keys::SYNCS, syncs_row(self.syncing().mark.last(), ends))
+        (keys::SYNCS, syncs_row(self.syncing().mark.last() + 1, ends))
     }
 
     /// Keeps a second copy of all records from now on.

@@ -1,7 +1,7 @@
 //! Polls on a socket that hyper has not seen: head, answer, head, answer.
 //!
 //! A parked poll is what a long-poll gateway is nearly all the time. Inside hyper one over TLS was measured at 35 KB (42
-//! after reconnects); here it is a socket and a session. Every request that is not a plain poll ([`head`](super::head))
+//! after reconnects); here it is a socket and a session. Every request that is not a plain poll ([`super::head`])
 //! goes to hyper with its socket, unread, and so does all that follows it.
 
 use std::sync::Arc;
