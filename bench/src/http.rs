@@ -25,9 +25,9 @@ pub(crate) struct Address {
 impl Address {
     pub(crate) async fn dial(&self, from: Place) -> Result<Box<dyn Socket>> {
         let socket = TcpSocket::new_v4()?;
-        // An address of its own for every few thousand: each has some 28,000 ports, of which those that were closed
-        // lately are taken for a minute. None has the server's, or who dials before it listens may reach itself.
-        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + from.number / PER_ADDRESS)?);
+        // From many addresses: one has some 28,000 ports, of which those that were closed lately are taken for a minute.
+        // None is the server's, or who dials before it listens may reach itself.
+        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + from.number % ADDRESSES)?);
         socket.bind((address, 0).into())?;
         if from.receives_little {
             socket.set_recv_buffer_size(4_096)?;
@@ -134,5 +134,5 @@ pub(crate) fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes.windows(pattern.len()).position(|window| window == pattern)
 }
 
-/// Connections from one loopback address.
-const PER_ADDRESS: usize = 4_000;
+/// Loopback addresses to dial from.
+const ADDRESSES: usize = 100;
