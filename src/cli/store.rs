@@ -116,7 +116,7 @@ fn write_checked(output: &mut Output<'_>, checked: &Checked) -> io::Result<()> {
         writeln!(output.out, "and {} more", fault_count - faults.len() as u64)?;
     }
     writeln!(output.out, "Logs: {logs} with {events} events, and {compacted} in compacted states")?;
-    writeln!(output.out, "Positions, outcomes, failed deliveries: {records}")?;
+    writeln!(output.out, "Positions, outcomes, failed deliveries, answers, orders: {records}")?;
     writeln!(output.out, "Directory: {directory_rows} rows")?;
     writeln!(output.out, "Faults: {fault_count}")
 }

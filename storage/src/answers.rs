@@ -84,10 +84,7 @@ impl Answers {
     /// # Errors
     /// If the store cannot be read, or holds a row that this version does not understand.
     pub async fn open(records: Arc<dyn Records>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let mut rows = Vec::new();
-        for (key, row) in records.scan(Table::Answers).await? {
-            rows.push(parse(&key, &row).ok_or_else(|| StoreError::Malformed("an answer".to_owned()))?);
-        }
+        let mut rows = Self::read(&*records).await?;
         rows.sort_by_key(|(_, _, answer)| answer.at);
         let mut book = Book::default();
         for (name, event, answer) in rows {
@@ -98,6 +95,13 @@ impl Answers {
         let writer = WriteBehind::start(Arc::clone(&shared), records, DELETE_PAUSE, "Answers that ran out");
         writer.wake();
         Ok(Self { shared, writer })
+    }
+
+    /// All that are stored.
+    pub(crate) async fn read(records: &dyn Records) -> Result<Vec<(AnswerName, Cursor, Answer)>, StoreError> {
+        let malformed = || StoreError::Malformed("an answer".to_owned());
+        let rows = records.scan(Table::Answers).await?;
+        rows.into_iter().map(|(key, row)| parse(&key, &row).ok_or_else(malformed)).collect()
     }
 
     /// The event of an earlier call of this name and what it was answered, unless that is too long ago.

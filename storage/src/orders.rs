@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::directory::{Directory, DirectoryError};
+use crate::ids::Cursor;
 use crate::log::Beside;
 use crate::records::{Change, Durability, Records, StoreError, Table};
 
@@ -32,13 +33,7 @@ impl Orders {
         directory: &Directory,
         now: DateTime<Utc>,
     ) -> Result<Self, DirectoryError> {
-        let mut stored = HashMap::new();
-        for (key, row) in records.scan(Table::Orders).await? {
-            let malformed = || StoreError::Malformed("an order".to_owned());
-            let id = Uuid::from_slice(&key).map_err(|_| malformed())?;
-            let (event, _) = Beside::parse(&row).ok_or_else(malformed)?;
-            stored.insert(id, event);
-        }
+        let stored = Self::read(&*records).await?;
         let pending = directory.pending_deployments();
         let outcomes = pending.iter().map(|row| (row.id, stored.get(&row.id).copied())).collect();
         directory.end_deployments(outcomes, now).await?;
@@ -49,6 +44,14 @@ impl Orders {
         let orders = Self { records };
         orders.ended(stored.into_keys()).await?;
         Ok(orders)
+    }
+
+    /// All that are stored: the position of each deployment's event.
+    pub(crate) async fn read(records: &dyn Records) -> Result<HashMap<Uuid, Cursor>, StoreError> {
+        let malformed = || StoreError::Malformed("an order".to_owned());
+        let parse = |key: &[u8], row| Some((Uuid::from_slice(key).ok()?, Beside::parse(row)?.0));
+        let rows = records.scan(Table::Orders).await?;
+        rows.iter().map(|(key, row)| parse(key, row).ok_or_else(malformed)).collect()
     }
 
     /// The row to store with the event of a deployment.

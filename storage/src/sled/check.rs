@@ -10,9 +10,11 @@ use bytes::Bytes;
 use super::data::{DIRECTORY, DataDir, EVENTS};
 use super::database::{Database, failed};
 use super::{keys, second_copy, walk};
+use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::deliveries::{Deliveries, DeliveryLimits};
 use crate::directory::Directory;
+use crate::orders::Orders;
 use crate::receipts::Receipts;
 use crate::records::{Change, Durability, Records, StoreError, Table};
 
@@ -28,7 +30,7 @@ pub struct Checked {
     pub events: u64,
     /// Events in the compacted states.
     pub compacted: u64,
-    /// Positions, outcomes, failed deliveries.
+    /// Positions, outcomes, failed deliveries, answers to calls with a key, deployments whose end is not told yet.
     pub records: u64,
     /// Rows of the directory.
     pub directory_rows: u64,
@@ -161,6 +163,8 @@ async fn decode(name: &str, records: Arc<dyn Records>, clock: Arc<dyn Clock>) ->
     if name == DIRECTORY {
         Directory::open(records).await?;
     } else {
+        Answers::read(&*records).await?;
+        Orders::read(&*records).await?;
         Receipts::open(Arc::clone(&records), Arc::clone(&clock)).await?;
         Deliveries::open(records, clock, DeliveryLimits::default()).await?;
     }

@@ -411,3 +411,16 @@ async fn a_directory_row_of_an_unknown_form_is_a_fault() {
     let found = faults(data.path()).await;
     assert!(found.len() == 1 && found[0].starts_with("directory: "), "{found:?}");
 }
+
+#[tokio::test]
+async fn a_row_beside_an_event_that_would_stop_the_start_is_a_fault() {
+    for (table, what) in [(Table::Answers, "an answer"), (Table::Orders, "an order")] {
+        let data = TempDir::new().unwrap();
+        let stores = stores(data.path()).await.unwrap();
+        let change = Change { table, key: "k".into(), row: Some("?".into()) };
+        stores.events_records.commit(vec![change], Durability::Synced).await.unwrap();
+        drop(stores);
+        let found = faults(data.path()).await;
+        assert!(found.len() == 1 && found[0].contains(what), "{found:?}");
+    }
+}
