@@ -250,27 +250,10 @@ impl Publisher {
         if bytes > self.event_bytes_max() { Err(self.too_large(bytes)) } else { Ok(checked) }
     }
 
-    /// Appends a checked event to a gateway's log and answers once it is durable. With `expect`, only right after
-    /// that position. A gateway without a connected replica also gets a failed delivery on record.
-    ///
-    /// Cancel safe: dropped, the event is stored or not stored.
-    ///
-    /// # Errors
-    /// [`PublishError::Log`].
-    pub async fn publish(
-        &self,
-        to: GatewayId,
-        event: &CheckedEvent,
-        expect: Option<Cursor>,
-    ) -> Result<Published, PublishError> {
-        let results = self.publish_all(vec![Outgoing { expect, ..Outgoing::new(to, event) }], None).await;
-        // One event, one result.
-        results.into_iter().next().unwrap_or(Err(LogError::from(StoreError::Closed).into()))
-    }
-
-    /// As [`Self::publish`], to many gateways, each once, and answers for each in this order. Some thousand events share
-    /// a sync, and no more than twice as many are in memory at once. With a `call`, each answer is stored with its event,
-    /// for [`Self::first`].
+    /// Appends checked events to the logs of gateways, each once, and answers for each in this order once it is durable. A
+    /// gateway without a connected replica also gets a failed delivery on record. Some thousand events share a sync, and
+    /// no more than twice as many are in memory at once. With a `call`, each answer is stored with its event, for
+    /// [`Self::first`].
     ///
     /// Cancel safe: dropped, each event is stored with its answer or not stored.
     pub async fn publish_all(

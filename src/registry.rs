@@ -145,7 +145,6 @@ pub struct Registry {
     total_max: AtomicUsize,
     per_gateway_max: AtomicUsize,
     entries: Mutex<Entries>,
-    events_sent: AtomicU64,
     /// What went over their transports.
     pub(crate) traffic: Traffic,
     /// Told when connections were told to end.
@@ -175,7 +174,6 @@ impl Registry {
             total_max: AtomicUsize::new(capacity.total),
             per_gateway_max: AtomicUsize::new(capacity.per_gateway),
             entries: Mutex::default(),
-            events_sent: AtomicU64::new(0),
             traffic: Traffic::default(),
             closing: Notify::new(),
         })
@@ -280,7 +278,7 @@ impl Registry {
     /// Events written to connections since the server started.
     #[must_use]
     pub fn events_sent_total(&self) -> u64 {
-        self.events_sent.load(Ordering::Relaxed)
+        self.traffic.all().values().map(|carried| carried.events_total()).sum()
     }
 
     /// Ends the connections of a token, which was revoked.
@@ -446,7 +444,6 @@ impl Registration {
             seat.sent(to, now);
         }
         self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
-        self.registry.events_sent.fetch_add(events as u64, Ordering::Relaxed);
     }
 }
 

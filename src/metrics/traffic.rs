@@ -109,6 +109,11 @@ impl Carried {
         resets.lost += lost;
     }
 
+    /// Events that were written, live or not.
+    pub(crate) fn events_total(&self) -> u64 {
+        self.delivery.count() + self.replayed_total()
+    }
+
     pub(crate) fn replayed_total(&self) -> u64 {
         self.replayed.load(Ordering::Relaxed)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gatecast::publish::NewEvent;
+use gatecast::publish::{NewEvent, Outgoing};
 use gatecast_storage::Cursor;
 use serde_json::Value;
 
@@ -108,7 +108,7 @@ async fn a_hundred_thousand_events_to_a_hundred_gateways_are_dense_and_in_order_
                     traceparent: None,
                 };
                 let event = hub.publisher.check(event).unwrap();
-                hub.publisher.publish(gateway, &event, None).await.unwrap();
+                hub.publisher.publish_all(vec![Outgoing::new(gateway, &event)], None).await.remove(0).unwrap();
             }
         });
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gatecast::auth::PlainToken;
 use gatecast::hub::{Hub, Limits};
-use gatecast::publish::{NewEvent, Published};
+use gatecast::publish::{NewEvent, Outgoing, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
@@ -259,7 +259,7 @@ impl World {
         let event =
             NewEvent { kind: kind.parse().unwrap(), payload, correlation_id: None, key: None, traceparent: None };
         let event = self.hub.publisher.check(event).unwrap();
-        self.hub.publisher.publish(to, &event, None).await.unwrap()
+        self.hub.publisher.publish_all(vec![Outgoing::new(to, &event)], None).await.remove(0).unwrap()
     }
 
     pub(crate) async fn connect(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Client, Refusal> {
