@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Cursor, GatewayId, Seq};
+use gatecast_storage::{Bounds, Cursor, GatewayId, Page, Seq};
 use gatecast_transports::Frame;
 use serde_json::json;
 
@@ -36,6 +36,17 @@ pub(crate) enum ResetReason {
 }
 
 impl ResetReason {
+    /// Why a log cannot be read from a cursor on, if so. Whether a cursor of another epoch is another gateway's is not the
+    /// log's to say.
+    pub(crate) fn of(cursor: Cursor, log: &Bounds) -> Option<Self> {
+        match log.refuses(cursor)? {
+            Page::WrongEpoch { .. } => Some(Self::UnknownEpoch),
+            Page::Ahead { .. } => Some(Self::Ahead),
+            Page::Truncated { .. } => Some(Self::Overwritten),
+            Page::Entries(_) => None,
+        }
+    }
+
     /// The public text.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

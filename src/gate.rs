@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, Replica, Seq};
+use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Seq};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -82,6 +82,11 @@ impl Gate for Admission {
     fn reject(&self, error: HandshakeError) -> Refusal {
         not_a_handshake(error)
     }
+}
+
+/// What a log is asked for at an admission, of a gateway or an operator; it has [`BOUNDS_TIMEOUT`].
+pub(crate) async fn in_time<T>(asked: impl Future<Output = Result<T, LogError>>) -> Result<T, ApiError> {
+    Ok(timeout(BOUNDS_TIMEOUT, asked).await.map_err(|late| ApiError::Unavailable(late.into()))??)
 }
 
 /// The answer to a request that is no handshake of its transport.
@@ -219,8 +224,7 @@ impl Admission {
     }
 
     async fn open(&self, gateway: GatewayId) -> Result<(Arc<crate::tail::Channel>, Bounds), ApiError> {
-        let opened = timeout(BOUNDS_TIMEOUT, self.works.tail.open(gateway)).await;
-        Ok(opened.map_err(|late| ApiError::Unavailable(late.into()))??)
+        in_time(self.works.tail.open(gateway)).await
     }
 
     fn session(&self, hold: Hold, start: Start, acked: bool, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
@@ -273,20 +277,21 @@ impl Admission {
                 None => return Ok(at(bounds.head(), Resume::Live)),
             },
         };
-        let reason = if requested.epoch != bounds.epoch {
-            let owner = timeout(BOUNDS_TIMEOUT, self.works.tail.owner_of(requested.epoch)).await;
-            let owner = owner.map_err(|late| ApiError::Unavailable(late.into()))??;
-            if owner.is_some() { ResetReason::Foreign } else { ResetReason::UnknownEpoch }
-        } else if requested.seq > bounds.newest {
-            ResetReason::Ahead
-        } else if requested.seq < before.seq {
-            // A poll that goes on in the middle of the compacted state was told of the reset by an earlier one.
-            if let Some(below) = known.and_then(|connection| connection.below(requested)) {
-                return Ok(Start { position: requested, resume: Resume::Resumed, below: Some(below) });
+        let reason = match ResetReason::of(requested, &bounds) {
+            None => return Ok(at(requested, Resume::Resumed)),
+            Some(ResetReason::UnknownEpoch) => {
+                let owner = in_time(self.works.tail.owner_of(requested.epoch)).await?;
+                if owner.is_some() { ResetReason::Foreign } else { ResetReason::UnknownEpoch }
             }
-            ResetReason::Overwritten
-        } else {
-            return Ok(at(requested, Resume::Resumed));
+            Some(reason) => {
+                // A poll that goes on in the middle of the compacted state was told of the reset by an earlier one.
+                let below =
+                    known.filter(|_| reason == ResetReason::Overwritten).and_then(|known| known.below(requested));
+                if below.is_some() {
+                    return Ok(Start { position: requested, resume: Resume::Resumed, below });
+                }
+                reason
+            }
         };
         warn!(gateway.id = %peer.proven.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
         Ok(Start { position: requested, resume: Resume::Reset, below: Some(Below::reset(reason)) })
@@ -295,10 +300,7 @@ impl Admission {
     /// Everything held: the compacted state, if there is any, then the ring.
     async fn earliest(&self, peer: &Peer, bounds: &Bounds, before: Cursor) -> Result<Start, ApiError> {
         let tail = &self.works.tail;
-        let is_compacted = before.seq > Seq(0)
-            && timeout(BOUNDS_TIMEOUT, tail.is_compacted(peer.proven.gateway.id, bounds))
-                .await
-                .map_err(|late| ApiError::Unavailable(late.into()))??;
+        let is_compacted = before.seq > Seq(0) && in_time(tail.is_compacted(peer.proven.gateway.id, bounds)).await?;
         let (position, below) =
             if is_compacted { (Cursor { seq: Seq(0), ..before }, Some(Below::earliest())) } else { (before, None) };
         Ok(Start { position, resume: Resume::Resumed, below })

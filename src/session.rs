@@ -215,7 +215,7 @@ impl CursorSession {
         let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames, None)),
             Ok(Tailed::Frames(_)) => {
-                self.read_again = Some(Instant::now() + READ_AGAIN_AFTER);
+                self.read_again = Some(Instant::now() + read_again_after(0));
                 return None;
             }
             Ok(Tailed::Compacted(page)) => {
@@ -434,6 +434,6 @@ impl Session for CursorSession {
 }
 
 /// The wait after the next failure when so many came before it.
-fn read_again_after(failures: u32) -> Duration {
+pub(crate) fn read_again_after(failures: u32) -> Duration {
     READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
 }

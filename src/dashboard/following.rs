@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use gatecast_storage::{Cursor, Directory, GatewayId, LogError};
@@ -15,11 +14,8 @@ use tracing::warn;
 use super::viewing::{Feed, Shown};
 use crate::below::Below;
 use crate::control::ResetReason;
-use crate::session::Works;
+use crate::session::{Works, read_again_after};
 use crate::tail::{Channel, Tailed};
-
-/// How long to wait before reading a log again that could not be read.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The feed.
 pub(super) struct Following {
@@ -31,6 +27,8 @@ pub(super) struct Following {
     below: Option<Below>,
     /// It was told where it begins: it comes back there if it is cut off before the first event.
     is_told: bool,
+    /// Reads in a row that failed.
+    failures: u32,
     /// Where it is once what was given is out.
     given: Option<(Cursor, Option<Below>)>,
 }
@@ -65,15 +63,8 @@ impl Following {
     ) -> Result<Self, LogError> {
         let (channel, bounds) = works.tail.open(gateway).await?;
         let position = after.unwrap_or(bounds.head());
-        let reset = if position.epoch != bounds.epoch {
-            Some(ResetReason::UnknownEpoch)
-        } else if position.seq > bounds.newest {
-            Some(ResetReason::Ahead)
-        } else {
-            (position.seq < bounds.oldest.prev()).then_some(ResetReason::Overwritten)
-        };
-        let below = reset.map(Below::reset);
-        Ok(Self { works, directory, gateway, channel, position, below, is_told: false, given: None })
+        let below = ResetReason::of(position, &bounds).map(Below::reset);
+        Ok(Self { works, directory, gateway, channel, position, below, is_told: false, failures: 0, given: None })
     }
 
     fn give(&mut self, frames: &[Arc<Frame>], to: Cursor, below: Option<Below>) -> Option<Shown> {
@@ -105,12 +96,18 @@ impl Following {
             }
             Ok(Tailed::Truncated { oldest }) => self.below = Some(Below::overwritten(oldest)),
             Ok(Tailed::Lost) => self.below = Some(Below::reset(ResetReason::UnknownEpoch)),
-            Ok(Tailed::Frames(_)) => sleep(READ_AGAIN_AFTER).await,
+            Ok(Tailed::Frames(_)) => sleep(read_again_after(0)).await,
             Err(error) => {
-                warn!(gateway.id = %self.gateway, %error, "Event log is not readable; who watches it waits.");
-                sleep(READ_AGAIN_AFTER).await;
+                if self.failures == 0 {
+                    warn!(gateway.id = %self.gateway, %error, "Event log is not readable; who watches it waits.");
+                }
+                // Counted first: the wait may be cut short, by a comment that is due.
+                self.failures = self.failures.saturating_add(1);
+                sleep(read_again_after(self.failures - 1)).await;
+                return None;
             }
         }
+        self.failures = 0;
         None
     }
 }

@@ -12,7 +12,7 @@ use super::pulse::{Felt, Pulse};
 use super::viewing::Viewing;
 use crate::api::error::{ApiError, problem};
 use crate::auth::Operators;
-use crate::gate::not_a_handshake;
+use crate::gate::{in_time, not_a_handshake};
 use crate::session::Works;
 
 /// Streams of operators at once.
@@ -58,7 +58,7 @@ impl Observers {
         let gateway: GatewayId = gateway.parse().map_err(|_| ApiError::no_gateway())?;
         let gateway = self.directory.gateway(gateway).ok_or_else(ApiError::no_gateway)?.id;
         let after = cursor.map(str::parse).transpose().map_err(|_| ApiError::InvalidCursor)?;
-        let following = Following::open(self.works.clone(), self.directory.clone(), gateway, after).await?;
+        let following = in_time(Following::open(self.works.clone(), self.directory.clone(), gateway, after)).await?;
         Ok(Box::new(Viewing::new(following, standing, draining, timing, place)))
     }
 }
