@@ -19,6 +19,7 @@ use crate::floor::EVENT_BYTES;
 use crate::http::{Address, Http, request};
 use crate::peer::Pass;
 use crate::process::Process;
+use crate::rival::Rival;
 use crate::{http, tls};
 
 const ADMIN_TOKEN: &str = "bench-admin-token-of-this-run-only";
@@ -48,6 +49,8 @@ pub(crate) struct Lab {
     data: TempDir,
     client: Arc<ClientConfig>,
     gateways: OnceCell<Vec<Gateway>>,
+    /// Whom gatecast is compared with.
+    pub(crate) rivals: Vec<Rival>,
 }
 
 /// A server that is ready.
@@ -61,7 +64,12 @@ pub(crate) struct Server {
 impl Lab {
     pub(crate) fn new(binary: PathBuf) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("gatecast-bench-").tempdir()?;
-        Ok(Self { binary, data, client: tls::client()?, gateways: OnceCell::new() })
+        Ok(Self { binary, data, client: tls::client()?, gateways: OnceCell::new(), rivals: Vec::new() })
+    }
+
+    /// The same, with others to compare with.
+    pub(crate) fn beside(self, rivals: Vec<Rival>) -> Self {
+        Self { rivals, ..self }
     }
 
     /// Starts a server with no limit in the way.

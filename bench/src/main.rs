@@ -7,7 +7,8 @@
 //! - [`lab`]: a server under test, its gateways, and where they are kept. [`process`]: its CPU time and memory.
 //! - [`peer`]: gateways over the three transports, as CONTRACT.md has them; [`tally`]: what they received.
 //! - [`floor`]: the bare writer, a process that writes the same bytes to as many sockets and does nothing else.
-//! - [`http`], [`tls`]: as little of them as is needed.
+//! - [`rival`]: Nchan and NATS, measured in the same rounds with `--peers`.
+//! - [`http`], [`nats`], [`tls`]: as little of them as is needed.
 //!
 //! CPU time of the server's process per delivery is what counts: wall time depends on who else uses the machine. What a
 //! figure is compared with runs right beside it, in turns, and the median of the rounds is shown.
@@ -16,9 +17,11 @@ mod count;
 mod floor;
 mod http;
 mod lab;
+mod nats;
 mod peer;
 mod plot;
 mod process;
+mod rival;
 mod scenario;
 mod table;
 mod tally;

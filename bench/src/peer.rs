@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::http::{Address, Http, Place, Socket, find, request};
+use crate::nats::Nats;
+use crate::rival::{self, Rival};
 use crate::tally::Tally;
 
 /// How a peer connects.
@@ -23,9 +25,11 @@ pub(crate) enum Transport {
     Stopped,
     /// To the floor: frames without a handshake.
     Bare,
+    /// A WebSocket to another server.
+    Rival(Rival),
 }
 
-/// What a peer connects with: its key, and the cursor it resumes at.
+/// What a peer connects with: its key, and the cursor it resumes at; to another server, the channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Pass {
     pub(crate) key: String,
@@ -73,6 +77,22 @@ async fn live(
         drop(turn);
         return stream.frames(socket, Vec::new()).await;
     }
+    if let Transport::Rival(Rival::Nats | Rival::JetStream) = transport {
+        let mut nats = Nats::connect(to, place).await?;
+        rival::subscribe(&mut nats, transport == Transport::Rival(Rival::JetStream), &pass.key, instance).await?;
+        drop(turn);
+        if transport == Transport::Rival(Rival::Nats) {
+            tally.acknowledged();
+        }
+        loop {
+            let message = nats.message().await?;
+            if rival::is_answer(&message)? {
+                tally.acknowledged();
+            } else {
+                tally.received(stream.note(&message));
+            }
+        }
+    }
     let resuming = pass.cursor.as_ref().map_or(String::new(), |cursor| format!("last-event-id: {cursor}\r\n"));
     let mut http = Http::over(to.dial(place).await?);
     match transport {
@@ -87,6 +107,14 @@ async fn live(
             } else {
                 stream.frames(socket, read).await
             }
+        }
+        Transport::Rival(_) => {
+            let answer = http.call(&request("GET", &format!("/sub/{}", pass.key), UPGRADE, "")).await?;
+            drop(turn);
+            expect(answer.status, 101)?;
+            tally.acknowledged();
+            let (socket, read) = http.into_parts();
+            stream.frames(socket, read).await
         }
         Transport::Sse => {
             let answer =
@@ -203,11 +231,12 @@ fn expect(status: u16, expected: u16) -> Result<()> {
     if status == expected { Ok(()) } else { Err(format!("status {status}").into()) }
 }
 
-/// The first frame: opcode, payload, length; RFC 6455 § 5.2, of at most 64 KiB.
-fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
+/// The first frame: opcode, payload, length; RFC 6455 § 5.2.
+pub(crate) fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (&[first, len], _) = bytes.split_first_chunk::<2>()?;
     let (start, len) = match len {
         126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)).ok()?),
         short => (2, usize::from(short)),
     };
     Some((first & 0x0f, bytes.get(start..start + len)?, start + len))
@@ -221,7 +250,8 @@ fn data(bytes: &[u8]) -> Option<(&[u8], usize)> {
     Some((line.get(..end)?, start + end))
 }
 
-const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// The headers of a WebSocket handshake, but for the path.
+pub(crate) const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const ACK: &[u8] = br#"{"type":"connection.ack""#;
 const EVENT_ID: &[u8] = br#""eventId":""#;
 /// An event names its id right after its type.

@@ -50,23 +50,19 @@ impl Process {
         self.pid
     }
 
-    /// CPU time of all its threads so far, those that ended included.
+    /// CPU time of all its threads so far, those that ended included, and of the processes it started.
     pub(crate) fn cpu_us(&self) -> Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // proc_pid_stat(5): the second field may hold spaces, so count from the bracket that ends it.
-        let (_, fields) = stat.rsplit_once(") ").ok_or("unknown /proc/pid/stat")?;
-        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()?;
-        Ok(ticks * TICK_US)
+        self.family()?.into_iter().map(cpu_us).sum()
     }
 
-    /// Resident bytes that are no file's.
+    /// Resident bytes that are no file's, of the processes it started too.
     pub(crate) fn resident(&self) -> Result<u64> {
-        self.status("RssAnon:")
+        self.family()?.into_iter().map(|pid| Ok(status(pid, "RssAnon:")? + status(pid, "RssShmem:")?)).sum()
     }
 
     /// The most bytes that were resident since [`Self::forget_peak`], those of files included.
     pub(crate) fn peak(&self) -> Result<u64> {
-        self.status("VmHWM:")
+        status(self.pid, "VmHWM:")
     }
 
     /// From now on the peak is a new one.
@@ -75,10 +71,14 @@ impl Process {
         Ok(fs::write(format!("/proc/{}/clear_refs", self.pid), "5")?)
     }
 
-    fn status(&self, name: &str) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("unknown /proc/pid/status")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    /// It and its children: nginx has a master and a worker.
+    fn family(&self) -> Result<Vec<u32>> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid))?;
+        let mut family = vec![self.pid];
+        for child in children.split_whitespace() {
+            family.push(child.parse()?);
+        }
+        Ok(family)
     }
 
     /// Asks it to end and waits for that.
@@ -87,6 +87,20 @@ impl Process {
         timeout(STOP_WITHIN, self.child.wait()).await.map_err(|_| "the process does not stop")??;
         Ok(())
     }
+}
+
+fn cpu_us(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc_pid_stat(5): the second field may hold spaces, so count from the bracket that ends it.
+    let (_, fields) = stat.rsplit_once(") ").ok_or("unknown /proc/pid/stat")?;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()?;
+    Ok(ticks * TICK_US)
+}
+
+fn status(pid: u32, name: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("unknown /proc/pid/status")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// How many descriptors this process, and so whatever it starts, may have.

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::Result;
 use crate::lab::Lab;
+use crate::rival::Rival;
 use crate::table;
 
 /// The scenarios, in their order.
@@ -37,7 +38,7 @@ const NAMES: [&str; 12] = [
     "catch-up",
     "storm",
 ];
-const FLAGS: [&str; 1] = ["--full"];
+const FLAGS: [&str; 2] = ["--full", "--peers"];
 /// No scenario takes longer, one way or the other.
 const SCENARIO_WITHIN: Duration = Duration::from_secs(180);
 /// Unless it is the one that `--full` makes long.
@@ -66,7 +67,7 @@ enum Peers {
     Drowsy,
 }
 
-/// Runs the scenarios that are named, or all. `--full`: with 100,000 gateways.
+/// Runs the scenarios that are named, or all. `--full`: with 100,000 gateways. `--peers`: beside Nchan and NATS.
 pub(crate) fn run(server: PathBuf, asked: &[&str]) -> Result<()> {
     let (flags, named): (Vec<&str>, Vec<&str>) = asked.iter().partition(|word| word.starts_with("--"));
     let full = flags.contains(&"--full");
@@ -76,7 +77,12 @@ pub(crate) fn run(server: PathBuf, asked: &[&str]) -> Result<()> {
         return Err(format!("{unknown} is neither of {} nor of {}", NAMES.join(", "), FLAGS.join(", ")).into());
     }
     let wanted = |name| named.is_empty() || named.contains(&name);
-    let lab = Lab::new(server.clone())?;
+    let rivals: Vec<Rival> = if flags.contains(&"--peers") { Rival::ALL.to_vec() } else { Vec::new() };
+    let (rivals, missing): (Vec<_>, Vec<_>) = rivals.into_iter().partition(|rival| rival.is_installed());
+    for rival in missing {
+        eprintln!("{} is not installed: apt-get install nginx libnginx-mod-nchan nats-server", rival.name());
+    }
+    let lab = Lab::new(server.clone())?.beside(rivals);
     table::head();
     for name in NAMES.into_iter().filter(|name| wanted(name)) {
         match name {

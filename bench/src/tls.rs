@@ -17,9 +17,19 @@ pub(crate) fn client() -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
+/// For servers that read files: a certificate and its key as PEM.
+pub(crate) fn pem() -> Result<(String, String)> {
+    let rcgen::CertifiedKey { cert, signing_key } = certificate()?;
+    Ok((cert.pem(), signing_key.serialize_pem()))
+}
+
+fn certificate() -> Result<rcgen::CertifiedKey<rcgen::KeyPair>> {
+    Ok(rcgen::generate_simple_self_signed(["localhost".to_owned()])?)
+}
+
 /// For the floor.
 pub(crate) fn server() -> Result<Arc<ServerConfig>> {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let rcgen::CertifiedKey { cert, signing_key } = certificate()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -6,6 +6,7 @@ use super::{MANY, ROUNDS};
 use crate::Result;
 use crate::lab::{Gateway, Lab, publish_all};
 use crate::peer::{Pass, Peers, Transport};
+use crate::rival::Rival;
 use crate::table;
 
 const AT_ONCE: usize = 100;
@@ -22,7 +23,34 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
     measure(lab, "100 gateways, 1,000 events each", many, 1_000, 1).await?;
     measure(lab, "100 replicas of one gateway, 1,000 events each", std::slice::from_ref(replicated), 1_000, 100)
         .await?;
+    for rival in lab.rivals.iter().filter(|rival| rival.keeps()) {
+        theirs(lab, *rival, "one connection, 5,000 events", 1, 5_000, 1).await?;
+        theirs(lab, *rival, "100 channels, 1,000 events each", 100, 1_000, 1).await?;
+        theirs(lab, *rival, "100 subscribers to one channel, 1,000 events each", 1, 1_000, 100).await?;
+    }
     memory(lab, replicated).await
+}
+
+/// The same of another server: all that its channels hold.
+async fn theirs(lab: &Lab, rival: Rival, what: &str, channels: usize, events: usize, replicas: usize) -> Result<()> {
+    let running = rival.start(lab, false).await?;
+    let mut publisher = running.publisher(0).await?;
+    let mut passes = Vec::new();
+    for channel in (0..channels).map(|channel| channel.to_string()) {
+        for event in 1..=events {
+            publisher.publish(&channel, event as u64).await?;
+        }
+        passes.extend(vec![Pass { key: channel, cursor: None }; replicas]);
+    }
+    let total = passes.len() * events;
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let peers = Peers::connect(&running.address, Transport::Rival(rival), &passes, AT_ONCE);
+        peers.tally.until(passes.len() as u64, total as u64).await?;
+        rates.push(total as f64 / began.elapsed().as_secs_f64());
+    }
+    table::row(&format!("catch-up: {what}: {}", rival.name()), "events/s", &rates, &[])
 }
 
 /// How much memory it takes at most while 100 replicas catch up: as much with a long backlog as with a short one.

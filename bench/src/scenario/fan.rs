@@ -13,10 +13,12 @@ use crate::http::Http;
 use crate::lab::{Gateway, Lab, Server, publish};
 use crate::peer::{Pass, Peers, Transport};
 use crate::process::Process;
+use crate::rival::{Publisher, Rival, Running};
 
 /// Events before the first round, so that pacing is at full width.
 const WARM_UP: u64 = 40;
 const AT_ONCE: usize = 64;
+const CHANNEL: &str = "all";
 
 /// A server with many connections of one gateway.
 pub(super) struct Fan {
@@ -88,6 +90,53 @@ impl Fan {
             done??;
         }
         Ok(spent as f64 / (events * self.connections) as f64)
+    }
+}
+
+/// Another server with as many connections to one channel.
+pub(super) struct RivalFan {
+    running: Running,
+    publisher: Publisher,
+    peers: Peers,
+    sent: u64,
+    connections: u64,
+}
+
+impl RivalFan {
+    /// All rivals that are asked for.
+    pub(super) async fn all(lab: &Lab, tls: bool, connections: usize) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for rival in &lab.rivals {
+            all.push(Self::start(lab, *rival, tls, connections).await?);
+        }
+        Ok(all)
+    }
+
+    async fn start(lab: &Lab, rival: Rival, tls: bool, connections: usize) -> Result<Self> {
+        let running = rival.start(lab, tls).await?;
+        let passes = vec![Pass { key: CHANNEL.to_owned(), cursor: None }; connections];
+        let peers = Peers::connect(&running.address, Transport::Rival(rival), &passes, AT_ONCE);
+        peers.tally.until(connections as u64, 0).await?;
+        let publisher = running.publisher(0).await?;
+        let mut fan = Self { running, publisher, peers, sent: 0, connections: connections as u64 };
+        fan.round(WARM_UP).await?;
+        Ok(fan)
+    }
+
+    /// Whose it is.
+    pub(super) fn name(&self) -> &'static str {
+        self.running.rival.name()
+    }
+
+    /// Publishes so many events, each when everybody has the one before; gives the CPU time per delivery.
+    pub(super) async fn round(&mut self, events: u64) -> Result<f64> {
+        let before = self.running.process.cpu_us()?;
+        for _ in 0..events {
+            self.sent += 1;
+            self.publisher.publish(CHANNEL, self.sent).await?;
+            self.peers.tally.until(0, self.sent * self.connections).await?;
+        }
+        Ok((self.running.process.cpu_us()? - before) as f64 / (events * self.connections) as f64)
     }
 }
 

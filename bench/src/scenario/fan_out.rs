@@ -1,6 +1,6 @@
 //! CPU time per delivery when one gateway has a thousand connections.
 
-use super::fan::{Fan, Floor};
+use super::fan::{Fan, Floor, RivalFan};
 use super::{FAN, ROUNDS};
 use crate::Result;
 use crate::lab::Lab;
@@ -27,13 +27,25 @@ pub(super) async fn one_at_a_time(lab: &Lab) -> Result<()> {
     ] {
         let mut floor = Floor::start(lab, tls, FAN).await?;
         let mut fan = Fan::start(lab, transport, tls, FAN).await?;
+        // The others speak WebSocket here.
+        let mut rivals =
+            if transport == Transport::WebSocket { RivalFan::all(lab, tls, FAN).await? } else { Vec::new() };
+        let mut theirs = vec![Vec::new(); rivals.len()];
         let (mut rounds, mut floors) = (Vec::new(), Vec::new());
         let events = if transport == Transport::LongPoll { POLLED } else { ONE_AT_A_TIME };
         for _ in 0..ROUNDS {
             floors.push(floor.round(ONE_AT_A_TIME).await?);
             rounds.push(fan.round(events, 1).await?);
+            for (rival, rounds) in rivals.iter_mut().zip(&mut theirs) {
+                rounds.push(rival.round(ONE_AT_A_TIME).await?);
+            }
         }
-        table::row(&format!("fan-out to {FAN} {name}, one event a write"), "CPU µs/delivery", &rounds, &floors)?;
+        let what = format!("fan-out to {FAN} {name}, one event a write");
+        table::row(&what, "CPU µs/delivery", &rounds, &floors)?;
+        for (rival, rounds) in rivals.iter().zip(&theirs) {
+            table::row(&format!("{what}: {}", rival.name()), "CPU µs/delivery", rounds, &floors)?;
+        }
+        drop(rivals);
         fan.stop().await?;
     }
     Ok(())

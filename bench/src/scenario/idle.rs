@@ -7,6 +7,7 @@ use super::{CYCLES, MANY};
 use crate::Result;
 use crate::lab::Lab;
 use crate::peer::{Pass, Peers, SETTLE, Transport};
+use crate::rival::Rival;
 use crate::table;
 
 /// Dials under way at once: a start-up, not a storm.
@@ -19,9 +20,27 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
     {
         for tls in [true, false] {
             measure(lab, name, transport, tls, &passes).await?;
+            if transport == Transport::WebSocket {
+                for rival in &lab.rivals {
+                    theirs(lab, *rival, tls).await?;
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// What one of another server takes, fresh, each subscribed to a channel of its own.
+async fn theirs(lab: &Lab, rival: Rival, tls: bool) -> Result<()> {
+    let passes: Vec<_> = (0..MANY).map(|channel| Pass { key: channel.to_string(), cursor: None }).collect();
+    let running = rival.start(lab, tls).await?;
+    let before = running.process.resident()?;
+    let peers = Peers::connect(&running.address, Transport::Rival(rival), &passes, AT_ONCE);
+    peers.tally.until(MANY as u64, 0).await?;
+    sleep(SETTLE).await;
+    let each = running.process.resident()?.saturating_sub(before) as f64 / 1000.0 / MANY as f64;
+    let tls = if tls { " over TLS" } else { "" };
+    table::row(&format!("idle WebSocket{tls}, {MANY} connections, fresh: {}", rival.name()), "KB", &[each], &[])
 }
 
 async fn measure(lab: &Lab, name: &str, transport: Transport, tls: bool, passes: &[Pass]) -> Result<()> {
