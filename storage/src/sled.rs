@@ -57,9 +57,11 @@ mod ring;
 mod row;
 mod salvage;
 mod second_copy;
+mod segments;
 mod space;
 mod suspect;
 mod sweeps;
+mod tear;
 mod tree;
 mod walk;
 

@@ -104,6 +104,11 @@ impl Blobs {
     }
 }
 
+/// Whether a message of the log in `database` has its file.
+pub(super) fn is_there(database: &Path, name: &str) -> bool {
+    database.join(BLOBS).join(name).exists()
+}
+
 fn names(path: &Path) -> io::Result<HashSet<OsString>> {
     fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }

@@ -33,6 +33,8 @@ pub(super) struct Database {
     file: File,
     /// What only a sync needs; syncs go one after the other.
     syncing: Mutex<Syncing>,
+    /// How far the log may go before [`Database::keep_up`].
+    log_max: AtomicU64,
     /// Last, so that the directory stays locked until the tree is closed.
     _lock: Arc<DataLock>,
     #[cfg(test)]
@@ -64,6 +66,7 @@ impl Database {
             synced_ends: Mutex::new(Some(NO_SYNC)),
             file,
             syncing: Mutex::new(syncing),
+            log_max: AtomicU64::new(u64::MAX),
             _lock: lock,
             #[cfg(test)]
             fail_sync: AtomicBool::new(false),
@@ -91,22 +94,45 @@ impl Database {
         let syncing = &mut *syncing;
         let frame = syncing.copy.as_mut().map_or(Ok(None), SecondCopy::next_frame).map_err(failed)?;
         if let Some(frame) = &frame {
-            self.put(keys::COPY, &frame.state)?;
+            self.insert(keys::COPY, &frame.state)?;
         }
-        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), ends))?;
-        self.tree.flush().map_err(|error| self.fault(error))?;
-        // Blobs after the flush (it may write some) and before the log that points at them.
-        syncing.blobs.sync().map_err(failed)?;
-        self.file.sync_data().map_err(failed)?;
-        syncing.blobs.log_is_synced().map_err(failed)?;
-        syncing.mark.done().map_err(failed)?;
+        self.insert(keys::SYNCS, &syncs_row(syncing.mark.next(), ends))?;
+        self.sync_log(syncing)?;
         // Only what the database has: after a crash it says that the copy lacks something, never the other way round.
         if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
             && let Some(state) = copy.append(frame, self)?
         {
-            self.put(keys::COPY, &state)?;
+            self.insert(keys::COPY, &state)?;
         }
         Ok(())
+    }
+
+    /// What sled has written is on disk, and the mark says how far that is.
+    fn sync_log(&self, syncing: &mut Syncing) -> Result<(), StoreError> {
+        self.tree.flush().map_err(|error| self.fault(error))?;
+        let log_end = self.log_end();
+        // Blobs after the flush (it may write some) and before the log that points at them.
+        syncing.blobs.sync().map_err(failed)?;
+        self.file.sync_data().map_err(failed)?;
+        syncing.blobs.log_is_synced().map_err(failed)?;
+        let log_max = syncing.mark.done(log_end).map_err(failed)?;
+        self.log_max.store(log_max, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// sled uses the room of a segment again once what replaced it is a MiB back in its log, synced or not. So the log of
+    /// a long batch is synced amid it: else a loss of power could take what replaced a page that was synced before, and
+    /// that page is no longer there.
+    fn keep_up(&self) -> Result<(), StoreError> {
+        if self.log_end() <= self.log_max.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.sync_log(&mut self.syncing())
+    }
+
+    /// Up to which place sled has written its log to the file.
+    fn log_end(&self) -> u64 {
+        u64::try_from(self.tree.context.pagecache.log.stable_offset() + 1).unwrap_or(0)
     }
 
     /// sled may open a file with a damaged part as a database without the rows of that part, and not say so. Rows that
@@ -213,16 +239,23 @@ impl Database {
     }
 
     pub(super) fn put(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+        self.insert(key, row)?;
+        self.keep_up()
+    }
+
+    fn insert(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
         self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.tree.remove(key).map(drop).map_err(|error| self.fault(error))
+        self.tree.remove(key).map(drop).map_err(|error| self.fault(error))?;
+        self.keep_up()
     }
 
     /// All of the batch or nothing, also across kill -9.
     pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
-        self.tree.apply_batch(batch).map_err(|error| self.fault(error))
+        self.tree.apply_batch(batch).map_err(|error| self.fault(error))?;
+        self.keep_up()
     }
 
     pub(super) fn prefix(

@@ -12,7 +12,7 @@ use super::database::{Database, failed, message};
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::tree::Tree;
-use super::{clean, keys, replay};
+use super::{clean, keys, replay, tear};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -32,11 +32,16 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
             birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
             birth::remove_unfinished_snapshots(path).map_err(failed)?;
             Blobs::restore(path).map_err(failed)?;
+            let mark = Mark::read(path).map_err(failed)?;
+            let is_clean = clean::take(path).map_err(failed)?;
+            if !is_clean {
+                tear::cut(path, mark.and_then(|mark| mark.synced)).map_err(|error| judge_io(path, error))?;
+            }
             // What cannot be read, as of a file that is cut off, is sled's to tell.
-            let is_exact = clean::take(path).map_err(failed)? && replay::is_intact(path).unwrap_or(false);
+            let is_exact = is_clean && replay::is_intact(path).unwrap_or(false);
             let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
             let tree = Tree::new(tree);
-            let (syncs, ends) = check(&tree, path)?;
+            let (syncs, ends) = check(&tree, path, mark.map(|mark| mark.syncs))?;
             let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
             match ends {
                 // A look-up a log takes longer than all the rest.
@@ -73,9 +78,8 @@ fn pause() {
 
 /// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had, and
 /// what the ends of its logs add up to.
-fn check(tree: &::sled::Db, path: &Path) -> Result<(u64, Option<u64>), StoreError> {
+fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Option<u64>), StoreError> {
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
-    let mark = Mark::read(path).map_err(failed)?;
     match get(keys::FORMAT)? {
         Some(version) if version == FORMAT_VERSION => {}
         Some(version) => return Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
@@ -107,14 +111,19 @@ fn judge(path: &Path, error: ::sled::Error) -> StoreError {
         ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
             StoreError::InUse(path.display().to_string())
         }
-        ::sled::Error::Io(error) => match error.kind() {
-            // A file shorter than its own log says, or a part of it missing.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
-                damaged(path, error.to_string())
-            }
-            _ => failed(error),
-        },
+        ::sled::Error::Io(error) => judge_io(path, error),
         other => damaged(path, other.to_string()),
+    }
+}
+
+fn judge_io(path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => StoreError::InUse(path.display().to_string()),
+        // A file shorter than its own log says, or a part of it missing.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
+            damaged(path, error.to_string())
+        }
+        _ => failed(error),
     }
 }
 

@@ -5,3 +5,4 @@ mod faults;
 mod hostile;
 mod maintenance;
 mod model;
+mod tear;

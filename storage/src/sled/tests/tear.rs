@@ -1,0 +1,212 @@
+//! Losses of power amid writes that were not synced: what opens then is all that was synced and the beginning of the rest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::panic::catch_unwind;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::records::Table;
+use crate::sled::data::EVENTS;
+use crate::sled::database::Database;
+use crate::sled::lock::DataLock;
+use crate::sled::mark::Mark;
+use crate::sled::segments::{self, SEGMENT_BYTES};
+use crate::sled::{clean, keys, open, tear};
+
+/// Which of them the last write to each key was.
+type Rows = BTreeMap<Vec<u8>, u32>;
+
+/// A database in the middle of its work: its files as they were when it was synced, and as they were later.
+struct Working {
+    synced: TempDir,
+    later: TempDir,
+    /// How many writes were synced.
+    writes_synced: u32,
+    writes: u32,
+    /// Up to where the log was synced.
+    log_synced: u64,
+}
+
+/// The n-th write: to a new key or over an old one, now and then with so many bytes that sled makes a file of them.
+fn write(n: u32) -> (Vec<u8>, Vec<u8>) {
+    let bytes = if n % 29 == 7 { 140_000 } else { 300 + n as usize * 7 % 3_000 };
+    let mut row = n.to_be_bytes().to_vec();
+    row.resize(bytes, n as u8);
+    let key = if n % 3 == 0 { n % 90 } else { n };
+    (keys::record(Table::Meta, &key.to_be_bytes()), row)
+}
+
+fn open(data: &Path) -> Database {
+    open::open(&data.join(EVENTS), 1 << 20, Arc::new(DataLock::take(data).unwrap())).unwrap()
+}
+
+/// sled as it is; it does not write but when it is told to.
+fn sled_alone(data: &Path) -> ::sled::Db {
+    ::sled::Config::new().path(data.join(EVENTS)).mode(::sled::Mode::LowSpace).flush_every_ms(None).open().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else if let Err(error) = fs::copy(entry.path(), target) {
+            // sled removes the files of what was replaced at any time.
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
+    }
+}
+
+fn copied(from: &Path) -> TempDir {
+    let copied = TempDir::new().unwrap();
+    copy(from, copied.path());
+    copied
+}
+
+impl Working {
+    /// Since the sync sled has begun two segments, the second of which says that what is before the first was written. It
+    /// has not begun a third: that may be where something was that was synced (see [`Database::keep_up`]).
+    fn new() -> Self {
+        let data = TempDir::new().unwrap();
+        drop(open(data.path()));
+        clean::take(&data.path().join(EVENTS)).unwrap();
+        let tree = sled_alone(data.path());
+        let log_end = || u64::try_from(tree.context.pagecache.log.stable_offset() + 1).unwrap();
+        let mut writes = 0;
+        let mut write_up_to = |place: u64| {
+            while log_end() < place {
+                let (key, row) = write(writes);
+                tree.insert(key, row).unwrap();
+                tree.flush().unwrap();
+                writes += 1;
+            }
+            writes
+        };
+        let writes_synced = write_up_to(3 * SEGMENT_BYTES as u64 + 300_000);
+        let log_synced = log_end();
+        let marked = Mark::read(&data.path().join(EVENTS)).unwrap().unwrap();
+        Mark::open(&data.path().join(EVENTS), marked.syncs).unwrap().done(log_synced).unwrap();
+        let synced = copied(data.path());
+        let writes = write_up_to(6 * SEGMENT_BYTES as u64 - 20_000);
+        let later = copied(data.path());
+        Self { synced, later, writes_synced, writes, log_synced }
+    }
+
+    /// The database after a loss of power that left each page of the log as it was at either time, and each file of the
+    /// later time or not. Files that were there before are there: `blobs.rs` sees to that.
+    fn lost(&self, page: usize, mut has_arrived: impl FnMut(u64) -> bool) -> TempDir {
+        let lost = copied(self.synced.path());
+        let db = |data: &TempDir| data.path().join(EVENTS).join(segments::NAME);
+        let (before, after) = (fs::read(db(&self.synced)).unwrap(), fs::read(db(&self.later)).unwrap());
+        let file = File::options().write(true).open(db(&lost)).unwrap();
+        for (at, later) in (0..).step_by(page).zip(after.chunks(page)) {
+            let is_same = before.get(at..at + later.len()) == Some(later);
+            if !is_same && has_arrived(at as u64) {
+                file.write_all_at(later, at as u64).unwrap();
+            }
+        }
+        let blobs = |data: &TempDir| data.path().join(EVENTS).join("blobs");
+        for blob in fs::read_dir(blobs(&self.later)).unwrap().map(Result::unwrap) {
+            let there = blobs(&lost).join(blob.file_name());
+            if !there.exists() && has_arrived(u64::MAX) {
+                fs::copy(blob.path(), there).unwrap();
+            }
+        }
+        lost
+    }
+
+    /// Where in the file a place of the log is, at the later time.
+    fn offset(&self, place: u64) -> u64 {
+        let file = File::open(self.later.path().join(EVENTS).join(segments::NAME)).unwrap();
+        let number = segments::Head::Number(place / SEGMENT_BYTES as u64);
+        let heads = segments::heads(&file).unwrap();
+        heads.iter().find(|(head, _)| *head == number).unwrap().1 + place % SEGMENT_BYTES as u64
+    }
+
+    /// Whether these are the rows after some number of writes, of which none is lacking that was synced.
+    fn is_beginning(&self, rows: &Rows) -> bool {
+        let mut beginning: Rows = (0..self.writes_synced).map(|n| (write(n).0, n)).collect();
+        let mut rest = self.writes_synced..self.writes;
+        while beginning != *rows {
+            let Some(n) = rest.next() else { return false };
+            beginning.insert(write(n).0, n);
+        }
+        true
+    }
+}
+
+fn rows(tree: &::sled::Db) -> Rows {
+    let number = |row: &[u8]| u32::from_be_bytes(row[..4].try_into().unwrap());
+    let rows = tree.scan_prefix([Table::Meta as u8]).map(Result::unwrap);
+    rows.map(|(key, row)| (key.to_vec(), number(&row))).collect()
+}
+
+fn rows_of(data: &Path) -> Rows {
+    let db = open(data);
+    let number = |row: &[u8]| u32::from_be_bytes(row[..4].try_into().unwrap());
+    let rows = db.prefix(&[Table::Meta as u8]).map(Result::unwrap);
+    rows.map(|(key, row)| (key.to_vec(), number(&row))).collect()
+}
+
+#[test]
+fn a_log_that_is_torn_amid_unsynced_writes_ends_there() {
+    let working = Working::new();
+    assert!(working.writes > working.writes_synced + 200, "{} {}", working.writes, working.writes_synced);
+    let (mut alone_was_wrong, mut beginnings) = (0, Vec::new());
+    for back in [0, 20_000, 60_000, 100_000, 150_000] {
+        // One page of 512 bytes did not arrive, all the rest did.
+        let torn = working.offset(working.log_synced + back) / 512 * 512 + 512;
+        let lost = working.lost(512, |at| at != torn);
+        let alone = copied(lost.path());
+        let opened = catch_unwind(|| rows(&sled_alone(alone.path())));
+        alone_was_wrong += usize::from(!opened.is_ok_and(|rows| working.is_beginning(&rows)));
+        let rows = rows_of(lost.path());
+        assert!(working.is_beginning(&rows), "{back}: {rows:?}");
+        beginnings.push(rows.values().max().copied());
+        assert_eq!(rows_of(lost.path()), rows, "and again");
+    }
+    assert!(beginnings.is_sorted() && beginnings[0] < beginnings[4], "{beginnings:?}");
+    assert!(alone_was_wrong > 0, "sled needs no help with this any more");
+}
+
+/// Room that was used again, or damage: of neither is known here what it was.
+#[test]
+fn what_is_torn_before_the_sync_is_left_as_it_is() {
+    let working = Working::new();
+    let lost = working.lost(512, |_| true);
+    let db = lost.path().join(EVENTS).join(segments::NAME);
+    let torn = working.offset(working.log_synced - 100_000);
+    File::options().write(true).open(&db).unwrap().write_all_at(&[7; 512], torn).unwrap();
+    let before = fs::read(&db).unwrap();
+    tear::cut(&lost.path().join(EVENTS), Some(working.log_synced)).unwrap();
+    assert!(fs::read(&db).unwrap() == before, "nothing is cut");
+    tear::cut(&lost.path().join(EVENTS), Some(working.log_synced - 110_000)).unwrap();
+    assert!(fs::read(&db).unwrap() != before, "it is unless it was synced");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_was_lost_of_unsynced_writes_the_beginning_opens(
+        losses in prop::collection::vec((any::<bool>(), prop::sample::select(vec![1, 10, 50, 99]), any::<u64>()), 6),
+    ) {
+        let working = Working::new();
+        for (is_small, percent, seed) in losses {
+            let mut drawn = 0_u64;
+            let lost = working.lost(if is_small { 512 } else { 4_096 }, |_| {
+                drawn += 1;
+                u64::from(crc32fast::hash(&[seed.to_le_bytes(), drawn.to_le_bytes()].concat())) % 100 < percent
+            });
+            let rows = rows_of(lost.path());
+            prop_assert!(working.is_beginning(&rows), "{:?}", rows);
+        }
+    }
+}
