@@ -201,7 +201,7 @@ impl Admission {
         let (_, bounds) = self.open(peer.proven.gateway.id).await?;
         let connection = &poll.registration().connection;
         let start = self.start(peer, &peer.replica(handshake), bounds, Some(connection)).await?;
-        connection.heard(peer.now);
+        connection.heard(peer.now.timestamp_millis());
         connection.moved(start.position);
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);

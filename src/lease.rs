@@ -120,7 +120,7 @@ impl Leases {
         drop(table);
         if number.is_some() {
             // The poll before this one looks at its number again.
-            lease.registration.connection.channel.notify.notify_waiters();
+            lease.registration.connection.channel.bell.ring();
         }
         Some(Poll { leases: self.clone(), lease, number })
     }

@@ -22,6 +22,7 @@
 mod alarm;
 pub mod api;
 pub mod auth;
+mod bell;
 mod below;
 pub mod cli;
 pub mod client;

@@ -341,11 +341,11 @@ impl Connection {
                 *closing = Some(reason);
             }
         }
-        self.channel.notify.notify_waiters();
+        self.channel.bell.ring();
     }
 
-    pub(crate) fn heard(&self, at: DateTime<Utc>) {
-        self.heard_ms.store(at.timestamp_millis(), Ordering::Relaxed);
+    pub(crate) fn heard(&self, at_ms: i64) {
+        self.heard_ms.store(at_ms, Ordering::Relaxed);
     }
 
     pub(crate) fn moved(&self, to: Cursor) {
@@ -438,10 +438,10 @@ impl Registration {
     }
 
     /// Something was written to the peer: so many events, and it is up to here now.
-    pub(crate) fn sent(&self, events: usize, to: Cursor, now: DateTime<Utc>) {
+    pub(crate) fn sent(&self, events: usize, to: Cursor, now_ms: i64) {
         self.connection.moved(to);
         if let Some(seat) = &self.seat {
-            seat.sent(to, now);
+            seat.sent(to, now_ms);
         }
         self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
     }

@@ -8,19 +8,19 @@
 //! A cursor that its log's ring has left behind is [`Below`] it, told so, and led back by the compacted state.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{CloseReason, Frames, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::alarm::Alarm;
+use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
@@ -51,17 +51,21 @@ pub(crate) struct Works {
 pub(crate) struct CursorSession {
     works: Arc<Works>,
     hold: Hold,
+    /// Woken by its gateway's channel.
+    listener: Listener,
     id: String,
     liveness: Liveness,
     position: Cursor,
     /// It is not in the ring.
     below: Option<Below>,
     /// What is said before the first event, until it was written.
-    opening: Vec<Arc<Frame>>,
+    opening: Frames,
     handed: Handed,
     pacing: Pacing,
     life: Instant,
     pinged: Instant,
+    /// Its heartbeat asks for nothing before this. Life and pings only move that back, so it may be known late.
+    rests: Option<Instant>,
     expires: Option<Instant>,
     /// A read of the log under way; it outlives a cancelled `next`.
     reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
@@ -104,13 +108,14 @@ impl CursorSession {
         hold: Hold,
         liveness: Liveness,
         (position, below): (Cursor, Option<Below>),
-        opening: Vec<Arc<Frame>>,
+        opening: Frames,
         expires: Option<Instant>,
     ) -> Self {
         let now = Instant::now();
         Self {
             works,
             id: hold.connection().id.to_string(),
+            listener: Listener::new(hold.connection().channel.bell.clone()),
             hold,
             liveness,
             position,
@@ -120,6 +125,7 @@ impl CursorSession {
             pacing: Pacing::new(),
             life: now,
             pinged: now,
+            rests: None,
             expires,
             reading: None,
             read_again: None,
@@ -138,7 +144,7 @@ impl CursorSession {
         if let Some(reason) = self.closing(now) {
             return Due::Step(Step::Close(reason));
         }
-        let beat = beat(&self.works.timing, self.liveness, now, self.life, self.pinged);
+        let beat = self.beat(now);
         if beat == Beat::Dead {
             return Due::Step(Step::Close(CloseReason::NoLife));
         }
@@ -162,6 +168,15 @@ impl CursorSession {
         Due::Wait([until, read_again].into_iter().flatten().min())
     }
 
+    fn beat(&mut self, now: Instant) -> Beat {
+        if let Some(until) = self.rests.filter(|until| now < *until) {
+            return Beat::Wait(until);
+        }
+        let beat = beat(&self.works.timing, self.liveness, now, self.life, self.pinged);
+        self.rests = if let Beat::Wait(until) = beat { Some(until) } else { None };
+        beat
+    }
+
     fn events(&mut self, room: Room, until: Option<Instant>) -> Due {
         if self.reading.is_none()
             && self.below.is_none()
@@ -179,7 +194,7 @@ impl CursorSession {
         (self.position.seq >= connection.furthest()).then_some(connection.began)
     }
 
-    fn deliver(&mut self, frames: Vec<Arc<Frame>>, live: Option<Live>) -> Step {
+    fn deliver(&mut self, frames: Frames, live: Option<Live>) -> Step {
         let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.text().len()).sum());
         self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes, live };
         Step::Deliver(frames)
@@ -206,14 +221,27 @@ impl CursorSession {
         matches!(&self.hold, Hold::Leased(poll) if poll.superseded()).then_some(CloseReason::Superseded)
     }
 
+    /// Reads the log, for as long as that takes; a read under way outlives whoever waits for it.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Result<Tailed, LogError>> {
+        let gateway = self.connection().identity.gateway;
+        let Self { works, position, below, reading, .. } = self;
+        let under_way = reading.get_or_insert_with(|| match below {
+            Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
+            None => Box::pin(works.tail.cold(gateway, *position, room)),
+        });
+        let read = ready!(under_way.as_mut().poll(cx));
+        *reading = None;
+        Poll::Ready(read)
+    }
+
     /// What a read of the log gives; `None` to look again.
-    async fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
+    fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
         self.read_again = None;
         if read.is_ok() {
             self.failures = 0;
         }
         let (below, reason) = match read {
-            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames, None)),
+            Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames.into(), None)),
             Ok(Tailed::Frames(_)) => {
                 self.read_again = Some(Instant::now() + read_again_after(0));
                 return None;
@@ -253,15 +281,14 @@ impl CursorSession {
             return None;
         }
         self.handed = Handed::Compacted { climbed, bytes };
-        Some(Step::Deliver(frames))
+        Some(Step::Deliver(frames.into()))
     }
 
     fn climbed(&mut self, climbed: &Climbed, bytes: usize) {
         let Climbed { ref events, to, below, reset, ref overwritten } = *climbed;
         (self.position, self.below) = (to, below);
         self.pacing.delivered(events.len(), bytes);
-        let now = self.works.clock.now();
-        self.hold.registration().sent(events.len(), to, now);
+        self.hold.registration().sent(events.len(), to, self.works.clock.millis());
         let connection = self.connection();
         connection.carried.written(events.len(), bytes, None);
         if let Some((reason, lost)) = reset {
@@ -272,19 +299,20 @@ impl CursorSession {
         }
         for &seq in events {
             // One by one: what lies between them was not delivered.
-            self.reached(seq.prev(), Cursor { seq, ..to }, now);
+            self.reached(seq.prev(), Cursor { seq, ..to });
         }
         if let Some(overwritten) = overwritten {
+            let now = self.works.clock.now();
             overwritten.record(&self.works.deliveries, self.hold.registration(), FailureReason::Overwritten, now);
         }
     }
 
     /// Everything after `after` up to `up_to` has reached the peer.
-    fn reached(&self, after: Seq, up_to: Cursor, now: DateTime<Utc>) {
+    fn reached(&self, after: Seq, up_to: Cursor) {
         let registration = self.hold.registration();
-        if let Some(seat) = &registration.seat {
-            let gateway = registration.connection.identity.gateway;
-            self.works.deliveries.recovered(gateway, (after, up_to), seat.replica(), now);
+        let (deliveries, gateway) = (&self.works.deliveries, registration.connection.identity.gateway);
+        if let Some(seat) = registration.seat.as_ref().filter(|_| deliveries.may_recover(gateway)) {
+            deliveries.recovered(gateway, (after, up_to), seat.replica(), self.works.clock.now());
         }
     }
 
@@ -303,7 +331,6 @@ impl CursorSession {
     }
 }
 
-#[async_trait]
 impl Session for CursorSession {
     fn connection_id(&self) -> &str {
         &self.id
@@ -313,34 +340,24 @@ impl Session for CursorSession {
         self.position.to_string()
     }
 
-    async fn next(&mut self, room: Room) -> Step {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step> {
+        // Before the look: what happens after it wakes us, what happened before it is seen.
+        self.listener.listen(cx);
         loop {
-            let connection = self.connection().clone();
-            // Made before the look, which is when `notify_waiters` begins to count for it: what happens after the look
-            // wakes us, what happened before it is seen.
-            let notified = connection.channel.notify.notified();
-            let read = match self.look(room) {
-                Due::Step(step) => return step,
-                Due::Wait(until) => {
-                    tokio::select! { biased; () = notified => {}, () = self.alarm.at(until) => {} }
-                    continue;
-                }
+            let until = match self.look(room) {
+                Due::Step(step) => return Poll::Ready(step),
+                Due::Wait(until) => until,
                 Due::Read(room, until) => {
-                    let Self { works, position, below, reading, alarm, .. } = self;
-                    let gateway = connection.identity.gateway;
-                    let read = reading.get_or_insert_with(|| match below {
-                        Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
-                        None => Box::pin(works.tail.cold(gateway, *position, room)),
-                    });
-                    tokio::select! { biased; read = read => Some(read), () = notified => None, () = alarm.at(until) => None }
+                    if let Poll::Ready(read) = self.poll_read(cx, room) {
+                        if let Some(step) = self.take(read) {
+                            return Poll::Ready(step);
+                        }
+                        continue;
+                    }
+                    until
                 }
             };
-            if let Some(read) = read {
-                self.reading = None;
-                if let Some(step) = self.take(read).await {
-                    return step;
-                }
-            }
+            ready!(self.alarm.poll_at(cx, until));
         }
     }
 
@@ -351,19 +368,18 @@ impl Session for CursorSession {
     fn written(&mut self) {
         match std::mem::replace(&mut self.handed, Handed::Nothing) {
             Handed::Nothing => {}
-            Handed::Opening => self.opening = Vec::new(),
+            Handed::Opening => self.opening = Frames::new(),
             Handed::Events { to, count, bytes, live } => {
                 let (gateway, after) = (self.connection().identity.gateway, self.position.seq);
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
-                let now = self.works.clock.now();
                 self.connection().carried.written(count, bytes, live);
                 if let Hold::Leased(_) = self.hold {
                     self.connection().reached(to);
                 }
-                self.hold.registration().sent(count, self.position, now);
+                self.hold.registration().sent(count, self.position, self.works.clock.millis());
                 debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
-                self.reached(after, self.position, now);
+                self.reached(after, self.position);
             }
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
@@ -379,7 +395,7 @@ impl Session for CursorSession {
 
     fn heard(&mut self, heard: Heard<'_>) {
         self.life = Instant::now();
-        self.connection().heard(self.works.clock.now());
+        self.connection().heard(self.works.clock.millis());
         match heard {
             Heard::Life => {}
             Heard::Pong(payload) => {
@@ -398,14 +414,13 @@ impl Session for CursorSession {
         }
     }
 
-    async fn cut(&mut self) -> CloseReason {
-        let connection = self.connection().clone();
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.listener.listen(cx);
         loop {
-            let notified = connection.channel.notify.notified();
             if let Some(reason) = self.closing(Instant::now()).filter(|reason| reason.silences()) {
-                return reason;
+                return Poll::Ready(reason);
             }
-            tokio::select! { biased; () = notified => {}, () = self.alarm.at(self.expires) => {} }
+            ready!(self.alarm.poll_at(cx, self.expires));
         }
     }
 

@@ -26,6 +26,16 @@ pub enum Standing {
     Browser(SignedIn),
 }
 
+impl Standing {
+    /// The browser that has to be signed in.
+    pub(crate) fn browser(&self) -> Option<&SignedIn> {
+        match self {
+            Self::Token => None,
+            Self::Browser(browser) => Some(browser),
+        }
+    }
+}
+
 impl Operators {
     /// Nobody is signed in yet.
     #[must_use]

@@ -3,15 +3,18 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use gatecast_storage::{Cursor, Directory, GatewayId, LogError};
-use gatecast_transports::{CloseReason, Frame, Room};
+use gatecast_transports::{CloseReason, Frame, Frames, Room};
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::viewing::{Feed, Shown};
+use crate::alarm::Alarm;
+use crate::bell::Listener;
 use crate::below::Below;
 use crate::control::ResetReason;
 use crate::session::{Works, read_again_after};
@@ -23,12 +26,17 @@ pub(super) struct Following {
     directory: Arc<Directory>,
     gateway: GatewayId,
     channel: Arc<Channel>,
+    listener: Listener,
     position: Cursor,
     below: Option<Below>,
     /// It was told where it begins: it comes back there if it is cut off before the first event.
     is_told: bool,
+    /// A read of the log under way.
+    reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
+    read_again: Option<Instant>,
     /// Reads in a row that failed.
     failures: u32,
+    alarm: Alarm,
     /// Where it is once what was given is out.
     given: Option<(Cursor, Option<Below>)>,
 }
@@ -64,7 +72,21 @@ impl Following {
         let (channel, bounds) = works.tail.open(gateway).await?;
         let position = after.unwrap_or(bounds.head());
         let below = ResetReason::of(position, &bounds).map(Below::reset);
-        Ok(Self { works, directory, gateway, channel, position, below, is_told: false, failures: 0, given: None })
+        Ok(Self {
+            works,
+            directory,
+            gateway,
+            listener: Listener::new(channel.bell.clone()),
+            channel,
+            position,
+            below,
+            is_told: false,
+            reading: None,
+            read_again: None,
+            failures: 0,
+            alarm: Alarm::default(),
+            given: None,
+        })
     }
 
     fn give(&mut self, frames: &[Arc<Frame>], to: Cursor, below: Option<Below>) -> Option<Shown> {
@@ -76,15 +98,27 @@ impl Following {
         Some(Shown::Frames(frames.iter().map(line).collect()))
     }
 
-    /// What the log has after the position; `None` to look again.
-    async fn read(&mut self, room: Room) -> Option<Shown> {
-        let tail = &self.works.tail;
-        let hot = if self.below.is_none() { tail.hot(&self.channel, self.position, room, None) } else { None };
-        let read = match (hot, self.below) {
-            (Some(hot), _) => Ok(Tailed::Frames(hot.frames)),
-            (None, Some(below)) => tail.compacted(self.gateway, below.after(self.position), room).await,
-            (None, None) => tail.cold(self.gateway, self.position, room).await,
-        };
+    /// What the log has after the position.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Result<Tailed, LogError>> {
+        let Self { works, gateway, channel, position, below, reading, .. } = self;
+        if reading.is_none()
+            && below.is_none()
+            && let Some(hot) = works.tail.hot(channel, *position, room, None)
+        {
+            return Poll::Ready(Ok(Tailed::Frames(hot.frames.into_vec())));
+        }
+        let under_way = reading.get_or_insert_with(|| match below {
+            Some(below) => Box::pin(works.tail.compacted(*gateway, below.after(*position), room)),
+            None => Box::pin(works.tail.cold(*gateway, *position, room)),
+        });
+        let read = ready!(under_way.as_mut().poll(cx));
+        *reading = None;
+        Poll::Ready(read)
+    }
+
+    /// What a read of the log gives; `None` to look again.
+    fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Shown> {
+        self.read_again = None;
         match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => {
                 let seq = gatecast_storage::Seq(self.position.seq.0 + frames.len() as u64);
@@ -96,14 +130,13 @@ impl Following {
             }
             Ok(Tailed::Truncated { oldest }) => self.below = Some(Below::overwritten(oldest)),
             Ok(Tailed::Lost) => self.below = Some(Below::reset(ResetReason::UnknownEpoch)),
-            Ok(Tailed::Frames(_)) => sleep(read_again_after(0)).await,
+            Ok(Tailed::Frames(_)) => self.read_again = Some(Instant::now() + read_again_after(0)),
             Err(error) => {
                 if self.failures == 0 {
                     warn!(gateway.id = %self.gateway, %error, "Event log is not readable; who watches it waits.");
                 }
-                // Counted first: the wait may be cut short, by a comment that is due.
+                self.read_again = Some(Instant::now() + read_again_after(self.failures));
                 self.failures = self.failures.saturating_add(1);
-                sleep(read_again_after(self.failures - 1)).await;
                 return None;
             }
         }
@@ -112,24 +145,29 @@ impl Following {
     }
 }
 
-#[async_trait]
 impl Feed for Following {
-    async fn next(&mut self, room: Room) -> Shown {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Shown> {
         if !self.is_told {
             self.given = Some((self.position, self.below));
-            return Shown::Frames(vec![Arc::new(Frame::position_only(self.position.to_string()))]);
+            let told = Arc::new(Frame::position_only(self.position.to_string()));
+            return Poll::Ready(Shown::Frames(Frames::from([told])));
         }
+        // Before the look: an append after it wakes us.
+        self.listener.listen(cx);
         loop {
             if self.directory.gateway(self.gateway).is_none() {
-                return Shown::End(CloseReason::GatewayDeleted);
+                return Poll::Ready(Shown::End(CloseReason::GatewayDeleted));
             }
-            let channel = self.channel.clone();
-            // Before the look: an append after it wakes us.
-            let notified = channel.notify.notified();
-            if self.below.is_none() && self.position.seq >= channel.head() {
-                notified.await;
-            } else if let Some(shown) = self.read(room).await {
-                return shown;
+            if self.below.is_none() && self.position.seq >= self.channel.head() {
+                return Poll::Pending;
+            }
+            if let Some(at) = self.read_again.filter(|at| Instant::now() < *at) {
+                ready!(self.alarm.poll_at(cx, Some(at)));
+                continue;
+            }
+            let read = ready!(self.poll_read(cx, room));
+            if let Some(shown) = self.take(read) {
+                return Poll::Ready(shown);
             }
         }
     }

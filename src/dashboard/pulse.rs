@@ -5,16 +5,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use gatecast_storage::{Clock, Deliveries};
-use gatecast_transports::{Frame, Room};
+use gatecast_transports::{Frame, Frames, Room};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::viewing::{Feed, Shown};
+use crate::bell::{Bell, Listener};
 use crate::envelope::timestamp;
 use crate::metrics::Snapshot;
 use crate::registry::Registry;
@@ -31,7 +31,7 @@ pub(crate) struct Pulse {
     deliveries: Arc<Deliveries>,
     clock: Arc<dyn Clock>,
     beats: Mutex<VecDeque<(i64, Arc<Frame>)>>,
-    notify: Notify,
+    bell: Arc<Bell>,
 }
 
 /// What grows while the process lives.
@@ -52,7 +52,7 @@ impl Pulse {
         deliveries: Arc<Deliveries>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { registry, tails, deliveries, clock, beats: Mutex::default(), notify: Notify::new() }
+        Self { registry, tails, deliveries, clock, beats: Mutex::default(), bell: Arc::default() }
     }
 
     /// Feels the pulse every second, for as long as it is polled.
@@ -97,11 +97,11 @@ impl Pulse {
             beats.pop_front();
         }
         drop(beats);
-        self.notify.notify_waiters();
+        self.bell.ring();
     }
 
     /// The beats after one, as many as there is room for.
-    fn after(&self, id: i64, room: Room) -> (Vec<Arc<Frame>>, i64) {
+    fn after(&self, id: i64, room: Room) -> (Frames, i64) {
         let beats = self.beats();
         let skip = beats.partition_point(|(known, _)| *known <= id);
         let shown = beats.range(skip..).take(room.frames.max(1));
@@ -138,6 +138,7 @@ fn per_second(events: u64, took: Duration) -> f64 {
 /// The pulse as one operator is shown it.
 pub(super) struct Felt {
     pulse: Arc<Pulse>,
+    listener: Listener,
     /// Up to here it is out.
     at: i64,
     /// Up to here it was given.
@@ -148,24 +149,20 @@ impl Felt {
     /// What comes after a beat; from the first that is kept if that is in the future, as when the clock was set back.
     pub(super) fn after(pulse: Arc<Pulse>, beat: i64) -> Self {
         let at = if beat > pulse.newest() && pulse.newest() > 0 { 0 } else { beat };
-        Self { pulse, at, given: at }
+        Self { listener: Listener::new(pulse.bell.clone()), pulse, at, given: at }
     }
 }
 
-#[async_trait]
 impl Feed for Felt {
-    async fn next(&mut self, room: Room) -> Shown {
-        loop {
-            let pulse = self.pulse.clone();
-            // Before the look: a beat after it wakes us.
-            let notified = pulse.notify.notified();
-            let (frames, to) = pulse.after(self.at, room);
-            if !frames.is_empty() {
-                self.given = to;
-                return Shown::Frames(frames);
-            }
-            notified.await;
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Shown> {
+        // Before the look: a beat after it wakes us.
+        self.listener.listen(cx);
+        let (frames, to) = self.pulse.after(self.at, room);
+        if frames.is_empty() {
+            return Poll::Pending;
         }
+        self.given = to;
+        Poll::Ready(Shown::Frames(frames))
     }
 
     fn written(&mut self) {
@@ -179,9 +176,10 @@ impl Feed for Felt {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
     use crate::registry::Capacity;
-    use futures::FutureExt;
     use gatecast_storage::deliveries::DeliveryLimits;
     use gatecast_storage::{Cursor, Entry, Epoch, Follower, GatewayId, ManualClock, MemoryRecords, Seq};
     use uuid::Uuid;
@@ -210,8 +208,13 @@ mod tests {
         }
     }
 
+    /// Nobody is woken: it is polled again when it has something to show.
+    fn nobody() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
     fn shown(feed: &mut Felt) -> Vec<(i64, Value)> {
-        let Some(Shown::Frames(frames)) = feed.next(ROOM).now_or_never() else { return Vec::new() };
+        let Poll::Ready(Shown::Frames(frames)) = feed.poll_next(&mut nobody(), ROOM) else { return Vec::new() };
         feed.written();
         frames.iter().map(|f| (f.id().unwrap().parse().unwrap(), serde_json::from_str(f.text()).unwrap())).collect()
     }
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(shown(&mut back), shown(&mut feed));
         // A step that was not written is given again.
         world.beat(8);
-        assert!(back.next(ROOM).now_or_never().is_some());
+        assert!(back.poll_next(&mut nobody(), ROOM).is_ready());
         assert_eq!(shown(&mut back).len(), 1);
     }
 

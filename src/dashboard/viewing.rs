@@ -1,14 +1,15 @@
 //! A session of an operator who watches: nothing that it does is seen by gateways or counted as one of them.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{CloseReason, Frames, Heard, Liveness, Room, Session, Step};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::alarm::Alarm;
 use crate::auth::Standing;
 use crate::heartbeat::{Beat, Timing, beat};
 
@@ -16,10 +17,9 @@ use crate::heartbeat::{Beat, Timing, beat};
 const COME_BACK_AFTER_MS: u64 = 500;
 
 /// What is shown.
-#[async_trait]
 pub(super) trait Feed: Send {
-    /// What follows. Cancel safe: nothing moves until [`Feed::written`].
-    async fn next(&mut self, room: Room) -> Shown;
+    /// What follows. Nothing moves until [`Feed::written`].
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Shown>;
 
     /// What was given last is out.
     fn written(&mut self);
@@ -30,18 +30,24 @@ pub(super) trait Feed: Send {
 
 /// The next thing to show.
 pub(super) enum Shown {
-    Frames(Vec<Arc<Frame>>),
+    Frames(Frames),
     /// There will be no more.
     End(CloseReason),
 }
+
+/// Waits for a cancellation.
+type Cancelled = Pin<Box<WaitForCancellationFutureOwned>>;
 
 /// The session.
 pub(super) struct Viewing<F> {
     feed: F,
     standing: Standing,
     draining: CancellationToken,
+    drained: Cancelled,
+    signed_out: Option<Cancelled>,
     timing: Timing,
     spoke: Instant,
+    alarm: Alarm,
     id: String,
     _place: OwnedSemaphorePermit,
 }
@@ -54,33 +60,43 @@ impl<F: Feed> Viewing<F> {
         timing: Timing,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let id = uuid::Uuid::new_v4().to_string();
-        Self { feed, standing, draining, timing, spoke: Instant::now(), id, _place: place }
+        let cancelled = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
+        Self {
+            feed,
+            drained: cancelled(&draining),
+            signed_out: standing.browser().map(|browser| cancelled(&browser.ended)),
+            standing,
+            draining,
+            timing,
+            spoke: Instant::now(),
+            alarm: Alarm::default(),
+            id: uuid::Uuid::new_v4().to_string(),
+            _place: place,
+        }
     }
 
     /// Why it shall end, if it shall.
     fn closing(&self, now: Instant) -> Option<CloseReason> {
-        match &self.standing {
-            Standing::Browser(browser) if browser.ended.is_cancelled() => return Some(CloseReason::TokenRevoked),
-            Standing::Browser(browser) if now >= browser.until => return Some(CloseReason::TokenExpired),
+        match self.standing.browser() {
+            Some(browser) if browser.ended.is_cancelled() => return Some(CloseReason::TokenRevoked),
+            Some(browser) if now >= browser.until => return Some(CloseReason::TokenExpired),
             _ => {}
         }
         let shutdown = CloseReason::Shutdown { reconnect_after_ms: COME_BACK_AFTER_MS };
         self.draining.is_cancelled().then_some(shutdown)
     }
-}
 
-/// Resolves when the operator may no longer watch.
-async fn ended(standing: &Standing) {
-    match standing {
-        Standing::Token => std::future::pending().await,
-        Standing::Browser(browser) => {
-            tokio::select! { () = browser.ended.cancelled() => {}, () = sleep_until(browser.until) => {} }
+    /// Ready when [`Self::closing`] may have changed, or at `deadline`.
+    fn poll_wait(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let signed_out = self.signed_out.as_mut().is_some_and(|signed_out| signed_out.as_mut().poll(cx).is_ready());
+        if signed_out || self.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
+        let until = self.standing.browser().map(|browser| browser.until);
+        self.alarm.poll_at(cx, [deadline, until].into_iter().flatten().min())
     }
 }
 
-#[async_trait]
 impl<F: Feed> Session for Viewing<F> {
     fn connection_id(&self) -> &str {
         &self.id
@@ -90,25 +106,19 @@ impl<F: Feed> Session for Viewing<F> {
         self.feed.position()
     }
 
-    async fn next(&mut self, room: Room) -> Step {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step> {
         loop {
             let now = Instant::now();
             if let Some(reason) = self.closing(now) {
-                return Step::Close(reason);
+                return Poll::Ready(Step::Close(reason));
             }
             let Beat::Wait(comment) = beat(&self.timing, Liveness::WriteOnly, now, now, self.spoke) else {
-                return Step::Ping(Bytes::new());
+                return Poll::Ready(Step::Ping(Bytes::new()));
             };
-            let Self { feed, standing, draining, .. } = self;
-            tokio::select! {
-                biased;
-                () = draining.cancelled() => {}
-                () = ended(standing) => {}
-                shown = feed.next(room) => match shown {
-                    Shown::Frames(frames) => return Step::Deliver(frames),
-                    Shown::End(reason) => return Step::Close(reason),
-                },
-                () = sleep_until(comment) => {}
+            match self.feed.poll_next(cx, room) {
+                Poll::Ready(Shown::Frames(frames)) => return Poll::Ready(Step::Deliver(frames)),
+                Poll::Ready(Shown::End(reason)) => return Poll::Ready(Step::Close(reason)),
+                Poll::Pending => ready!(self.poll_wait(cx, Some(comment))),
             }
         }
     }
@@ -124,9 +134,15 @@ impl<F: Feed> Session for Viewing<F> {
 
     fn heard(&mut self, _heard: Heard<'_>) {}
 
-    async fn cut(&mut self) -> CloseReason {
-        ended(&self.standing).await;
-        self.closing(Instant::now()).unwrap_or(CloseReason::TokenExpired)
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            match self.closing(Instant::now()) {
+                Some(reason) if reason.silences() => return Poll::Ready(reason),
+                // A drain lets what is under way come to its end.
+                Some(_) => return Poll::Pending,
+                None => ready!(self.poll_wait(cx, None)),
+            }
+        }
     }
 
     fn ended(&mut self, _reason: CloseReason) {}

@@ -13,8 +13,8 @@
 
 mod book;
 mod failure;
+mod pending;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use chrono::{DateTime, Utc};
 pub use self::failure::{DeliveryFilter, DeliveryTotals, FailedDelivery, Failure, FailureReason, UnknownReason};
 
 use self::book::{Book, Written};
+use self::pending::Pending;
 use crate::clock::Clock;
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::receipts::Replica;
@@ -61,8 +62,8 @@ pub struct Deliveries {
 
 struct Shared {
     book: Mutex<Book>,
-    /// [`Book::pending`], readable without the lock: the hot delivery path looks only here while nothing failed.
-    pending: AtomicU64,
+    /// The book's, readable without its lock: a delivery looks only here while nothing of its gateway failed.
+    pending: Arc<Pending>,
     clock: Arc<dyn Clock>,
 }
 
@@ -82,7 +83,7 @@ impl Deliveries {
             book.load(row);
         }
         book.expire(clock.now());
-        let pending = AtomicU64::new(book.pending());
+        let pending = book.pending();
         let shared = Arc::new(Shared { book: Mutex::new(book), pending, clock });
         let writer = WriteBehind::start(Arc::clone(&shared), records, Duration::ZERO, "Failed deliveries");
         Ok(Self { shared, writer })
@@ -98,8 +99,7 @@ impl Deliveries {
     }
 
     /// Events after `after` up to `up_to`, in its epoch, have reached a replica: marks the failures that this makes good
-    /// as recovered at `now`; says how many. For the hot delivery path: an atomic load while nothing of any gateway is
-    /// unrecovered, one hash look-up while nothing of this one is.
+    /// as recovered at `now`; says how many.
     pub fn recovered(
         &self,
         gateway: GatewayId,
@@ -107,15 +107,22 @@ impl Deliveries {
         by: &Replica,
         now: DateTime<Utc>,
     ) -> usize {
-        if self.shared.pending.load(Ordering::Acquire) == 0 {
+        if !self.may_recover(gateway) {
             return 0;
         }
         self.change(|book, _| book.recovered(gateway, (after, up_to), by, now))
     }
 
+    /// Whether a failure of the gateway may recover and has not: an atomic load, for every delivery. Of another one now
+    /// and then, never missing one of this.
+    #[must_use]
+    pub fn may_recover(&self, gateway: GatewayId) -> bool {
+        self.shared.pending.any(gateway)
+    }
+
     /// A replica has applied an event: marks its reports of having failed as recovered at `now`; says how many.
     pub fn applied(&self, gateway: GatewayId, event: Cursor, by: &Replica, now: DateTime<Utc>) -> usize {
-        if self.shared.pending.load(Ordering::Acquire) == 0 {
+        if !self.may_recover(gateway) {
             return 0;
         }
         self.change(|book, _| book.applied(gateway, event, by, now))
@@ -158,12 +165,11 @@ impl Deliveries {
         self.writer.flush().await
     }
 
-    /// Runs `work` on the book, then publishes what others wait for.
+    /// Runs `work` on the book, then has written what it changed.
     fn change<T>(&self, work: impl FnOnce(&mut Book, DateTime<Utc>) -> T) -> T {
         let now = self.shared.clock.now();
         let mut book = self.shared.book();
         let answer = work(&mut book, now);
-        self.shared.pending.store(book.pending(), Ordering::Release);
         if book.is_dirty() {
             self.writer.wake();
         }

@@ -54,14 +54,12 @@ impl BareSocket {
 
     /// Reads what is there and shows it; how much it was, 0 at the end. Cancel safe. There is no buffer while it waits.
     pub(crate) async fn read(&mut self, mut show: impl FnMut(&[u8])) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
-            let mut read = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
-            show(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
-        })
-        .await
+        poll_fn(|cx| self.poll_read(cx, &mut show)).await
+    }
+
+    /// [`Self::read`], polled.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, show: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+        poll_read(&mut self.socket, cx, show)
     }
 
     /// Writes all of it, unless the session cuts it off or the peer takes less than 64 KiB in `stall`.
@@ -108,7 +106,7 @@ impl BareSocket {
 
     /// Writes what the socket takes without waiting, which mostly is all: how much, and whether all has left. A failure is
     /// met again by [`Self::write_slowly`].
-    fn write_at_once(&mut self, bytes: &[u8]) -> (usize, bool) {
+    pub(crate) fn write_at_once(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut written = 0;
         while let Some(left) = bytes.get(written..).filter(|left| !left.is_empty()) {
             match self.socket.write(left).now_or_never() {
@@ -119,7 +117,9 @@ impl BareSocket {
         (written, matches!(self.socket.flush().now_or_never(), Some(Ok(()))))
     }
 
-    async fn write_slowly(
+    /// Writes what [`Self::write_at_once`] has left, unless the session cuts it off or the peer takes less than 64 KiB in
+    /// `stall`.
+    pub(crate) async fn write_slowly(
         &mut self,
         bytes: &[u8],
         mut written: usize,
@@ -150,6 +150,19 @@ impl BareSocket {
     }
 }
 
+/// Reads what is there into space on the stack and shows it; how much it was, 0 at the end.
+pub(crate) fn poll_read(
+    socket: &mut BoxSocket,
+    cx: &mut Context<'_>,
+    show: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
+    let mut read = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(socket).poll_read(cx, &mut read))?;
+    show(read.filled());
+    Poll::Ready(Ok(read.filled().len()))
+}
+
 /// Writes some, or with nothing left to write flushes and gives 0; `None` if the socket is broken.
 async fn write_or_flush(socket: &mut BoxSocket, left: &[u8]) -> Option<usize> {
     if left.is_empty() {
@@ -167,6 +180,11 @@ pub struct Rewound {
 impl Rewound {
     pub(crate) fn new(first: impl Into<Bytes>, socket: BoxSocket) -> Self {
         Self { first: first.into(), socket }
+    }
+
+    /// What is yet to be read again, and the socket.
+    pub(crate) fn into_parts(self) -> (Bytes, BoxSocket) {
+        (self.first, self.socket)
     }
 }
 

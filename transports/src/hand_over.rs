@@ -22,10 +22,11 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::service::Service;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::bare::BoxSocket;
+use crate::bare::{BoxSocket, Rewound};
 use crate::pipe::{Outlet, Shared};
 
 /// Where a response offers to go on without hyper. The accept loop makes one for each HTTP/1.1 connection and puts a
@@ -48,7 +49,7 @@ impl HandOver {
     }
 
     /// Watches the connection's socket.
-    pub fn watch<I>(&self, socket: I) -> Watched<I> {
+    pub fn watch(&self, socket: Rewound) -> Watched {
         Watched { socket, offer: Arc::clone(&self.0) }
     }
 
@@ -80,26 +81,25 @@ impl std::fmt::Debug for HandOver {
 
 /// An HTTP/1.1 connection, until it ends or its socket is handed over.
 #[must_use = "a connection does nothing unless it is polled"]
-pub struct Http1<I, S, B>
+pub struct Http1<S, B>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body,
 {
-    connection: Option<UpgradeableConnection<TokioIo<Watched<I>>, S>>,
+    connection: Option<UpgradeableConnection<TokioIo<Watched>, S>>,
     hand_over: HandOver,
     /// Of its responses.
     body: PhantomData<fn() -> B>,
 }
 
-impl<I, S, B> Http1<I, S, B>
+impl<S, B> Http1<S, B>
 where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A connection whose socket is watched by the same [`HandOver`].
-    pub fn new(connection: UpgradeableConnection<TokioIo<Watched<I>>, S>, hand_over: HandOver) -> Self {
+    pub fn new(connection: UpgradeableConnection<TokioIo<Watched>, S>, hand_over: HandOver) -> Self {
         Self { connection: Some(connection), hand_over, body: PhantomData }
     }
 
@@ -113,17 +113,16 @@ where
     fn hand_over(&mut self, pipe: &Shared) {
         let parts = self.connection.take().and_then(UpgradeableConnection::into_parts);
         // What was read beyond the request is dropped: nobody listens to the peer of an endless response.
-        pipe.moved(parts.map(|parts| Box::new(parts.io.into_inner().socket) as BoxSocket));
+        pipe.moved(parts.map(|parts| parts.io.into_inner().socket.into_parts().1));
     }
 }
 
-impl<I, S, B> Future for Http1<I, S, B>
+impl<S, B> Future for Http1<S, B>
 where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    UpgradeableConnection<TokioIo<Watched<I>>, S>: Unpin,
+    UpgradeableConnection<TokioIo<Watched>, S>: Unpin,
 {
     type Output = hyper::Result<()>;
 
@@ -142,26 +141,38 @@ where
     }
 }
 
+/// The socket under an upgraded connection, and what was read from it beyond the request. Where it was
+/// [`HandOver::watch`]ed, hyper's layers around it, some 300 bytes and four calls a write, are left behind.
+pub(crate) fn upgraded(upgraded: Upgraded) -> (BoxSocket, Bytes) {
+    match upgraded.downcast::<TokioIo<Watched>>() {
+        Ok(parts) => {
+            let (unread, socket) = parts.io.into_inner().socket.into_parts();
+            (socket, if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() })
+        }
+        Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
+    }
+}
+
 /// A socket that tells whether what was written to it has left.
-pub struct Watched<I> {
-    socket: I,
+pub struct Watched {
+    socket: Rewound,
     offer: Arc<Offer>,
 }
 
-impl<I> Watched<I> {
+impl Watched {
     fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
         self.offer.blocked.store(poll.is_pending(), Ordering::Release);
         poll
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.note(poll)

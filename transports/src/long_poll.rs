@@ -29,7 +29,7 @@ use crate::pipe::{PIECE_BYTES, pipe};
 use crate::query::Query;
 use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
-use crate::transport::{Direct, Frame, Gate, Liveness, Refusal, Room, Session, Step, Transport};
+use crate::transport::{Direct, Frame, Frames, Gate, Liveness, Refusal, Room, Session, Step, Transport};
 
 /// The long-poll transport: `GET /api/internal/v1/poll/gateways/connect`.
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ impl Gathering {
 
     /// Adds a step, unless it makes the reply too large: a session gives one frame however large it is, and only the
     /// first of a reply may be larger than the room.
-    fn take(&mut self, frames: Vec<Arc<Frame>>) -> bool {
+    fn take(&mut self, frames: Frames) -> bool {
         let frames: Vec<_> = frames.into_iter().filter(|frame| !frame.is_position_only()).collect();
         let bytes: usize = frames.iter().map(|frame| frame.text().len() + SEPARATOR_BYTES).sum();
         if bytes > self.room.bytes && !self.frames.is_empty() {
@@ -231,10 +231,10 @@ mod tests {
     #[test]
     fn a_reply_is_at_most_a_mebibyte_but_always_one_event() {
         let mut gathering = Gathering::new(10);
-        assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2])) && gathering.is_full());
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2]).into()) && gathering.is_full());
         let mut gathering = Gathering::new(10);
-        assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2])) && !gathering.is_full());
-        assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2])));
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2]).into()) && !gathering.is_full());
+        assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2]).into()));
         assert_eq!(gathering.frames.len(), 1);
     }
 

@@ -26,6 +26,8 @@ use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
 use crate::transport::{Gate, Liveness, Transport};
 
+pub(crate) use self::direct::chunk_of as chunk;
+
 /// The SSE transport: `GET /api/internal/v1/sse/gateways/connect`, or another path over another gate ([`Sse::at`]).
 ///
 /// `HEAD` answers the same headers, without asking the gate: it opens no connection, so there is nothing to admit.

@@ -1,9 +1,12 @@
 //! The seam between carrying a stream and deciding what is on it.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
@@ -13,6 +16,7 @@ use crate::bare::{BoxSocket, Rewound};
 use crate::close::CloseReason;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError};
 use crate::sever::Sever;
+use crate::sse;
 use crate::websocket::wire;
 
 /// A way to carry a stream.
@@ -82,13 +86,23 @@ pub trait Gate: Send + Sync {
 }
 
 /// One message, encoded once and shared by all connections.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Frame {
     id: Option<String>,
     name: String,
     text: Utf8Bytes,
     wire: Bytes,
+    /// Made for the first connection that it goes to alone.
+    event: OnceLock<Bytes>,
 }
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, &self.name, &self.text) == (&other.id, &other.name, &other.text)
+    }
+}
+
+impl Eq for Frame {}
 
 impl Frame {
     /// A message: its position if it has one, its type, and its JSON text, which holds no raw line break.
@@ -102,7 +116,7 @@ impl Frame {
         let wire = wire::text(&text);
         // A part of the same bytes, so that a message is held once. It was text, so it is text.
         let text = Utf8Bytes::try_from(wire.slice(wire::head_len(text.len())..)).unwrap_or_default();
-        Self { id, name, text, wire }
+        Self { id, name, text, wire, event: OnceLock::new() }
     }
 
     /// No message, only a position: over SSE an event with nothing but `id:`, which moves the peer's cursor past events
@@ -140,7 +154,15 @@ impl Frame {
     pub(crate) fn wire(&self) -> &Bytes {
         &self.wire
     }
+
+    /// As a server-sent event in a chunk of its own: made once, and only if one goes out alone over SSE.
+    pub(crate) fn event(&self) -> &Bytes {
+        self.event.get_or_init(|| sse::chunk(self))
+    }
 }
+
+/// The frames of a step. One alone, which is what a step mostly has, takes no allocation.
+pub type Frames = SmallVec<[Arc<Frame>; 1]>;
 
 /// How much a transport can take in one step. A single frame is delivered however large it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +177,7 @@ pub struct Room {
 #[derive(Debug)]
 pub enum Step {
     /// Write these, in order, then call [`Session::written`].
-    Deliver(Vec<Arc<Frame>>),
+    Deliver(Frames),
     /// Write a sign of life, then call [`Session::written`]: a ping with this payload of at most 125 bytes, or a comment.
     Ping(Bytes),
     /// Say goodbye as [`CloseReason`] tells and end.
@@ -175,9 +197,11 @@ pub enum Heard<'a> {
 
 /// One admitted connection: a cursor, and the timing that keeps it alive.
 ///
-/// A transport alternates [`next`](Self::next) and [`written`](Self::written) and reports what it hears. It never
-/// decides when to ping or when a peer is dead.
-#[async_trait]
+/// A transport alternates [`poll_next`](Self::poll_next) and [`written`](Self::written) and reports what it hears. It
+/// never decides when to ping or when a peer is dead.
+///
+/// It is polled rather than awaited because a delivery has two of these polls: as boxed futures they were a tenth of what
+/// it costs. Where that does not matter, `next` and `cut` of `dyn Session` are the same as futures.
 pub trait Session: Send {
     /// The connection's id, as in its acknowledgement.
     fn connection_id(&self) -> &str;
@@ -187,10 +211,10 @@ pub trait Session: Send {
 
     /// The next thing to write. The first one delivers `connection.ack` as its first frame.
     ///
-    /// Cancel safe: nothing moves until [`written`](Self::written); a step that was not written is given again.
-    async fn next(&mut self, room: Room) -> Step;
+    /// Nothing moves until [`written`](Self::written); a step that was not written is given again.
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step>;
 
-    /// Whether [`next`](Self::next) has something to deliver without waiting for an event to be published.
+    /// Whether [`poll_next`](Self::poll_next) has something to deliver without waiting for an event to be published.
     fn ready(&self) -> bool;
 
     /// The peer's socket took the last step.
@@ -200,12 +224,24 @@ pub trait Session: Send {
     /// can listens while it writes, so that two sides that both write first never wait for each other.
     fn heard(&mut self, heard: Heard<'_>);
 
-    /// Resolves when not one more byte may reach the peer (token revoked or expired, gateway deleted): to be awaited
-    /// beside a write that is under way, which is then cut. Cancel safe.
-    async fn cut(&mut self) -> CloseReason;
+    /// Ready when not one more byte may reach the peer (token revoked or expired, gateway deleted): to be polled beside a
+    /// write that is under way, which is then cut.
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
 
     /// The connection is over for this reason. Called at most once, and then nothing else is called. Without it a
     /// session is dropped only when a long-poll was answered or given up by its peer ([`Liveness::Lease`]: the
     /// connection lives on), or when the runtime tears the transport's task down.
     fn ended(&mut self, reason: CloseReason);
+}
+
+impl dyn Session + '_ {
+    /// [`Session::poll_next`] as a future. Cancel safe.
+    pub async fn next(&mut self, room: Room) -> Step {
+        poll_fn(|cx| self.poll_next(cx, room)).await
+    }
+
+    /// [`Session::poll_cut`] as a future. Cancel safe.
+    pub async fn cut(&mut self) -> CloseReason {
+        poll_fn(|cx| self.poll_cut(cx)).await
+    }
 }

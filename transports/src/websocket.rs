@@ -2,23 +2,23 @@
 //!
 //! - `upgrade`: what makes a request an upgrade, and the 101.
 //! - `connection`: one task per connection, from the upgraded socket to the last words.
-//! - `outbox`: what waits for the socket; shared bytes, whole frames, vectored writes. `wire`: a frame as bytes.
-//! - `inbound`: what came in, or why nothing more will.
+//! - `outbox`: the socket and what waits for it; shared bytes, whole frames, vectored writes. `wire`: a frame as bytes.
+//! - `reader`: the peer's bytes as messages. `inbound`: what came in, or why nothing more will.
 //!
-//! Per idle connection: one task, a 1 KiB read buffer, no write buffer (DESIGN.md § 8).
+//! Per idle connection: one task, no buffer, and the socket without hyper's layers ([`crate::hand_over`]).
 
 mod connection;
 #[cfg(all(test, feature = "contract"))]
 mod hostile;
 mod inbound;
 mod outbox;
+mod reader;
 mod upgrade;
 pub(crate) mod wire;
 
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
@@ -26,6 +26,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::close::CloseReason;
+use crate::hand_over;
 use crate::request::{self, ConnectRequest};
 use crate::sever::Sever;
 use crate::timing::Timing;
@@ -93,7 +94,10 @@ async fn serve(
     tasks: TaskTracker,
 ) {
     match timeout(timing.upgrade, socket).await {
-        Ok(Ok(upgraded)) => drop(tasks.spawn(connection::run(TokioIo::new(upgraded), session, timing, sever))),
+        Ok(Ok(upgraded)) => {
+            let (socket, first) = hand_over::upgraded(upgraded);
+            drop(tasks.spawn(connection::run(socket, first, session, timing, sever)));
+        }
         Ok(Err(_)) | Err(_) => {
             tracing::debug!(connection.id = session.connection_id(), "WebSocket upgrade did not come through.");
             session.ended(CloseReason::UpgradeFailed);
@@ -103,18 +107,19 @@ async fn serve(
 
 #[cfg(test)]
 mod tests {
-    use hyper::upgrade::Upgraded;
+    use bytes::Bytes;
 
     use super::*;
+    use crate::bare::BoxSocket;
 
-    fn future_bytes<S, F>(_run: fn(S, Box<dyn Session>, Timing, Option<Sever>) -> F) -> usize {
+    fn future_bytes<F>(_run: fn(BoxSocket, Bytes, Box<dyn Session>, Timing, Option<Sever>) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
-        // What lives as long as the connection does, but for the read buffer and the session.
-        let bytes = future_bytes(connection::run::<TokioIo<Upgraded>>);
+        // What lives as long as the connection does, but for the socket and the session.
+        let bytes = future_bytes(connection::run);
         assert!(bytes <= TASK_BYTES_MAX, "{bytes}");
     }
 

@@ -96,7 +96,7 @@ async fn a_timeline_and_a_stream_show_each_replica() {
     let row = deployed(&world, gateway).await;
     let event: gatecast_storage::Cursor = row["eventId"].as_str().unwrap().parse().unwrap();
     world.clock.advance(Duration::from_secs(1));
-    a.sent(event, world.parts.clock.now());
+    a.sent(event, world.parts.clock.millis());
     a.confirmed(event, world.parts.clock.now());
     let path = format!("/api/internal/v1/events/{gateway}/{event}");
     let steps = async || {

@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::failure::Cure;
+use super::pending::Pending;
 use super::{DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure};
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::receipts::Replica;
@@ -15,7 +17,7 @@ pub(super) struct Book {
     /// By number, so oldest first.
     rows: BTreeMap<u64, Row>,
     gateways: HashMap<GatewayId, OfGateway>,
-    pending: u64,
+    pending: Arc<Pending>,
     next: u64,
     /// Numbers to be written or, if they are in no row, deleted.
     dirty: BTreeSet<u64>,
@@ -41,7 +43,7 @@ impl Book {
             limits,
             rows: BTreeMap::new(),
             gateways: HashMap::new(),
-            pending: 0,
+            pending: Arc::default(),
             next: 1,
             dirty: BTreeSet::new(),
             totals: DeliveryTotals::default(),
@@ -83,7 +85,7 @@ impl Book {
         of_gateway.numbers.insert(number);
         let may_recover = recovered_at.is_none() && reason.cure() != Cure::None;
         if may_recover && of_gateway.pending.insert((event.epoch.0, row.delivery.last(), number)) {
-            self.pending += 1;
+            self.pending.add(gateway);
         }
         let surplus = of_gateway.numbers.len() > self.limits.per_gateway;
         let oldest_of_gateway = of_gateway.numbers.first().copied().filter(|_| surplus);
@@ -148,7 +150,7 @@ impl Book {
             healed.filter(|(_, _, number)| rows.get(number).is_some_and(|row| heals(&row.delivery))).collect();
         for entry in &healed {
             of_gateway.pending.remove(entry);
-            self.pending -= 1;
+            self.pending.sub(gateway);
             let (_, _, number) = *entry;
             if let Some(row) = rows.get_mut(&number) {
                 row.delivery.recovered_at = Some(now);
@@ -197,16 +199,16 @@ impl Book {
         let Some(of_gateway) = self.gateways.get_mut(&gateway) else { return };
         of_gateway.numbers.remove(&number);
         if of_gateway.pending.remove(&(epoch, last, number)) {
-            self.pending -= 1;
+            self.pending.sub(gateway);
         }
         if of_gateway.numbers.is_empty() {
             self.gateways.remove(&gateway);
         }
     }
 
-    /// How many may recover and have not.
-    pub(super) fn pending(&self) -> u64 {
-        self.pending
+    /// How many of which gateways may recover and have not.
+    pub(super) fn pending(&self) -> Arc<Pending> {
+        Arc::clone(&self.pending)
     }
 
     pub(super) fn unrecovered(&self) -> Vec<(GatewayId, u64)> {

@@ -21,9 +21,9 @@ impl Marks {
         Self { epoch: from.epoch, from: from.seq, passed: VecDeque::new() }
     }
 
-    /// Everything up to `to` was passed at `at`, if not before. Into another life of the log it is a jump: nothing
+    /// Everything up to `to` was passed at so many milliseconds since 1970, if not before. Into another life of the log it is a jump: nothing
     /// before it was passed.
-    pub(super) fn pass(&mut self, to: Cursor, at: DateTime<Utc>) {
+    pub(super) fn pass(&mut self, to: Cursor, at_ms: i64) {
         if self.epoch != to.epoch {
             *self = Self::new(to);
             return;
@@ -36,7 +36,7 @@ impl Marks {
         {
             self.from = seq;
         }
-        self.passed.push_back((to.seq, at.timestamp_millis()));
+        self.passed.push_back((to.seq, at_ms));
     }
 
     /// When `event` was passed; `None` if it was not, or too long ago to tell.
@@ -62,20 +62,20 @@ mod tests {
         let cursor = |seq| Cursor { epoch: Epoch(1), seq: Seq(seq) };
         let at = |second| DateTime::from_timestamp(second, 0).unwrap();
         let mut marks = Marks::new(cursor(2));
-        marks.pass(cursor(5), at(1));
-        marks.pass(cursor(9), at(2));
-        marks.pass(cursor(7), at(3));
+        marks.pass(cursor(5), 1_000);
+        marks.pass(cursor(9), 2_000);
+        marks.pass(cursor(7), 3_000);
         assert_eq!(marks.when(cursor(2)), None, "before the connection");
         assert_eq!(marks.when(cursor(3)), Some(at(1)));
         assert_eq!(marks.when(cursor(6)), Some(at(2)));
         assert_eq!(marks.when(cursor(10)), None);
         assert_eq!(marks.when(Cursor { epoch: Epoch(2), seq: Seq(3) }), None);
         for n in 0..100 {
-            marks.pass(cursor(10 + n), at(10));
+            marks.pass(cursor(10 + n), 10_000);
         }
         assert_eq!(marks.passed.len(), MARKS_MAX);
         assert_eq!(marks.when(cursor(3)), None);
-        marks.pass(Cursor { epoch: Epoch(2), seq: Seq(4) }, at(11));
+        marks.pass(Cursor { epoch: Epoch(2), seq: Seq(4) }, 11_000);
         assert!(marks.is_empty());
     }
 }

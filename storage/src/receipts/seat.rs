@@ -54,10 +54,10 @@ impl Seat {
         self.state.confirmed()
     }
 
-    /// Events up to `to` were written to the peer.
-    pub fn sent(&self, to: Cursor, now: DateTime<Utc>) {
+    /// Events up to `to` were written to the peer, at so many milliseconds since 1970.
+    pub fn sent(&self, to: Cursor, now_ms: i64) {
         let mut progress = self.state.progress();
-        progress.sent.pass(to, now);
+        progress.sent.pass(to, now_ms);
         progress.sent_to = Some(to);
     }
 
@@ -99,7 +99,7 @@ impl SeatState {
             return false;
         }
         progress.confirmed = to;
-        progress.received.pass(to, now);
+        progress.received.pass(to, now.timestamp_millis());
         true
     }
 

@@ -63,7 +63,7 @@ async fn who_idles_and_does_not_ask_to_be_caught_up_costs_no_row_until_it_receiv
     drop(enter("idle"));
     let (idle, seat) = (enter("idle"), enter("hears"));
     assert_eq!(rows().await, 0);
-    seat.sent(cursor(4), world.clock.now());
+    seat.sent(cursor(4), world.clock.millis());
     seat.confirmed(cursor(4), world.clock.now());
     drop((idle, seat));
     assert_eq!(rows().await, 1, "also when it left before its row was written");
@@ -189,7 +189,7 @@ async fn a_timeline_tells_how_far_an_event_has_come() {
     let start = world.clock.now();
     let second = Duration::from_secs(1);
     world.clock.advance(second);
-    seat.sent(cursor(2), world.clock.now());
+    seat.sent(cursor(2), world.clock.millis());
     world.clock.advance(second);
     seat.confirmed(cursor(1), world.clock.now());
     let timeline = |event| world.receipts.timeline(GATEWAY, cursor(event), None).pop().unwrap();

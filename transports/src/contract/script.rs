@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -121,7 +124,7 @@ impl Gate for Script {
             state.admitted += 1;
             state.alive += 1;
         });
-        Ok(Box::new(Scene(self.clone())))
+        Ok(Box::new(Scene { script: self.clone(), change: None }))
     }
 
     fn reject(&self, error: HandshakeError) -> Refusal {
@@ -136,39 +139,55 @@ impl Gate for Script {
     }
 }
 
-#[derive(Debug)]
-struct Scene(Script);
+struct Scene {
+    script: Script,
+    /// The next change of the state.
+    change: Option<BoxFuture<'static, ()>>,
+}
 
-#[async_trait]
+impl Scene {
+    /// Polls until the state has something to give.
+    fn poll<T>(&mut self, cx: &mut Context<'_>, look: impl Fn(&State) -> Option<T>) -> Poll<T> {
+        loop {
+            let mut watch = self.script.0.subscribe();
+            if let Some(found) = self.script.look(&look) {
+                return Poll::Ready(found);
+            }
+            // The one before began to wait before this look.
+            let change = self.change.get_or_insert_with(|| async move { watch.changed().map(drop).await }.boxed());
+            ready!(change.poll_unpin(cx));
+            self.change = None;
+        }
+    }
+}
+
 impl Session for Scene {
     fn connection_id(&self) -> &str {
         CONNECTION
     }
 
     fn position(&self) -> String {
-        self.0.look(|state| state.position.clone())
+        self.script.look(|state| state.position.clone())
     }
 
-    async fn next(&mut self, room: Room) -> Step {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step> {
         assert!(room.frames > 0, "no room for a single frame");
-        let mut watch = self.0.0.subscribe();
-        let state = watch.wait_for(|state| state.cut.is_some() || !state.acts.is_empty()).await.unwrap();
-        if let Some(reason) = state.cut {
-            return Step::Close(reason);
-        }
-        match state.acts.front().cloned().unwrap() {
-            Act::Deliver(frames) => Step::Deliver(frames),
-            Act::Ping(payload) => Step::Ping(payload),
-            Act::Close(reason) => Step::Close(reason),
-        }
+        self.poll(cx, |state| {
+            Some(match (state.cut, state.acts.front().cloned()) {
+                (Some(reason), _) | (None, Some(Act::Close(reason))) => Step::Close(reason),
+                (None, Some(Act::Deliver(frames))) => Step::Deliver(frames.into()),
+                (None, Some(Act::Ping(payload))) => Step::Ping(payload),
+                (None, None) => return None,
+            })
+        })
     }
 
     fn ready(&self) -> bool {
-        self.0.look(|state| !state.acts.is_empty())
+        self.script.look(|state| !state.acts.is_empty())
     }
 
     fn written(&mut self) {
-        self.0.change(|state| {
+        self.script.change(|state| {
             state.written += 1;
             state.heard_before_written.get_or_insert(state.heard.len());
             if let Some(Act::Deliver(frames)) = state.acts.pop_front()
@@ -185,21 +204,20 @@ impl Session for Scene {
             Heard::Pong(payload) => format!("pong {}", String::from_utf8_lossy(payload)),
             Heard::Text(text) => format!("text {text}"),
         };
-        self.0.change(|state| state.heard.push(spelled));
+        self.script.change(|state| state.heard.push(spelled));
     }
 
-    async fn cut(&mut self) -> CloseReason {
-        let mut watch = self.0.0.subscribe();
-        watch.wait_for(|state| state.cut.is_some()).await.unwrap().cut.unwrap()
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        self.poll(cx, |state| state.cut)
     }
 
     fn ended(&mut self, reason: CloseReason) {
-        self.0.change(|state| state.ended.push(reason));
+        self.script.change(|state| state.ended.push(reason));
     }
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        self.0.change(|state| state.alive -= 1);
+        self.script.change(|state| state.alive -= 1);
     }
 }

@@ -1,5 +1,8 @@
 //! One connection on a socket of its own: the response goes on where hyper left it, chunk by chunk (RFC 9112 § 7.1).
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::connection::ROOM;
@@ -8,7 +11,7 @@ use crate::bare::{BareSocket, BoxSocket, Unwritten};
 use crate::close::CloseReason;
 use crate::sever::Sever;
 use crate::timing::Timing;
-use crate::transport::{Session, Step};
+use crate::transport::{Frame, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session. `rest` is what is left to write of a
 /// step that was begun.
@@ -19,8 +22,10 @@ pub(super) async fn run(
     sever: Option<Sever>,
     rest: Bytes,
 ) {
-    let mut connection = Connection { socket: BareSocket::new(socket, sever), session, timing };
-    let end = connection.serve(rest).await;
+    let mut connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
+    let begun = chunk(&rest);
+    drop(rest);
+    let end = connection.serve(begun).await;
     Box::pin(connection.part(end)).await;
 }
 
@@ -28,6 +33,8 @@ struct Connection {
     socket: BareSocket,
     session: Box<dyn Session>,
     timing: Timing,
+    /// Bytes that the peer said since the last step.
+    unheard: usize,
 }
 
 /// Why it is over.
@@ -51,33 +58,63 @@ impl From<Unwritten> for End {
 
 impl Connection {
     async fn serve(&mut self, rest: Bytes) -> End {
-        if !rest.is_empty()
-            && let Err(end) = self.take(&rest).await
-        {
-            return end;
-        }
+        let mut waits = Ok((rest, 0));
         loop {
-            let step = tokio::select! {
-                biased;
-                () = ended(&mut self.socket) => return CloseReason::PeerClosed.into(),
-                step = self.session.next(ROOM) => step,
+            let written = match waits {
+                // Boxed: what it takes to wait is not to be held by every idle connection.
+                Ok(step) => Box::pin(self.write_slowly(step)).await,
+                Err(end) => Err(end),
             };
-            let events = match step {
-                Step::Deliver(frames) => spell::events(&frames),
-                Step::Ping(_) => spell::ping(),
-                Step::Close(reason) => return reason.into(),
-            };
-            if let Err(end) = self.take(&events).await {
+            if let Err(end) = written {
                 return end;
             }
+            waits = poll_fn(|cx| self.poll_serve(cx)).await;
         }
     }
 
-    async fn take(&mut self, events: &[u8]) -> Result<(), End> {
-        let Self { socket, session, timing } = self;
-        socket.write(&chunk(events), session.as_mut(), timing.write_stall).await?;
-        session.written();
+    /// Writes what is left of a step.
+    async fn write_slowly(&mut self, (chunk, written): (Bytes, usize)) -> Result<(), End> {
+        if !chunk.is_empty() {
+            let Self { socket, session, timing, .. } = self;
+            socket.write_slowly(&chunk, written, session.as_mut(), timing.write_stall).await?;
+            session.written();
+        }
         Ok(())
+    }
+
+    /// Serves for as long as no step has to wait for the socket. Ready with one that does and how much of it was written,
+    /// or when it is over. A wake-up looks at the socket once: with nothing on it, it wakes the task when there is.
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Bytes, usize), End>> {
+        if self.poll_ended(cx).is_ready() {
+            return Poll::Ready(Err(CloseReason::PeerClosed.into()));
+        }
+        loop {
+            let chunk = match ready!(self.session.poll_next(cx, ROOM)) {
+                Step::Deliver(frames) => match &frames[..] {
+                    [only] => only.event().clone(),
+                    several => chunk(&spell::events(several)),
+                },
+                Step::Ping(_) => chunk(&spell::ping()),
+                Step::Close(reason) => return Poll::Ready(Err(reason.into())),
+            };
+            let (written, is_done) = self.socket.write_at_once(&chunk);
+            if !is_done {
+                return Poll::Ready(Ok((chunk, written)));
+            }
+            self.session.written();
+            self.unheard = 0;
+        }
+    }
+
+    /// Ready when the peer is gone. What it says is thrown away; one that says a lot where nobody listens is gone too.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.unheard < UNHEARD_BYTES_MAX {
+            match ready!(self.socket.poll_read(cx, |_| {})) {
+                Ok(bytes @ 1..) => self.unheard += bytes,
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Says the last event and ends the response, where that is still possible, and gives the session up.
@@ -98,18 +135,16 @@ impl Connection {
     }
 }
 
-/// Resolves when the peer is gone. What it says is thrown away; one that says a lot where nobody listens is gone too.
-async fn ended(socket: &mut BareSocket) {
-    let mut unheard = 0;
-    while unheard < UNHEARD_BYTES_MAX {
-        match socket.read(|_| {}).await {
-            Ok(bytes @ 1..) => unheard += bytes,
-            _ => return,
-        }
-    }
+/// A frame as a chunk.
+pub(crate) fn chunk_of(frame: &Frame) -> Bytes {
+    chunk(&spell::event(frame))
 }
 
+/// Events as a chunk; none are none, as an empty chunk would end the response.
 fn chunk(events: &[u8]) -> Bytes {
+    if events.is_empty() {
+        return Bytes::new();
+    }
     let size = format!("{:x}\r\n", events.len());
     let mut chunk = BytesMut::with_capacity(size.len() + events.len() + 2);
     chunk.put_slice(size.as_bytes());

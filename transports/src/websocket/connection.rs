@@ -1,46 +1,62 @@
 //! One connection, from the upgraded socket to the last words.
+//!
+//! A wake-up looks at the socket once, writes what is due and waits: a socket on which nothing came wakes the task when
+//! something does, so it is not looked at again after each write.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::io;
+use std::task::{Context, Poll, ready};
 
-use futures::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::inbound::{Inbound, Rest};
+use super::inbound::{Inbound, Rest, Said};
 use super::outbox::Outbox;
+use super::reader::Reader;
 use super::wire;
+use crate::bare::BoxSocket;
 use crate::close::CloseReason;
 use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
-/// Serves a connection until it ends, says the last words, and drops the session.
-pub(super) async fn run<S>(socket: S, session: Box<dyn Session>, timing: Timing, sever: Option<Sever>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    // Boxed like the farewell: its copies of the stream would count for as long as the connection lives.
-    let socket = Box::pin(WebSocketStream::from_raw_socket(Outbox::new(socket), Role::Server, Some(config()))).await;
-    let mut connection = Connection { socket, session, timing, sever };
+/// Serves a connection until it ends, says the last words, and drops the session. `first` was read from the socket.
+pub(super) async fn run(
+    socket: BoxSocket,
+    first: Bytes,
+    session: Box<dyn Session>,
+    timing: Timing,
+    sever: Option<Sever>,
+) {
+    let mut line = Line { outbox: Outbox::new(socket), reader: Reader::default(), pong: None };
+    line.reader.push(&first);
+    drop(first);
+    let mut connection = Connection { line, session, timing, sever };
     tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
     let end = connection.serve().await;
     tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
+    // Boxed: its state would count for as long as the connection lives.
     Box::pin(connection.part(end)).await;
 }
 
-struct Connection<S> {
-    socket: WebSocketStream<Outbox<S>>,
+struct Connection {
+    line: Line,
     session: Box<dyn Session>,
     timing: Timing,
     sever: Option<Sever>,
 }
 
+/// The peer's side.
+struct Line {
+    outbox: Outbox,
+    reader: Reader,
+    /// The answer to the peer's last ping. It waits here while anything waits in the outbox, so that a peer that pings
+    /// and never reads has one.
+    pong: Option<Bytes>,
+}
+
 /// Why it is over, and how the peer's stream goes on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct End {
     reason: CloseReason,
     rest: Rest,
@@ -50,47 +66,62 @@ impl End {
     const BROKEN: Self = Self { reason: CloseReason::SocketBroken, rest: Rest::Nothing };
 }
 
-/// What comes first: something from the peer or something for it.
-enum Turn {
-    Inbound(Inbound),
-    Step(Step),
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::BROKEN
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl Connection {
     async fn serve(&mut self) -> End {
-        let mut inbound_in_a_row = 0;
         loop {
-            match self.turn(inbound_in_a_row < INBOUND_IN_A_ROW_MAX).await {
-                Turn::Inbound(inbound) => {
-                    inbound_in_a_row = if inbound_in_a_row < INBOUND_IN_A_ROW_MAX { inbound_in_a_row + 1 } else { 0 };
-                    if let Err(end) = self.hear(inbound) {
-                        return end;
-                    }
-                }
-                Turn::Step(step) => {
-                    inbound_in_a_row = 0;
-                    if let Err(end) = self.take(step).await {
-                        return end;
-                    }
-                }
+            let written = match poll_fn(|cx| self.poll_serve(cx)).await {
+                // Boxed: what it takes to wait is not to be held by every idle connection.
+                Ok(()) => Box::pin(self.write_slowly()).await,
+                Err(end) => Err(end),
+            };
+            match written {
+                Ok(()) => self.session.written(),
+                Err(end) => return end,
             }
         }
     }
 
+    /// Serves for as long as no step has to wait for the socket. Ready when one does, or when it is over.
+    ///
     /// The peer first, so that a pong that is already here is heard before a deadline it was to meet. But now and then
-    /// the session first, so that a peer that never stops talking delays neither its events nor its revocation.
-    async fn turn(&mut self, listen_first: bool) -> Turn {
-        if listen_first {
-            tokio::select! {
-                biased;
-                read = self.socket.next() => Turn::Inbound(read.into()),
-                step = self.session.next(ROOM) => Turn::Step(step),
+    /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now
+    /// and then the peer, so that a backlog does not delay what it says.
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.line.poll_pong(cx)?;
+        let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
+        loop {
+            if listens && inbound_in_a_row < INBOUND_IN_A_ROW_MAX {
+                match self.line.poll_inbound(cx) {
+                    Poll::Ready(inbound) => {
+                        self.hear(inbound)?;
+                        self.line.poll_pong(cx)?;
+                        inbound_in_a_row += 1;
+                        continue;
+                    }
+                    Poll::Pending => listens = false,
+                }
             }
-        } else {
-            tokio::select! {
-                biased;
-                step = self.session.next(ROOM) => Turn::Step(step),
-                read = self.socket.next() => Turn::Inbound(read.into()),
+            inbound_in_a_row = 0;
+            match self.session.poll_next(cx, ROOM) {
+                Poll::Ready(step) => {
+                    self.give(step)?;
+                    if self.line.outbox.poll_flush(cx)?.is_pending() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.session.written();
+                    steps_in_a_row += 1;
+                    if steps_in_a_row == STEPS_IN_A_ROW_MAX {
+                        (listens, steps_in_a_row) = (true, 0);
+                    }
+                }
+                Poll::Pending if listens => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -99,15 +130,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match inbound {
             Inbound::Heard(said) => {
                 self.session.heard(said.as_heard());
+                if let Said::Ping(payload) = said {
+                    self.line.pong = Some(wire::pong(&payload));
+                }
                 Ok(())
             }
-            Inbound::Closed => Err(End { reason: CloseReason::PeerClosed, rest: Rest::Frames }),
+            Inbound::Closed(answer) => Err(End { reason: CloseReason::PeerClosed, rest: Rest::Closed(answer) }),
             Inbound::Ended(reason, rest) => Err(End { reason, rest }),
         }
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), End> {
-        let outbox = self.socket.get_mut();
+    /// Puts a step into the outbox.
+    fn give(&mut self, step: Step) -> Result<(), End> {
+        let outbox = &mut self.line.outbox;
         match step {
             Step::Deliver(frames) => {
                 for frame in frames.iter().filter(|frame| !frame.is_position_only()) {
@@ -117,43 +152,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Step::Ping(payload) => outbox.push(wire::ping(&payload)),
             Step::Close(reason) => return Err(End { reason, rest: Rest::Frames }),
         }
-        self.write().await?;
-        self.session.written();
         Ok(())
-    }
-
-    /// Writes what waits.
-    async fn write(&mut self) -> Result<(), End> {
-        // Past tungstenite, whose own pongs go out when it is read from.
-        match self.socket.get_mut().flush().now_or_never() {
-            // Mostly the socket takes all at once: no timer then, and nothing to watch.
-            Some(flushed) => flushed.map_err(|_| End::BROKEN),
-            // Boxed: what it takes to wait is not to be held by every idle connection.
-            None => Box::pin(self.write_slowly()).await,
-        }
     }
 
     /// Listens while it writes: a peer that answers every event before it reads the next fills its own socket's
     /// buffers, and would never read again if nobody took its answers.
     async fn write_slowly(&mut self) -> Result<(), End> {
-        let mut taken = self.socket.get_ref().taken();
+        let mut taken = self.line.outbox.taken();
         let mut stalled = std::pin::pin!(sleep(self.timing.write_stall));
         loop {
             let progress = tokio::select! {
                 biased;
                 reason = self.session.cut() => return Err(End { reason, rest: Rest::Frames }),
                 () = &mut stalled => {
-                    let taken_before = std::mem::replace(&mut taken, self.socket.get_ref().taken());
+                    let taken_before = std::mem::replace(&mut taken, self.line.outbox.taken());
                     if taken - taken_before < WRITE_BYTES_MIN {
                         return Err(End { reason: CloseReason::WriteStalled, rest: Rest::Nothing });
                     }
                     stalled.as_mut().reset(Instant::now() + self.timing.write_stall);
                     continue;
                 }
-                progress = flushed_or_read(&mut self.socket) => progress,
+                progress = poll_fn(|cx| self.line.poll_progress(cx)) => progress,
             };
             match progress {
-                Progress::Flushed(flushed) => return flushed.map_err(|_| End::BROKEN),
+                Progress::Flushed(flushed) => return Ok(flushed?),
                 Progress::Read(inbound) => self.hear(inbound)?,
             }
         }
@@ -162,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Says the last words, gives the session up, and ends TCP such that the words arrive.
     async fn part(mut self, end: End) {
         let last_words = self.timing.last_words;
-        let said = timeout(last_words, self.say(end)).await.unwrap_or(false);
+        let said = timeout(last_words, self.say(&end)).await.unwrap_or(false);
         self.session.ended(end.reason);
         // Now, not after the peer's answer: its place is free.
         drop(self.session);
@@ -171,83 +193,101 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What the kernel holds for it goes with the socket.
             return sever.iter().for_each(Sever::sever);
         }
-        let mut socket = self.socket;
+        let mut line = self.line;
         let answered = async {
             match end.rest {
-                Rest::Frames => while matches!(socket.next().await, Some(Ok(message)) if !message.is_close()) {},
+                Rest::Frames => while matches!(line.inbound().await, Inbound::Heard(_)) {},
                 Rest::Garbage => {
                     // The peer sees the end right behind the close frame, and then ends its side.
-                    let _ = socket.get_mut().shutdown().await;
-                    discard(socket.get_mut()).await;
+                    line.shut_down().await;
+                    line.discard().await;
                 }
-                Rest::Nothing => {}
+                Rest::Closed(_) | Rest::Nothing => {}
             }
         };
         if timeout(self.timing.close_answer, answered).await.is_err() {
             // It has not read up to the close frame: whatever lies before that is not to reach it any more.
             sever.iter().for_each(Sever::sever);
         }
-        let _ = timeout(last_words, socket.get_mut().shutdown()).await;
+        let _ = timeout(last_words, line.shut_down()).await;
     }
 
     /// Writes the last message and the close frame, or the answer to the peer's. `false` if there is nothing to say, or
     /// no way: then the socket is to be dropped.
-    async fn say(&mut self, end: End) -> bool {
-        let between_frames = self.socket.get_mut().forget_unsent();
+    async fn say(&mut self, end: &End) -> bool {
+        let outbox = &mut self.line.outbox;
+        let between_frames = outbox.forget_unsent();
         if end.reason.silences() && !between_frames {
             // The rest of an event would have to go out before anything else could.
             return false;
         }
         let ending = end.reason.ending();
         if let (Some(last), true) = (&ending.last, ending.spoken) {
-            self.socket.get_mut().push(last.wire().clone());
+            outbox.push(last.wire().clone());
         }
-        if let Some((code, text)) = ending.close {
-            let frame = CloseFrame { code: code.into(), reason: text.into() };
-            return self.socket.send(Message::Close(Some(frame))).await.is_ok();
+        match (ending.close, &end.rest) {
+            (None, Rest::Closed(answer)) => outbox.push(answer.clone()),
+            (None, _) => return false,
+            (said, _) => outbox.push(wire::close(said)),
         }
-        if end.rest == Rest::Frames {
-            // The peer closed: tungstenite has the echo ready and writes it when it is read from.
-            while let Some(Ok(_)) = self.socket.next().await {}
-            return self.socket.get_mut().flush().await.is_ok();
-        }
-        false
+        poll_fn(|cx| outbox.poll_flush(cx)).await.is_ok()
     }
 }
 
 /// What a write that has to wait gets to.
 enum Progress {
-    Flushed(Result<(), Error>),
+    Flushed(io::Result<()>),
     Read(Inbound),
 }
 
-async fn flushed_or_read<S>(socket: &mut WebSocketStream<Outbox<S>>) -> Progress
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    poll_fn(|cx| {
-        if let Poll::Ready(flushed) = socket.poll_flush_unpin(cx) {
+impl Line {
+    /// What comes next from the peer.
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        loop {
+            if let Some(inbound) = self.reader.next() {
+                return Poll::Ready(inbound);
+            }
+            if !matches!(ready!(self.outbox.poll_read(cx, |bytes| self.reader.push(bytes))), Ok(1..)) {
+                return Poll::Ready(Inbound::Ended(CloseReason::SocketBroken, Rest::Nothing));
+            }
+        }
+    }
+
+    async fn inbound(&mut self) -> Inbound {
+        poll_fn(|cx| self.poll_inbound(cx)).await
+    }
+
+    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        if let Poll::Ready(flushed) = self.outbox.poll_flush(cx) {
             return Poll::Ready(Progress::Flushed(flushed));
         }
-        socket.poll_next_unpin(cx).map(|read| Progress::Read(read.into()))
-    })
-    .await
-}
+        self.poll_inbound(cx).map(Progress::Read)
+    }
 
-/// Reads until the peer ends.
-async fn discard<R: AsyncRead + Unpin>(socket: &mut R) {
-    let mut waste = vec![0; DISCARD_BYTES];
-    while matches!(socket.read(&mut waste).await, Ok(1..)) {}
-}
+    /// Writes the pong that waits, if there is one and as soon as nothing else waits.
+    fn poll_pong(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.outbox.is_flushed() || self.pong.is_some() {
+            if self.outbox.is_flushed()
+                && let Some(pong) = self.pong.take()
+            {
+                self.outbox.push(pong);
+            }
+            if self.outbox.poll_flush(cx)?.is_pending() {
+                break;
+            }
+        }
+        Ok(())
+    }
 
-fn config() -> WebSocketConfig {
-    // Nothing is buffered in tungstenite but pongs that the socket does not take.
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(PENDING_CONTROL_BYTES_MAX)
-        .max_message_size(Some(INBOUND_BYTES_MAX))
-        .max_frame_size(Some(INBOUND_BYTES_MAX))
+    async fn shut_down(&mut self) {
+        // A socket that is broken has ended.
+        let _ = poll_fn(|cx| self.outbox.poll_shutdown(cx)).await;
+    }
+
+    /// Reads until the peer ends.
+    async fn discard(&mut self) {
+        while matches!(poll_fn(|cx| self.outbox.poll_read(cx, |_| {})).await, Ok(1..)) {}
+    }
 }
 
 /// A step: enough to make system calls cheap, little enough to hear the peer in between.
@@ -256,9 +296,5 @@ const ROOM: Room = Room { frames: 256, bytes: 256 * 1024 };
 const WRITE_BYTES_MIN: u64 = 64 * 1024;
 /// Inbound messages in a row before the session has its turn.
 const INBOUND_IN_A_ROW_MAX: u32 = 64;
-/// Largest inbound message and frame (CONTRACT.md § 4).
-const INBOUND_BYTES_MAX: usize = 64 * 1024;
-/// Allocated for as long as the connection lives. Pongs and receipts fit; what is longer comes in several reads.
-const READ_BUFFER_BYTES: usize = 256;
-const PENDING_CONTROL_BYTES_MAX: usize = 4 * 1024;
-const DISCARD_BYTES: usize = 4 * 1024;
+/// Steps in a row before the peer has its turn.
+const STEPS_IN_A_ROW_MAX: u32 = 4;

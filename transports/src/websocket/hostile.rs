@@ -1,16 +1,17 @@
 //! Whatever bytes come in, the connection ends well.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use bytes::Bytes;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::connection;
+use crate::Scripted;
 use crate::close::CloseReason;
 use crate::contract::script::{ACK, Script, ack};
 use crate::contract::ws::masked;
 use crate::timing::Timing;
 use crate::transport::{Gate, Liveness};
-use crate::{Handshake, Scripted};
 
 proptest! {
     #[test]
@@ -39,7 +40,7 @@ async fn a_talkative_peer_waits_for_the_session_after_64_messages() {
     // All of it is there before the server looks.
     far.write_all(&masked(0x81, b"x").repeat(1000)).await.unwrap();
     far.shutdown().await.unwrap();
-    connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default(), None).await;
+    run(near, &script).await;
     assert_eq!(script.look(|state| (state.heard_before_written, state.heard.len())), (Some(64), 1000));
 }
 
@@ -47,7 +48,7 @@ async fn a_talkative_peer_waits_for_the_session_after_64_messages() {
 async fn what_follows_a_violation_is_read_and_thrown_away() {
     let script = Script::new([ack()]);
     let (near, mut far) = tokio::io::duplex(256);
-    let server = tokio::spawn(connection::run(near, script.admit(handshake()).await.unwrap(), Timing::default(), None));
+    let server = tokio::spawn(async move { run(near, &script).await });
     // Left unread in a TCP socket, it would reset the connection and take the close frame along.
     far.write_all(&[&[0x81, 0x00][..], &[0xa5; 100_000]].concat()).await.unwrap();
     far.shutdown().await.unwrap();
@@ -57,8 +58,10 @@ async fn what_follows_a_violation_is_read_and_thrown_away() {
     server.await.unwrap();
 }
 
-fn handshake() -> Handshake {
-    Scripted::new("websocket", Liveness::PingPong, Timing::default()).handshake()
+async fn run(socket: DuplexStream, script: &Script) {
+    let handshake = Scripted::new("websocket", Liveness::PingPong, Timing::default()).handshake();
+    let session = script.admit(handshake).await.unwrap();
+    connection::run(Box::new(socket), Bytes::new(), session, Timing::default(), None).await;
 }
 
 /// Frames that are almost right, so that more than the first header is reached.
@@ -80,9 +83,8 @@ fn converse(bytes: &[u8], cut_into: usize) -> (Vec<u8>, Vec<CloseReason>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let script = Script::new([ack()]);
-        let session = script.admit(handshake()).await.unwrap();
         let (near, far) = tokio::io::duplex(256);
-        let server = connection::run(near, session, Timing::default(), None);
+        let server = run(near, &script);
         let (mut reading, mut writing) = tokio::io::split(far);
         let talk = async {
             for piece in bytes.chunks(cut_into) {

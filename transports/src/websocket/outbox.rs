@@ -1,53 +1,57 @@
-//! What waits for the socket: whole frames, their payloads shared with every other connection.
+//! A socket and what waits for it: whole frames, their payloads shared with every other connection.
 //!
-//! It lies between tungstenite and the socket. Tungstenite reads, answers pings and closes; messages go straight in
-//! here, because tungstenite's own write buffer
-//! - copies each payload (a thousand stalled readers of a 1 MiB event would hold a gigabyte),
-//! - keeps its capacity for as long as the connection lives,
-//! - fills up (`WriteBufferFull`), so that it needs a limit above the largest event ever configured,
-//! - can't be asked to forget what was not yet sent, which a revocation needs.
+//! - A frame is not copied: a thousand stalled readers of a 1 MiB event would hold a gigabyte.
+//! - What was not begun can be forgotten, which a revocation needs.
+//! - When nothing waits, nothing is held, nor is there a buffer to read into.
 //!
-//! When nothing waits, nothing is held. Messages come as ready-made frames, header included ([`Frame::wire`]), so that
-//! one is a single slice: a plain `write`, where a header of its own would make it a `writev` of two. Several are
-//! written as vectors, at most [`SLICES_MAX`] a call.
+//! Messages come as ready-made frames, header included ([`Frame::wire`]), so that one is a single slice: a plain `write`,
+//! where a header of its own would make it a `writev` of two. Several are written as vectors, at most [`SLICES_MAX`] a
+//! call.
 //!
 //! [`Frame::wire`]: crate::Frame::wire
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use smallvec::SmallVec;
+use tokio::io::AsyncWrite;
+
+use crate::bare::{BoxSocket, poll_read};
 
 /// A socket with its outgoing frames.
-#[derive(Debug)]
-pub(super) struct Outbox<S> {
-    socket: S,
-    frames: VecDeque<Bytes>,
-    /// Bytes of the first frame that the socket took.
+pub(super) struct Outbox {
+    socket: BoxSocket,
+    /// Those that left are empty.
+    frames: SmallVec<[Bytes; 1]>,
+    /// Frames that left.
+    left: usize,
+    /// Bytes of the next frame that the socket took.
     written: usize,
     /// Bytes that the socket ever took.
     taken: u64,
+    /// Nothing waits, neither here nor in layers below.
+    is_flushed: bool,
     /// Reads before the task gets to look elsewhere.
     reads_left: u8,
 }
 
-impl<S> Outbox<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self { socket, frames: VecDeque::new(), written: 0, taken: 0, reads_left: READS_MAX }
+impl Outbox {
+    pub(super) fn new(socket: BoxSocket) -> Self {
+        Self { socket, frames: SmallVec::new(), left: 0, written: 0, taken: 0, is_flushed: true, reads_left: READS_MAX }
     }
 
     /// Queues a whole frame.
     pub(super) fn push(&mut self, frame: Bytes) {
-        self.frames.push_back(frame);
+        self.frames.push(frame);
+        self.is_flushed = false;
     }
 
     /// Drops all frames of which the socket took nothing. `true` if none is left, so that another may be begun.
     pub(super) fn forget_unsent(&mut self) -> bool {
-        self.frames.truncate(usize::from(self.written > 0));
-        self.frames.is_empty()
+        self.frames.truncate(self.left + usize::from(self.written > 0));
+        self.frames.len() == self.left
     }
 
     /// Bytes that the socket ever took.
@@ -55,97 +59,91 @@ impl<S> Outbox<S> {
         self.taken
     }
 
-    fn advance(&mut self, mut taken: usize) {
-        self.taken += taken as u64;
-        while let Some(first) = self.frames.front() {
-            let left = first.len() - self.written;
-            if taken < left {
-                self.written += taken;
-                return;
-            }
-            taken -= left;
-            self.written = 0;
-            self.frames.pop_front();
-        }
-        self.frames = VecDeque::new();
+    /// Nothing waits.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.is_flushed
     }
-}
 
-impl<S: AsyncWrite + Unpin> Outbox<S> {
     /// Writes until nothing waits.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.frames.is_empty() {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.left < self.frames.len() {
             let taken = ready!(self.poll_write_some(cx))?;
             if taken == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.advance(taken);
         }
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        self.is_flushed = true;
         Poll::Ready(Ok(()))
     }
 
-    /// Writes as much as one system call takes.
-    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(&mut self.socket);
-        if let (Some(only), 1) = (self.frames.front(), self.frames.len()) {
-            return socket.poll_write(cx, only.get(self.written..).unwrap_or_default());
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = fill(&mut slices, &self.frames, self.written);
-        // Invariant: `fill` returns at most the length of `slices`.
-        socket.poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
-    }
-}
-
-/// Lays out frames as slices, the first without the bytes that were written. Gives the number of slices.
-fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<Bytes>, written: usize) -> usize {
-    let begun = frames.front().and_then(|first| first.get(written..)).into_iter();
-    let pieces = begun.chain(frames.iter().skip(1).map(Bytes::as_ref));
-    slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Outbox<S> {
-    /// Reads, but every [`READS_MAX`] reads lets the task look at what else it waits for: fragments of a message
-    /// never surface one by one, so a peer that sends empty ones without end would keep tungstenite reading for ever.
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads what is there and shows it; how much it was, 0 at the end. Every [`READS_MAX`] reads the task gets to look
+    /// at what else it waits for: fragments of a message never surface one by one, so a peer that sends empty ones without
+    /// end would be read for ever.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, show: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         if self.reads_left == 0 {
             self.reads_left = READS_MAX;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        let read = poll_read(&mut self.socket, cx, show);
         self.reads_left = if read.is_pending() { READS_MAX } else { self.reads_left - 1 };
         read
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Outbox<S> {
-    /// Takes what tungstenite writes (pongs, close frames; always whole frames) behind what waits, and only when
-    /// nothing waits: its own bounded buffer is where the pongs to a peer that only ever pings shall pile up.
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(cx))?;
-        self.frames.push_back(Bytes::copy_from_slice(buf));
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends what is sent.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
+
+    /// Writes as much as one system call takes.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (socket, waiting) = (Pin::new(&mut self.socket), self.frames.get(self.left..).unwrap_or_default());
+        if let [only] = waiting {
+            return socket.poll_write(cx, only.get(self.written..).unwrap_or_default());
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = fill(&mut slices, waiting, self.written);
+        // Invariant: `fill` returns at most the length of `slices`.
+        socket.poll_write_vectored(cx, slices.get(..count).unwrap_or_default())
+    }
+
+    fn advance(&mut self, mut taken: usize) {
+        self.taken += taken as u64;
+        while let Some(next) = self.frames.get_mut(self.left) {
+            let wanting = next.len() - self.written;
+            if taken < wanting {
+                self.written += taken;
+                return;
+            }
+            *next = Bytes::new();
+            taken -= wanting;
+            self.written = 0;
+            self.left += 1;
+        }
+        (self.frames, self.left) = (SmallVec::new(), 0);
+    }
+}
+
+/// Lays out frames as slices, the first without the bytes that were written. Gives the number of slices.
+fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a [Bytes], written: usize) -> usize {
+    let begun = frames.first().and_then(|first| first.get(written..)).into_iter();
+    let pieces = begun.chain(frames.iter().skip(1).map(Bytes::as_ref));
+    slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
 }
 
 /// Slices, so frames, a system call.
 const SLICES_MAX: usize = 64;
-/// Reads in a row, of 1 KiB each; well below Tokio's budget of 128 operations, so that the rest of the task has some left.
+/// Reads in a row; well below Tokio's budget of 128 operations, so that the rest of the task has some left.
 const READS_MAX: u8 = 16;
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::future::poll_fn;
+
+    use futures::FutureExt;
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::websocket::wire;
@@ -153,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn frames_of_every_length_keep_their_bytes_through_a_narrow_pipe() {
         let (near, mut far) = tokio::io::duplex(97);
-        let mut outbox = Outbox::new(near);
+        let mut outbox = Outbox::new(Box::new(near));
         let mut expected = Vec::new();
         for len in [0_usize, 1, 125, 126, 65_535, 65_536] {
             let frame = wire::text(&"x".repeat(len));
@@ -161,8 +159,8 @@ mod tests {
             outbox.push(frame);
         }
         let writer = async {
-            outbox.flush().await.unwrap();
-            assert!(outbox.forget_unsent());
+            poll_fn(|cx| outbox.poll_flush(cx)).await.unwrap();
+            assert!(outbox.is_flushed() && outbox.forget_unsent());
             drop(outbox);
         };
         let mut got = Vec::new();
@@ -173,14 +171,19 @@ mod tests {
 
     #[tokio::test]
     async fn frames_not_begun_are_forgotten_and_a_begun_one_is_not() {
-        let (near, _far) = tokio::io::duplex(5);
-        let mut outbox = Outbox::new(near);
+        let (near, mut far) = tokio::io::duplex(12);
+        let mut outbox = Outbox::new(Box::new(near));
         outbox.push(wire::text("not begun"));
         assert!(outbox.forget_unsent());
-        outbox.push(wire::text("begun"));
-        outbox.push(wire::text("not begun"));
-        assert!(futures::poll!(std::pin::pin!(outbox.flush())).is_pending());
-        assert!(!outbox.forget_unsent());
-        assert_eq!(outbox.frames.len(), 1);
+        for text in ["gone", "begun", "not begun"] {
+            outbox.push(wire::text(text));
+        }
+        // Nobody reads: the pipe takes the first frame and a part of the second.
+        assert!(poll_fn(|cx| outbox.poll_flush(cx)).now_or_never().is_none());
+        assert!(!outbox.forget_unsent() && !outbox.is_flushed());
+        let mut got = [0; 13];
+        let (flushed, read) = tokio::join!(poll_fn(|cx| outbox.poll_flush(cx)), far.read_exact(&mut got));
+        (flushed.unwrap(), read.unwrap());
+        assert_eq!(&got, b"\x81\x04gone\x81\x05begun");
     }
 }

@@ -1,15 +1,28 @@
-//! Frames of our own as bytes: final and unmasked (RFC 6455 § 5.2).
+//! Frames of our own as bytes: final and unmasked (RFC 6455 § 5.2), and the numbers of the protocol.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A text message.
 pub(crate) fn text(text: &str) -> Bytes {
-    frame(OPCODE_TEXT, text.as_bytes())
+    frame(TEXT, &[text.as_bytes()])
 }
 
 /// A ping. The payload is cut at 125 bytes, the most that a control frame holds (RFC 6455 § 5.5).
 pub(super) fn ping(payload: &[u8]) -> Bytes {
-    frame(OPCODE_PING, payload.get(..CONTROL_BYTES_MAX).unwrap_or(payload))
+    frame(PING, &[payload.get(..CONTROL_BYTES_MAX).unwrap_or(payload)])
+}
+
+/// The answer to a ping.
+pub(super) fn pong(payload: &[u8]) -> Bytes {
+    frame(PONG, &[payload])
+}
+
+/// A close frame, with a code and a text of at most 123 bytes if there is something to say.
+pub(super) fn close(said: Option<(u16, &str)>) -> Bytes {
+    match said {
+        Some((code, text)) => frame(CLOSE, &[&code.to_be_bytes(), text.as_bytes()]),
+        None => frame(CLOSE, &[]),
+    }
 }
 
 /// The bytes of a frame that come before a payload of this length.
@@ -21,8 +34,8 @@ pub(crate) fn head_len(len: usize) -> usize {
     }
 }
 
-fn frame(opcode: u8, payload: &[u8]) -> Bytes {
-    let len = payload.len();
+fn frame(opcode: u8, payload: &[&[u8]]) -> Bytes {
+    let len = payload.iter().map(|part| part.len()).sum();
     let mut frame = BytesMut::with_capacity(head_len(len) + len);
     frame.put_u8(FINAL | opcode);
     if let (true, Ok(short)) = (len <= CONTROL_BYTES_MAX, u8::try_from(len)) {
@@ -34,16 +47,21 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
         frame.put_u8(LENGTH_64);
         frame.put_u64(len as u64);
     }
-    frame.put_slice(payload);
+    payload.iter().for_each(|part| frame.put_slice(part));
     frame.freeze()
 }
 
-const FINAL: u8 = 0x80;
-const OPCODE_TEXT: u8 = 0x1;
-const OPCODE_PING: u8 = 0x9;
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
-const CONTROL_BYTES_MAX: usize = 125;
+pub(super) const FINAL: u8 = 0x80;
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
+pub(super) const LENGTH_16: u8 = 126;
+pub(super) const LENGTH_64: u8 = 127;
+/// The most that a control frame holds (RFC 6455 § 5.5).
+pub(super) const CONTROL_BYTES_MAX: usize = 125;
 
 #[cfg(test)]
 mod tests {
