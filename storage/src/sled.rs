@@ -21,13 +21,14 @@
 //!   that sled replays is damaged (`replay.rs`), the end of every log is looked at when it is opened.
 //! - `<data>/events.fresh` is being rebuilt, `<data>/events.whole` is about to take its place (`salvage.rs`).
 //! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
-//!   a shortened file without complaint.
+//!   a shortened file without complaint. It also says how far sled's log was synced: behind that the log is cut where a
+//!   loss of power tore it, before sled opens it (`tear.rs`; `segments.rs` is the log's form).
 //!
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
 //! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the blobs that sled
-//! never syncs.
+//! never syncs. A batch that writes a lot of log is synced amid it as well, since sled uses room again before a sync.
 //!
 //! # What kill -9 may lose
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.

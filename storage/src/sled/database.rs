@@ -121,8 +121,8 @@ impl Database {
     }
 
     /// sled uses the room of a segment again once what replaced it is a MiB back in its log, synced or not. So the log of
-    /// a long batch is synced amid it: else a loss of power could take what replaced a page that was synced before, and
-    /// that page is no longer there.
+    /// a long batch, or of sweeps, is synced amid it: else a loss of power could take what replaced a page that was synced,
+    /// and the page itself is no longer there.
     fn keep_up(&self) -> Result<(), StoreError> {
         if self.log_end() <= self.log_max.load(Ordering::Relaxed) {
             return Ok(());
@@ -131,7 +131,7 @@ impl Database {
     }
 
     /// Up to which place sled has written its log to the file.
-    fn log_end(&self) -> u64 {
+    pub(super) fn log_end(&self) -> u64 {
         u64::try_from(self.tree.context.pagecache.log.stable_offset() + 1).unwrap_or(0)
     }
 

@@ -90,9 +90,8 @@ impl Log {
     /// since: then sled has removed the file.
     fn end(&self) -> u64 {
         let mut end = self.torn;
-        let is_replaced = |(at, page): (u64, u64), end| {
-            self.pages.iter().any(|(later, of)| *of == page && (at..end).contains(later))
-        };
+        let is_replaced =
+            |(at, page): (u64, u64), end| self.pages.iter().any(|(later, of)| *of == page && (at..end).contains(later));
         while let Some((at, _)) = self.lost.iter().find(|lost| lost.0 < end && !is_replaced(**lost, end)) {
             end = *at;
         }
@@ -108,7 +107,8 @@ impl Log {
             return Ok(());
         }
         tracing::warn!(
-            log.end = end, segments,
+            log.end = end,
+            segments,
             "Power was lost amid writes: what was written behind the first that did not arrive, and answered to nobody, is \
              cut off."
         );
