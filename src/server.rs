@@ -9,6 +9,7 @@ mod listener;
 mod reload;
 mod socket;
 mod tls;
+mod tls_stream;
 
 use std::future::Future;
 use std::net::SocketAddr;

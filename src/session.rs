@@ -79,8 +79,17 @@ pub(crate) struct CursorSession {
 enum Handed {
     Nothing,
     Opening,
-    Events { to: Seq, count: usize, bytes: usize, live: Option<Live> },
-    Compacted { climbed: Climbed, bytes: usize },
+    Events {
+        to: Seq,
+        count: usize,
+        bytes: usize,
+        live: Option<Live>,
+    },
+    /// Boxed: no part of an idle session.
+    Compacted {
+        climbed: Box<Climbed>,
+        bytes: usize,
+    },
     Ping(Bytes),
 }
 
@@ -280,7 +289,7 @@ impl CursorSession {
             self.climbed(&climbed, bytes);
             return None;
         }
-        self.handed = Handed::Compacted { climbed, bytes };
+        self.handed = Handed::Compacted { climbed: Box::new(climbed), bytes };
         Some(Step::Deliver(frames.into()))
     }
 

@@ -142,7 +142,7 @@ async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option
     let Some(tls) = tls else { return Some(Opened { socket: Box::new(socket), is_http2: false, info }) };
     match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
         Ok(Ok(stream)) => {
-            let session = stream.get_ref().1;
+            let session = stream.session();
             let is_http2 = session.alpn_protocol() == Some(b"h2");
             if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
                 info.certificate_names = certificate_names(certificate);

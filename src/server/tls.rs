@@ -14,11 +14,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
 use super::socket::Socket;
+use super::tls_stream::TlsStream;
 use crate::config::TlsMode;
 
 /// How often the files are looked at.
@@ -88,8 +87,8 @@ impl Tls {
         Ok(Some(Self { current: ArcSwap::from_pointee(config), files }))
     }
 
-    pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream<Socket>> {
-        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+    pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream> {
+        TlsStream::accept(self.current.load_full(), stream).await
     }
 
     /// Reads what the mode names, which may be other files than before, to be taken over. `None` if there are no files.

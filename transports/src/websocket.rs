@@ -112,7 +112,9 @@ mod tests {
     use super::*;
     use crate::bare::BoxSocket;
 
-    fn future_bytes<F>(_run: fn(BoxSocket, Bytes, Box<dyn Session>, Timing, Option<Sever>) -> F) -> usize {
+    type Run<F> = fn(BoxSocket, Bytes, Box<dyn Session>, Timing, Option<Sever>) -> F;
+
+    fn future_bytes<F>(_run: Run<F>) -> usize {
         size_of::<F>()
     }
 

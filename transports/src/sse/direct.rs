@@ -15,18 +15,21 @@ use crate::transport::{Frame, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session. `rest` is what is left to write of a
 /// step that was begun.
-pub(super) async fn run(
+///
+/// No `async fn`: its arguments would be held twice, as such and where they are moved to (rust-lang/rust#62958).
+pub(super) fn run(
     socket: BoxSocket,
     session: Box<dyn Session>,
     timing: Timing,
     sever: Option<Sever>,
     rest: Bytes,
-) {
+) -> impl Future<Output = ()> + Send {
     let mut connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
     let begun = chunk(&rest);
-    drop(rest);
-    let end = connection.serve(begun).await;
-    Box::pin(connection.part(end)).await;
+    async move {
+        let end = connection.serve(begun).await;
+        Box::pin(connection.part(end)).await;
+    }
 }
 
 struct Connection {

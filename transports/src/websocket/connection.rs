@@ -21,22 +21,25 @@ use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
 /// Serves a connection until it ends, says the last words, and drops the session. `first` was read from the socket.
-pub(super) async fn run(
+///
+/// No `async fn`: its arguments would be held twice, as such and where they are moved to (rust-lang/rust#62958).
+pub(super) fn run(
     socket: BoxSocket,
     first: Bytes,
     session: Box<dyn Session>,
     timing: Timing,
     sever: Option<Sever>,
-) {
+) -> impl Future<Output = ()> + Send {
     let mut line = Line { outbox: Outbox::new(socket), reader: Reader::default(), pong: None };
     line.reader.push(&first);
-    drop(first);
     let mut connection = Connection { line, session, timing, sever };
-    tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
-    let end = connection.serve().await;
-    tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
-    // Boxed: its state would count for as long as the connection lives.
-    Box::pin(connection.part(end)).await;
+    async move {
+        tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
+        let end = connection.serve().await;
+        tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
+        // Boxed: its state would count for as long as the connection lives.
+        Box::pin(connection.part(end)).await;
+    }
 }
 
 struct Connection {

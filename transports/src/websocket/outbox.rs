@@ -183,7 +183,8 @@ mod tests {
         assert!(!outbox.forget_unsent() && !outbox.is_flushed());
         let mut got = [0; 13];
         let (flushed, read) = tokio::join!(poll_fn(|cx| outbox.poll_flush(cx)), far.read_exact(&mut got));
-        (flushed.unwrap(), read.unwrap());
+        flushed.unwrap();
+        read.unwrap();
         assert_eq!(&got, b"\x81\x04gone\x81\x05begun");
     }
 }
