@@ -91,9 +91,9 @@ impl Database {
         let syncing = &mut *syncing;
         let frame = syncing.copy.as_mut().map_or(Ok(None), SecondCopy::next_frame).map_err(failed)?;
         if let Some(frame) = &frame {
-            self.put(keys::COPY, &frame.state)?;
+            self.put(keys::COPY, &frame.state[..])?;
         }
-        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), ends))?;
+        self.put(keys::SYNCS, &syncs_row(syncing.mark.next(), ends)[..])?;
         self.tree.flush().map_err(|error| self.fault(error))?;
         // Blobs after the flush (it may write some) and before the log that points at them.
         syncing.blobs.sync().map_err(failed)?;
@@ -104,7 +104,7 @@ impl Database {
         if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
             && let Some(state) = copy.append(frame, self)?
         {
-            self.put(keys::COPY, &state)?;
+            self.put(keys::COPY, &state[..])?;
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Database {
         self.tree.get(key).map_err(|error| self.fault(error))
     }
 
-    pub(super) fn put(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn put(&self, key: &[u8], row: impl Into<::sled::IVec>) -> Result<(), StoreError> {
         self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
     }
 

@@ -1,5 +1,6 @@
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How many syncs a database has had, in a file of its own: `<database>/mark`, 8 bytes, big-endian.
@@ -44,8 +45,7 @@ impl Mark {
 
     /// The sync was done.
     pub(super) fn done(&mut self) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&self.syncs.to_be_bytes())
+        self.file.write_all_at(&self.syncs.to_be_bytes(), 0)
     }
 }
 
