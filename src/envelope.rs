@@ -28,7 +28,8 @@ pub(crate) fn body(
     payload: &RawValue,
 ) -> Bytes {
     let (kind, payload) = (kind.as_str(), payload.get());
-    let (correlation_id, mut id) = (serde_json::Value::from(correlation_id).to_string(), [0; 36]);
+    // Text always has a JSON form.
+    let (correlation_id, mut id) = (serde_json::to_string(correlation_id).unwrap_or_default(), [0; 36]);
     let gateway: &str = gateway.0.as_hyphenated().encode_lower(&mut id);
     let traceparent = traceparent.map(|of| format!(r#""traceparent":"{of}","#)).unwrap_or_default();
     let rest = [
@@ -78,6 +79,9 @@ pub(crate) fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
     Some(Arc::new(Frame::new(Some(id), kind, text)))
 }
 
+/// As long as every [`timestamp`].
+pub(crate) const SOME_TIMESTAMP: &str = "1970-01-01T00:00:00.000Z";
+
 /// A time as it stands in every message: RFC 3339 UTC with milliseconds.
 #[must_use]
 pub fn timestamp(at: DateTime<Utc>) -> String {
@@ -90,7 +94,7 @@ mod tests {
     use gatecast_storage::Seq;
     use proptest::prelude::*;
 
-    const AT: &str = "1970-01-01T00:00:00.000Z";
+    const AT: &str = SOME_TIMESTAMP;
 
     fn sealed(kind: &str, correlation: &str, payload: &str, seq: u64) -> Arc<Frame> {
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();

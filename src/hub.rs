@@ -246,12 +246,14 @@ impl Hub {
             // So that its counts are there, at 0, before anybody comes.
             self.registry.traffic.of(transport.name());
         }
+        let publishing = api::publishing(&api);
         // The API answers every path, so it comes last.
         let api = dashboard::routes().or(api).unify().boxed();
         let api = watch.routes(Arc::new(observers)).or(api).unify().boxed();
-        transports.iter().rev().fold(api, |routes, transport| {
+        let routes = transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
-        })
+        });
+        publishing.or(routes).unify().boxed()
     }
 
     /// What a transport can serve before hyper does.

@@ -229,7 +229,7 @@ impl Publisher {
             return Err(self.too_large(event.payload.get().len()));
         }
         let mut faults = out_of_bounds(&event);
-        let payload = compact(&event.payload, &mut faults);
+        let payload = compact(event.payload, &mut faults);
         let subject = self
             .types
             .check(&event.kind, &payload, &mut faults)
@@ -245,8 +245,7 @@ impl Publisher {
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
         };
-        let timestamp = envelope::timestamp(DateTime::UNIX_EPOCH);
-        let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), &timestamp));
+        let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), envelope::SOME_TIMESTAMP));
         if bytes > self.event_bytes_max() { Err(self.too_large(bytes)) } else { Ok(checked) }
     }
 
@@ -263,6 +262,9 @@ impl Publisher {
     ) -> Vec<Result<Published, PublishError>> {
         let largest = events.iter().map(|outgoing| outgoing.event.payload.get().len()).max().unwrap_or(0);
         let chunk = (CHUNK_BYTES / (largest + ENVELOPE_BYTES)).clamp(1, CHUNK_EVENTS_MAX);
+        if events.len() <= chunk {
+            return self.publish_chunk(events, call).await;
+        }
         let mut results = Vec::with_capacity(events.len());
         let mut events = events.into_iter();
         let mut under_way = FuturesOrdered::new();
@@ -380,7 +382,10 @@ fn out_of_bounds(event: &NewEvent) -> Vec<Fault> {
 
 /// The payload without insignificant white space: a raw line break would split an SSE event. Numbers, strings and
 /// the order of members stay as they were written.
-fn compact(payload: &RawValue, faults: &mut Vec<Fault>) -> Box<RawValue> {
+fn compact(payload: Box<RawValue>, faults: &mut Vec<Fault>) -> Box<RawValue> {
+    if !payload.get().contains([' ', '\n', '\r', '\t']) {
+        return payload;
+    }
     let mut text = String::with_capacity(payload.get().len());
     let (mut quoted, mut escaped) = (false, false);
     for c in payload.get().chars() {

@@ -34,6 +34,9 @@ use crate::write_behind::{Source, WriteBehind};
 pub const DELIVERIES_MAX: usize = 100_000;
 /// Failed deliveries kept of one gateway.
 pub const DELIVERIES_PER_GATEWAY_MAX: usize = 1_000;
+/// The pause between two rounds of writing. Each commit costs as much as some ten events: while many are published to
+/// gateways that are away, it is one for hundreds of failures.
+const WRITE_EVERY: Duration = Duration::from_millis(20);
 /// How long a failed delivery is kept.
 pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -85,7 +88,7 @@ impl Deliveries {
         book.expire(clock.now());
         let pending = book.pending();
         let shared = Arc::new(Shared { book: Mutex::new(book), pending, clock });
-        let writer = WriteBehind::start(Arc::clone(&shared), records, Duration::ZERO, "Failed deliveries");
+        let writer = WriteBehind::start(Arc::clone(&shared), records, WRITE_EVERY, "Failed deliveries");
         Ok(Self { shared, writer })
     }
 

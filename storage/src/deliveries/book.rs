@@ -229,12 +229,15 @@ impl Book {
         let numbers: Vec<u64> = self.dirty.iter().copied().take(max).collect();
         let mut written = Vec::with_capacity(numbers.len());
         let mut changes = Vec::with_capacity(numbers.len());
+        // Grows once and not with every row.
+        let mut json = Vec::new();
         for number in numbers {
             let row = self.rows.get_mut(&number);
             let recovered = row.as_ref().map(|row| row.delivery.recovered_at.is_some());
             let row = row.map(|row| {
                 row.on_disk = true;
-                serde_json::to_vec(&row.delivery).map(Bytes::from)
+                json.clear();
+                serde_json::to_writer(&mut json, &row.delivery).map(|()| Bytes::copy_from_slice(&json))
             });
             let row = row.transpose().map_err(|e| StoreError::Malformed(e.to_string()))?;
             let key = Bytes::copy_from_slice(&number.to_be_bytes());

@@ -21,6 +21,12 @@ const TRIM_SLACK_ROWS_MAX: u64 = 1_024;
 /// Rows that one append lets go of: no publisher waits for more than about a slack of them. Logs whose entries went by
 /// age have more, which the next appends let go of, or who reads the compacted state.
 const TRIM_ROWS_MAX: usize = 1_024;
+/// Rows that wait to be put, so of one transaction, are no more than these and one entry's. Each may have sled write its
+/// whole page anew, some KB, and the log of a transaction has to stay well below what [`Database::keep_up`] allows: it can
+/// be synced only after it. A transaction costs as much as some ten rows, so with more rows little would be saved.
+const ROWS_MAX: usize = 64;
+/// As [`ROWS_MAX`].
+const ROWS_BYTES_MAX: usize = 128 * 1024;
 
 /// The writes under one sync. Until then they are in the tree, but in no ring that a reader sees.
 pub(super) struct Batch<'a> {
@@ -32,6 +38,10 @@ pub(super) struct Batch<'a> {
     slots: HashMap<(GatewayId, Epoch), usize>,
     replies: Vec<Reply>,
     sweeps: Vec<Sweep>,
+    /// What was appended and is not in the tree yet.
+    rows: Rows,
+    /// The logs that these are of.
+    grown: Vec<GatewayId>,
     needs_sync: bool,
 }
 
@@ -53,6 +63,8 @@ impl<'a> Batch<'a> {
             slots: HashMap::new(),
             replies: Vec::new(),
             sweeps: Vec::new(),
+            rows: Rows::default(),
+            grown: Vec::new(),
             needs_sync: false,
         }
     }
@@ -68,6 +80,10 @@ impl<'a> Batch<'a> {
     /// Writes what a job asks for. An error means that a write may be half done; a row that cannot be understood
     /// is the answer to its job alone.
     pub(super) fn write(&mut self, job: Job) -> Result<(), StoreError> {
+        if !matches!(job, Job::Append { .. }) {
+            // It may read what was appended before it.
+            self.put_appended()?;
+        }
         match job {
             Job::Append { drafts, room, answer } => {
                 let (results, fault) = self.append_all(drafts);
@@ -113,25 +129,29 @@ impl<'a> Batch<'a> {
         fault
     }
 
-    /// The rows of a job in one transaction: one alone costs 80 us of CPU, a row in it some 8. Logs are trimmed after it,
-    /// since that reads their rows.
     fn append_all(
         &mut self,
         drafts: Vec<(GatewayId, Draft)>,
     ) -> (Vec<Result<Cursor, LogError>>, Result<(), StoreError>) {
-        let mut rows = Rows::default();
         let mut results = Vec::with_capacity(drafts.len());
         let mut fault = Ok(());
         for (to, draft) in drafts {
             // After a fault nothing is written any more; the batch is refused as a whole.
-            let result = fault.is_ok().then(|| self.append(to, draft, &mut rows));
+            let result = fault.is_ok().then(|| self.append(to, draft));
             let (result, failed) = part(result.unwrap_or(Err(StoreError::Poisoned.into())));
-            results.push(result.map(|cursor| (to, cursor)));
+            results.push(result);
             fault = fault.and(failed);
+            if self.rows.is_full() {
+                fault = fault.and_then(|()| self.put_appended());
+            }
         }
-        let fault = fault.and_then(|()| rows.apply(&self.shared.db));
-        let fault = fault.and_then(|()| results.iter().flatten().try_for_each(|(to, _)| self.trim_appended(*to)));
-        (results.into_iter().map(|result| result.map(|(_, cursor)| cursor)).collect(), fault)
+        (results, fault)
+    }
+
+    /// Puts what was appended since the last time into the tree. Logs are trimmed after it, since that reads their rows.
+    pub(super) fn put_appended(&mut self) -> Result<(), StoreError> {
+        std::mem::take(&mut self.rows).put(&self.shared.db)?;
+        std::mem::take(&mut self.grown).into_iter().try_for_each(|of| self.trim_appended(of))
     }
 
     /// The entry is stored whatever an older row is like.
@@ -148,8 +168,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn append(&mut self, to: GatewayId, draft: Draft, rows: &mut Rows) -> Result<Cursor, LogError> {
-        let mut ring = self.ring_in(to, rows)?;
+    fn append(&mut self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
+        let mut ring = self.ring_in(to)?;
         let head = Cursor { epoch: ring.head.epoch, seq: ring.newest };
         if draft.expect.is_some_and(|expected| expected != head) {
             // The head may be of this very batch; the answer waits for its sync like all others.
@@ -160,11 +180,13 @@ impl<'a> Batch<'a> {
         ring.newest = entry.seq;
         ring.end += entry.size();
         self.needs_sync = true;
-        rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(&entry, ring.end));
+        self.rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(&entry, ring.end));
         for row in &beside {
-            rows.insert(keys::record(row.table, &row.key), row.row(cursor));
+            self.rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
+        self.rows.in_parts |= !beside.is_empty();
         self.shared.db.note_appended();
+        self.grown.push(to);
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
             self.appended.push((to, ring.head.epoch, Vec::new()));
             self.appended.len() - 1
@@ -263,14 +285,13 @@ impl<'a> Batch<'a> {
 
     /// A log as this batch has left it, loaded at its first touch, created if there is none.
     fn ring(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
-        let mut rows = Rows::default();
-        let ring = self.ring_in(of, &mut rows)?;
-        rows.apply(&self.shared.db)?;
+        let ring = self.ring_in(of)?;
+        self.put_appended()?;
         Ok(ring)
     }
 
-    /// As [`Self::ring`]; what makes a log is left to be applied.
-    fn ring_in(&mut self, of: GatewayId, rows: &mut Rows) -> Result<Ring, StoreError> {
+    /// As [`Self::ring`]; what makes a log is left to be put.
+    fn ring_in(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
         match self.rings.get(&of) {
             Some(Some(ring)) => return Ok(*ring),
             Some(None) => {}
@@ -283,11 +304,11 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Ok(self.create(of, rows))
+        Ok(self.create(of))
     }
 
     /// Head and owner in one commit, with an epoch that no log has and whose leftovers are not still being deleted.
-    fn create(&mut self, of: GatewayId, rows: &mut Rows) -> Ring {
+    fn create(&mut self, of: GatewayId) -> Ring {
         let db = &self.shared.db;
         // A failed look-up counts as "not in use": the write below then fails as well.
         let is_used = |epoch| {
@@ -296,8 +317,9 @@ impl<'a> Batch<'a> {
             is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));
-        rows.insert(keys::head(of), ring.head.encode());
-        rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
+        self.rows.insert(keys::head(of), ring.head.encode());
+        self.rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
+        self.rows.in_parts = true;
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));
         ring
@@ -325,35 +347,34 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What one job puts, all or nothing.
+/// Rows to be put, in this order.
 #[derive(Default)]
 struct Rows {
-    batch: ::sled::Batch,
-    /// Until there is a second one: a single row needs no transaction.
-    first: Option<(::sled::IVec, ::sled::IVec)>,
-    count: usize,
+    rows: Vec<(::sled::IVec, ::sled::IVec)>,
+    bytes: usize,
+    /// Some belong together: they are all there or none is.
+    in_parts: bool,
 }
 
 impl Rows {
     fn insert(&mut self, key: impl AsRef<[u8]>, row: Vec<u8>) {
-        let (key, row) = (::sled::IVec::from(key.as_ref()), ::sled::IVec::from(row));
-        self.count += 1;
-        if self.count == 1 {
-            self.first = Some((key, row));
-            return;
-        }
-        if let Some((key, row)) = self.first.take() {
-            self.batch.insert(key, row);
-        }
-        self.batch.insert(key, row);
+        self.bytes += row.len();
+        self.rows.push((key.as_ref().into(), row.into()));
     }
 
-    fn apply(self, db: &Database) -> Result<(), StoreError> {
-        match self.first {
-            Some((key, row)) => db.put(&key, &row),
-            None if self.count == 0 => Ok(()),
-            None => db.apply(self.batch),
+    fn is_full(&self) -> bool {
+        self.rows.len() >= ROWS_MAX || self.bytes >= ROWS_BYTES_MAX
+    }
+
+    /// For each transaction sled hands what it has buffered to its writers twice, which costs as much as some ten rows. So
+    /// jobs that need one share it, and rows that need none have none.
+    fn put(self, db: &Database) -> Result<(), StoreError> {
+        if !self.in_parts {
+            return self.rows.into_iter().try_for_each(|(key, row)| db.put(&key, row));
         }
+        let mut batch = ::sled::Batch::default();
+        self.rows.into_iter().for_each(|(key, row)| batch.insert(key, row));
+        db.apply(batch)
     }
 }
 

@@ -149,6 +149,7 @@ impl Committer {
             }
         }
         self.waits_for_room = !space.has_little();
+        batch.put_appended()?;
         Ok(entries)
     }
 

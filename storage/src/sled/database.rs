@@ -94,15 +94,15 @@ impl Database {
         let syncing = &mut *syncing;
         let frame = syncing.copy.as_mut().map_or(Ok(None), SecondCopy::next_frame).map_err(failed)?;
         if let Some(frame) = &frame {
-            self.insert(keys::COPY, &frame.state)?;
+            self.insert(keys::COPY, &frame.state[..])?;
         }
-        self.insert(keys::SYNCS, &syncs_row(syncing.mark.next(), ends))?;
+        self.insert(keys::SYNCS, &syncs_row(syncing.mark.next(), ends)[..])?;
         self.sync_log(syncing)?;
         // Only what the database has: after a crash it says that the copy lacks something, never the other way round.
         if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
             && let Some(state) = copy.append(frame, self)?
         {
-            self.insert(keys::COPY, &state)?;
+            self.insert(keys::COPY, &state[..])?;
         }
         Ok(())
     }
@@ -238,12 +238,12 @@ impl Database {
         self.tree.get(key).map_err(|error| self.fault(error))
     }
 
-    pub(super) fn put(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn put(&self, key: &[u8], row: impl Into<::sled::IVec>) -> Result<(), StoreError> {
         self.insert(key, row)?;
         self.keep_up()
     }
 
-    fn insert(&self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+    fn insert(&self, key: &[u8], row: impl Into<::sled::IVec>) -> Result<(), StoreError> {
         self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
     }
 

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// How many syncs a database has had, and up to which place its log was on disk then, in a file of its own:
@@ -65,8 +66,7 @@ impl Mark {
     /// All syncs that were counted are done, and the log before this place is on disk. Says up to where the log may go
     /// before that is to be said again.
     pub(super) fn done(&mut self, synced: u64) -> io::Result<u64> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&spelled(self.syncs, synced))?;
+        self.file.write_all_at(&spelled(self.syncs, synced), 0)?;
         let log_max = match self.on_disk {
             Some(on_disk) if synced <= on_disk + BEHIND_BYTES_MAX => on_disk,
             _ => {

@@ -64,7 +64,7 @@ impl SecondCopy {
             return Ok(copy);
         }
         let (copy, state) = Self::write_all(path, db)?;
-        db.put(keys::COPY, &state)?;
+        db.put(keys::COPY, &state[..])?;
         db.sync()?;
         Ok(copy)
     }

@@ -250,7 +250,7 @@ async fn rows_below_the_floor_are_neither_seen_nor_kept() {
         let stray =
             Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, ends_key: false, body: "stray".into() };
         let row = crate::sled::row::encode_entry(&stray, 3);
-        engine.shared.db.put(&keys::entry(of, epoch, stray.seq), &row).unwrap();
+        engine.shared.db.put(&keys::entry(of, epoch, stray.seq), row).unwrap();
     }
     let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
     let log = SledLog::new(Arc::clone(&engine));

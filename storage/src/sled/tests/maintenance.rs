@@ -315,7 +315,7 @@ async fn a_compacted_state_with_a_stale_entry_is_damage() {
         let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
         let (seq, row) = db.state_rows(of, head.epoch, Seq(0)).next().unwrap().unwrap();
         db.remove(&keys::state(of, head.epoch, seq)).unwrap();
-        db.put(&keys::state(of, head.epoch, seq.prev()), &row).unwrap();
+        db.put(&keys::state(of, head.epoch, seq.prev()), row).unwrap();
         db.sync().unwrap();
     }
     let stores = stores(data.path()).await.unwrap();
