@@ -110,7 +110,7 @@ impl Working {
         let (mut synced, mut writes_synced, mut log_synced) = (copied(data.path()), 0, marked());
         for n in 0..writes {
             let (key, row) = write(n, keys);
-            db.put(&key, &row).unwrap();
+            db.put(&key, &row[..]).unwrap();
             if marked() != log_synced {
                 (synced, writes_synced, log_synced) = (copied(data.path()), n + 1, marked());
             }
@@ -219,7 +219,7 @@ fn the_log_is_never_further_ahead_of_the_mark_than_sled_leaves_room_alone() {
     let before = db.log_end();
     let behind = (0..2_000).map(|n| {
         let (key, row) = write(n, u32::MAX);
-        db.put(&key, &row).unwrap();
+        db.put(&key, &row[..]).unwrap();
         let marked = Mark::read(&data.path().join(EVENTS)).unwrap().unwrap();
         db.log_end() - marked.synced.unwrap()
     });
