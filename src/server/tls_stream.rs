@@ -381,7 +381,8 @@ mod tests {
         let (near, far) = sockets().await;
         let name = ServerName::try_from("localhost").unwrap();
         let (near, far) = tokio::join!(tls.accept(near), connector.connect(name, far));
-        drop(far.unwrap().into_inner().0);
+        let mut gone = far.unwrap().into_inner().0;
+        gone.shutdown().await.unwrap();
         assert_eq!(near.unwrap().read_u8().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
