@@ -40,7 +40,7 @@ fn write(n: u32, keys: u32) -> (Vec<u8>, Vec<u8>) {
     let bytes = if n % 29 == 7 { 140_000 } else { 300 + n as usize * 7 % 3_000 };
     let mut row = n.to_be_bytes().to_vec();
     row.resize(bytes, n as u8);
-    let key = if n % 3 == 0 { n % 90 } else { n % keys };
+    let key = if n.is_multiple_of(3) { n % 90 } else { n % keys };
     (keys::record(Table::Meta, &key.to_be_bytes()), row)
 }
 
