@@ -110,7 +110,7 @@ impl Metrics {
         let traffic = self.registry.traffic.all();
         text.counter("gatecast_events_appended_total", "Events stored durably.")
             .sample(&[], self.tails.appended_total());
-        text.histogram("gatecast_append_seconds", "From a publisher's event being checked to it being stored durably.")
+        text.histogram("gatecast_append_seconds", "From an event's publish being accepted to it being stored durably.")
             .distribution(&[], &self.publisher.append_seconds().snapshot());
         let mut family = text.counter(
             "gatecast_events_delivered_total",
@@ -127,7 +127,7 @@ impl Metrics {
         }
         let mut family = text.histogram(
             "gatecast_delivery_seconds",
-            "From a live event being stored durably to a connection's socket having taken it; events of one write count as its oldest.",
+            "From a live event's publish being accepted to a connection's socket having taken it; events of one write count as its oldest.",
         );
         for (transport, carried) in &traffic {
             family.distribution(&[("transport", transport)], &carried.delivery.snapshot());

@@ -295,7 +295,7 @@ impl Publisher {
         events: Vec<Outgoing<'_>>,
         call: Option<&Call>,
     ) -> Vec<Result<Published, PublishError>> {
-        let at = self.clock.now();
+        let (at, since) = (self.clock.now(), Instant::now());
         let timestamp = envelope::timestamp(at);
         let mut answers = Vec::with_capacity(events.len());
         let mut drafts = Vec::with_capacity(events.len());
@@ -306,13 +306,13 @@ impl Publisher {
             let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: note.encode() }));
             beside.extend(answer.as_ref().map(|(name, answer)| answer.beside(*name)));
             let (key, body) = (event.key.clone(), event.body(to, &timestamp));
-            drafts.push((to, Draft { at, key, ends_key: event.ends_key, body, expect, beside }));
+            drafts.push((to, Draft { at, since, key, ends_key: event.ends_key, body, expect, beside }));
             answers.push((to, event, note, answer));
         }
         let is_alone = drafts.len() == 1;
-        let (began, count) = (Instant::now(), drafts.len() as u64);
+        let count = drafts.len() as u64;
         let results = self.log.append_all(drafts).await;
-        self.append_seconds.observe(began.elapsed(), count);
+        self.append_seconds.observe(since.elapsed(), count);
         let stored = results.into_iter().zip(answers).map(|(result, (to, event, note, answer))| {
             let event_id = result?;
             if let Some((name, answer)) = answer {
