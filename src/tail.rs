@@ -163,6 +163,17 @@ impl Channel {
         lock(&self.window).epoch
     }
 
+    /// The events of a stretch that the window still has, and when each was published.
+    pub(crate) fn stretch(&self, after: Seq, up_to: Seq) -> Vec<(Arc<Frame>, Instant)> {
+        let window = lock(&self.window);
+        let from = window.first.0.max(after.next().0);
+        let sealed = (from..=up_to.0).map_while(|seq| {
+            let at = usize::try_from(seq - window.first.0).ok()?;
+            window.frames.get(at)
+        });
+        sealed.map(|sealed| (sealed.frame.clone(), sealed.since)).collect()
+    }
+
     fn extend(&self, epoch: Epoch, appended: &[Appended]) {
         let mut window = lock(&self.window);
         if window.epoch != Some(epoch) {

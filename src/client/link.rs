@@ -70,7 +70,7 @@ pub(super) const USER_AGENT: &str = concat!("gatecast/", env!("CARGO_PKG_VERSION
 
 /// A client that never follows a redirect (it would carry the secret elsewhere) and never takes a proxy from the
 /// environment.
-pub(super) fn http_client(tls: &Arc<rustls::ClientConfig>) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn http_client(tls: &Arc<rustls::ClientConfig>) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls.as_ref().clone())
         .redirect(redirect::Policy::none())

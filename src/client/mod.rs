@@ -50,6 +50,7 @@ pub use endpoint::{DEFAULT_URL, Endpoint, InvalidUrl};
 pub use incoming::{Closed, Incoming};
 use link::Link;
 pub use link::LinkError;
+pub(crate) use link::http_client;
 use message::Message;
 pub use message::{Ack, Reset};
 use picker::Picker;

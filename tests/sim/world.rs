@@ -180,7 +180,7 @@ impl World {
             backup: None,
             dir: stores.dir.clone(),
         };
-        let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
+        let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone(), Arc::default()).await.unwrap();
         let hub = Arc::new(hub);
         let timed = hub.clone();
         let time = tokio::spawn(async move { timed.keep_time().await });
