@@ -63,7 +63,7 @@ impl Exporter {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(to: TraceExport, clock: Arc<dyn Clock>) -> Result<(Arc<Tracer>, Self), ExportError> {
-        let tls = client_config(&Trust::System).map_err(LinkError::from)?;
+        let tls = client_config(&Trust::System, None).map_err(LinkError::from)?;
         let http = http_client(&tls).map_err(LinkError::from)?;
         let (tracer, spans) = Tracer::new(clock);
         Ok((tracer.clone(), Self { tracer, spans, batch: Vec::new(), to, http, is_failing: false }))

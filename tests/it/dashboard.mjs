@@ -191,8 +191,27 @@ async function gateways(page) {
   await page.getByLabel('Organization id').fill(known.organization);
   await page.getByLabel('Name', { exact: true }).fill('made-in-the-browser');
   await page.getByLabel('Display name').fill('Made in <b>the</b> browser');
+  await page.getByLabel('Allowed addresses').fill('10.0.0.0/99');
+  await page.getByRole('button', { name: 'Register' }).click();
+  await page.getByRole('alert').getByText('/allowedAddresses').first().waitFor();
+  assert.equal(await page.getByLabel('Allowed addresses').getAttribute('aria-invalid'), 'true');
+  await page.getByLabel('Allowed addresses').fill('127.0.0.0/8, 192.0.2.7');
+  await page.getByLabel('Certificate names').fill('edge-1.example');
   await page.getByRole('button', { name: 'Register' }).click();
   await heading(page, 'Made in <b>the</b> browser made-in-the-browser');
+  await page.getByText('Edit this gateway', { exact: true }).first().click();
+  assert.equal(await page.getByLabel('Allowed addresses').inputValue(), '127.0.0.0/8, 192.0.2.7/32');
+  assert.equal(await page.getByLabel('Certificate names').inputValue(), 'edge-1.example');
+  await page.getByLabel('Allowed addresses').fill('');
+  await page.getByLabel('Certificate names').fill('edge-2.example edge-3.example');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await page.getByText('Gateway made-in-the-browser is changed.').waitFor();
+  await page.reload();
+  await page.getByText('Edit this gateway', { exact: true }).first().click();
+  assert.equal(await page.getByLabel('Allowed addresses').inputValue(), '');
+  assert.equal(await page.getByLabel('Certificate names').inputValue(), 'edge-2.example, edge-3.example');
+  assert.equal(await page.getByLabel('Display name').inputValue(), 'Made in <b>the</b> browser');
+  await accessible(page, 'edit');
 }
 
 async function gateway(page) {

@@ -25,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) type Tls = TlsStream<TcpStream>;
 
 pub(crate) fn trusting_all(alpn: &[&[u8]]) -> ClientConfig {
-    let mut config = (*client_config(&Trust::Anyone).unwrap()).clone();
+    let mut config = (*client_config(&Trust::Anyone, None).unwrap()).clone();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config
 }
