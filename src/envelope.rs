@@ -82,6 +82,19 @@ pub(crate) fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
 /// As long as every [`timestamp`].
 pub(crate) const SOME_TIMESTAMP: &str = "1970-01-01T00:00:00.000Z";
 
+/// The publisher's trace in an event's envelope. Only what stands before the payload is looked at.
+pub(crate) fn traceparent(envelope: &str) -> Option<TraceParent> {
+    // Nothing that stands before it can hold a quote.
+    let (_, rest) = envelope.split_once(r#","correlationId":""#)?;
+    let mut escaped = false;
+    let end = rest.bytes().position(|b| {
+        let is_end = b == b'"' && !escaped;
+        escaped = b == b'\\' && !escaped;
+        is_end
+    })?;
+    rest.get(end..)?.strip_prefix(r#"","traceparent":""#)?.split('"').next()?.parse().ok()
+}
+
 /// A time as it stands in every message: RFC 3339 UTC with milliseconds.
 #[must_use]
 pub fn timestamp(at: DateTime<Utc>) -> String {
@@ -96,11 +109,17 @@ mod tests {
 
     const AT: &str = SOME_TIMESTAMP;
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     fn sealed(kind: &str, correlation: &str, payload: &str, seq: u64) -> Arc<Frame> {
+        traced(kind, correlation, None, payload, seq)
+    }
+
+    fn traced(kind: &str, correlation: &str, trace: Option<&TraceParent>, payload: &str, seq: u64) -> Arc<Frame> {
         let gateway = "6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str(payload).unwrap();
         let at = DateTime::UNIX_EPOCH;
-        let body = body(&kind.parse().unwrap(), gateway, AT, correlation, None, &payload);
+        let body = body(&kind.parse().unwrap(), gateway, AT, correlation, trace, &payload);
         let longest = sealed_len_max(&body);
         let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, ends_key: false, body }).unwrap();
         assert!(frame.text().len() <= longest);
@@ -134,6 +153,18 @@ mod tests {
             prop_assert_eq!(json["correlationId"].as_str(), Some(correlation.as_str()));
             prop_assert_eq!(json["eventId"].as_str(), frame.id());
             prop_assert_eq!(&json["payload"], &serde_json::json!([1, { "a": null }]));
+        }
+
+        #[test]
+        fn the_trace_of_an_envelope_is_its_own_whatever_its_texts_say(
+            correlation in "\\PC{0,40}|[\\x00-\\x1f\"\\\\]{0,9}", lures in 0_usize..3, is_traced: bool,
+        ) {
+            let lure = format!(r#"","correlationId":"x","traceparent":"{}"#, TRACE.replace('4', "5"));
+            let correlation = format!("{correlation}{}", lure.repeat(lures));
+            let payload = format!(r#"{{"traceparent":"{TRACE}","correlationId":"","b":1}}"#);
+            let trace = is_traced.then(|| TRACE.parse::<TraceParent>().unwrap());
+            let frame = traced("x", &correlation, trace.as_ref(), &payload, 1);
+            prop_assert_eq!(traceparent(frame.text()), trace);
         }
 
         #[test]

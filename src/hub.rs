@@ -34,6 +34,7 @@ use crate::receipts::Reports;
 use crate::registry::{Capacity, Registry};
 use crate::session::Works;
 use crate::tail::{Tail, Tails};
+use crate::traces::Tracer;
 
 /// How many reconnecting clients a second the slots of a drain are laid out for. A TLS handshake takes about 0.12 ms
 /// of a core (measured), so this leaves most of one core to the events that they missed.
@@ -130,6 +131,7 @@ impl Hub {
         tails: Arc<Tails>,
         clock: Arc<dyn Clock>,
         limits: Limits,
+        tracer: Arc<Tracer>,
     ) -> Result<Self, StoreError> {
         let Tables { directory, receipts, answers, orders, deliveries } = Tables::open(&stores, &clock).await?;
         let Stores { log, events_records, directory_records, dir, backup } = stores;
@@ -139,7 +141,7 @@ impl Hub {
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
-        let publisher = Arc::new(Publisher::new(
+        let publisher = Publisher::new(
             log.clone(),
             event_types.clone(),
             registry.clone(),
@@ -147,7 +149,8 @@ impl Hub {
             answers,
             clock.clone(),
             limits.event_bytes_max,
-        ));
+        );
+        let publisher = Arc::new(publisher.with_tracer(tracer.clone()));
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let (reports, proxies) = (Arc::new(reports), Proxies::new(limits.trusted_proxies));
         let works = Arc::new(Works {
@@ -157,6 +160,7 @@ impl Hub {
             reports: reports.clone(),
             clock: clock.clone(),
             timing,
+            tracer,
         });
         let gate = Arc::new(Admission {
             works: works.clone(),
@@ -266,6 +270,7 @@ impl Hub {
         Metrics {
             registry: self.registry.clone(),
             publisher: self.publisher.clone(),
+            tracer: self.works.tracer.clone(),
             tails: self.tails.clone(),
             reports: self.reports.clone(),
             receipts: self.receipts.clone(),

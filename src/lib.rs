@@ -13,7 +13,7 @@
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
 //! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
-//! - [`metrics`] is what Prometheus is shown of all that.
+//! - [`metrics`] is what Prometheus is shown of all that, [`traces`] what a collector of OpenTelemetry is.
 //! - [`api`] is the platform's HTTP API; `dashboard` the page at `/` and what keeps it live; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
@@ -49,3 +49,4 @@ pub mod session;
 mod shortfall;
 pub mod tail;
 pub mod traceparent;
+pub mod traces;

@@ -29,6 +29,7 @@ use crate::publish::Publisher;
 use crate::receipts::Reports;
 use crate::registry::Registry;
 use crate::tail::Tails;
+use crate::traces::Tracer;
 
 pub(crate) use self::histogram::{Histogram, Snapshot};
 pub(crate) use self::text::MEDIA_TYPE;
@@ -40,6 +41,8 @@ pub struct Metrics {
     pub registry: Arc<Registry>,
     /// The write path.
     pub publisher: Arc<Publisher>,
+    /// Makes spans.
+    pub tracer: Arc<Tracer>,
     /// Hears of every append.
     pub tails: Arc<Tails>,
     /// What gateways reported.
@@ -70,6 +73,7 @@ impl Metrics {
         self.events(&mut text);
         self.trouble(&mut text);
         self.behind(&mut text).await;
+        self.traces(&mut text);
         self.process(&mut text).await;
         text.into_string()
     }
@@ -110,7 +114,7 @@ impl Metrics {
         let traffic = self.registry.traffic.all();
         text.counter("gatecast_events_appended_total", "Events stored durably.")
             .sample(&[], self.tails.appended_total());
-        text.histogram("gatecast_append_seconds", "From a publisher's event being checked to it being stored durably.")
+        text.histogram("gatecast_append_seconds", "From an event's publish being accepted to it being stored durably.")
             .distribution(&[], &self.publisher.append_seconds().snapshot());
         let mut family = text.counter(
             "gatecast_events_delivered_total",
@@ -127,7 +131,7 @@ impl Metrics {
         }
         let mut family = text.histogram(
             "gatecast_delivery_seconds",
-            "From a live event being stored durably to a connection's socket having taken it; events of one write count as its oldest.",
+            "From a live event's publish being accepted to a connection's socket having taken it; events of one write count as its oldest.",
         );
         for (transport, carried) in &traffic {
             family.distribution(&[("transport", transport)], &carried.delivery.snapshot());
@@ -191,6 +195,12 @@ impl Metrics {
                 family.sample(&[("gateway_id", &laggard.gateway.to_string())], seconds);
             }
         }
+    }
+
+    fn traces(&self, text: &mut Text) {
+        text.counter("gatecast_spans_total", "Spans of traces, by whether the collector took them.")
+            .sample(&[("outcome", "exported")], self.tracer.exported_total())
+            .sample(&[("outcome", "dropped")], self.tracer.dropped_total());
     }
 
     async fn process(&self, text: &mut Text) {

@@ -29,6 +29,7 @@ use crate::event_types::{EventTypes, TypeName};
 use crate::metrics::Histogram;
 use crate::registry::Registry;
 use crate::traceparent::TraceParent;
+use crate::traces::{Publishing, Tracer};
 
 /// Events under one sync: who publishes one event meanwhile waits for no more than twice these.
 const CHUNK_EVENTS_MAX: usize = 1_024;
@@ -67,6 +68,7 @@ pub struct CheckedEvent {
     traceparent: Option<TraceParent>,
     key: Option<Bytes>,
     ends_key: bool,
+    trace: Option<Arc<Publishing>>,
 }
 
 /// An event on its way to one gateway.
@@ -190,6 +192,7 @@ pub struct Publisher {
     clock: Arc<dyn Clock>,
     event_bytes_max: AtomicUsize,
     append_seconds: Histogram,
+    tracer: Arc<Tracer>,
 }
 
 impl Publisher {
@@ -206,7 +209,23 @@ impl Publisher {
     ) -> Self {
         let append_seconds = Histogram::default();
         let event_bytes_max = AtomicUsize::new(event_bytes_max);
-        Self { log, types, registry, deliveries, answers, clock, event_bytes_max, append_seconds }
+        Self {
+            log,
+            types,
+            registry,
+            deliveries,
+            answers,
+            clock,
+            event_bytes_max,
+            append_seconds,
+            tracer: Arc::default(),
+        }
+    }
+
+    /// Its calls are traced.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Arc<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// The largest envelope, in bytes.
@@ -225,6 +244,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::UnknownType`], [`PublishError::Invalid`], [`PublishError::TooLarge`].
     pub fn check(&self, event: NewEvent) -> Result<CheckedEvent, PublishError> {
+        let trace = self.tracer.publishing(event.traceparent.as_ref(), &event.kind);
         if event.payload.get().len() > self.event_bytes_max() {
             return Err(self.too_large(event.payload.get().len()));
         }
@@ -244,9 +264,14 @@ impl Publisher {
             traceparent: event.traceparent,
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
+            trace,
         };
         let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), envelope::SOME_TIMESTAMP));
-        if bytes > self.event_bytes_max() { Err(self.too_large(bytes)) } else { Ok(checked) }
+        if bytes > self.event_bytes_max() {
+            return Err(self.too_large(bytes));
+        }
+        checked.trace.iter().for_each(|trace| trace.checked());
+        Ok(checked)
     }
 
     /// Appends checked events to the logs of gateways, each once, and answers for each in this order once it is durable. A
@@ -297,25 +322,27 @@ impl Publisher {
         events: Vec<Outgoing<'_>>,
         call: Option<&Call>,
     ) -> Vec<Result<Published, PublishError>> {
-        let at = self.clock.now();
+        let (at, since) = (self.clock.now(), Instant::now());
         let timestamp = envelope::timestamp(at);
         let mut answers = Vec::with_capacity(events.len());
         let mut drafts = Vec::with_capacity(events.len());
         for Outgoing { to, event, expect, about, mut beside } in events {
             // Before the append, because it is stored with it.
             let connections = self.registry.connections_of(to);
+            event.trace.iter().for_each(|trace| trace.appending());
             let note = Note { correlation_id: event.correlation_id.clone(), connections, about };
             let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: note.encode() }));
             beside.extend(answer.as_ref().map(|(name, answer)| answer.beside(*name)));
             let (key, body) = (event.key.clone(), event.body(to, &timestamp));
-            drafts.push((to, Draft { at, key, ends_key: event.ends_key, body, expect, beside }));
+            drafts.push((to, Draft { at, since, key, ends_key: event.ends_key, body, expect, beside }));
             answers.push((to, event, note, answer));
         }
         let is_alone = drafts.len() == 1;
-        let (began, count) = (Instant::now(), drafts.len() as u64);
+        let count = drafts.len() as u64;
         let results = self.log.append_all(drafts).await;
-        self.append_seconds.observe(began.elapsed(), count);
+        self.append_seconds.observe(since.elapsed(), count);
         let stored = results.into_iter().zip(answers).map(|(result, (to, event, note, answer))| {
+            event.trace.iter().for_each(|trace| trace.appended(to, result.as_ref().ok().copied(), since));
             let event_id = result?;
             if let Some((name, answer)) = answer {
                 self.answers.keep(name, event_id, answer);

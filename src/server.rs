@@ -27,6 +27,7 @@ use crate::config::{Config, StoreKind};
 use crate::hub::{Hub, Limits};
 use crate::registry::Capacity;
 use crate::tail::Tails;
+use crate::traces::{ExportError, Exporter};
 
 use self::connection::{Service, Wire};
 use self::listener::Listener;
@@ -44,6 +45,7 @@ pub struct Server {
     wire: Arc<Wire>,
     grace: Duration,
     created_admin_token: Option<PlainToken>,
+    exporter: Option<Exporter>,
 }
 
 /// Why a server did not start.
@@ -67,6 +69,9 @@ pub enum StartError {
     /// The directory of gateways cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// There is no admin token.
     #[error(transparent)]
     Admin(#[from] AdminSetupError),
@@ -82,7 +87,10 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tails = Tails::new();
         let stores = open_stores(config, &clock, &tails).await?;
-        let hub = Arc::new(Hub::open(stores, tails, clock, limits(config)).await?);
+        let export = config.traces.clone().map(|to| Exporter::new(to, clock.clone())).transpose()?;
+        let (tracer, exporter) = export.unzip();
+        let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
+        let hub = Arc::new(hub);
         let AdminSetup { auth, created } = admin(config, &hub).await?;
         let tasks = TaskTracker::new();
         let transports = transports(&tasks);
@@ -102,6 +110,7 @@ impl Server {
             wire: Arc::new(Wire::new(config.connection_timeout, config.max_connections as usize)),
             grace: config.shutdown_grace,
             created_admin_token: created,
+            exporter,
         })
     }
 
@@ -132,13 +141,16 @@ impl Server {
     ///
     /// # Errors
     /// If the store could not be flushed at the end.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
+    pub async fn serve(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         info!(address = %self.address(), "Listening on {scheme}://{}.", self.address());
         let background = TaskTracker::new();
         let (hub, tls) = (self.hub.clone(), self.tls.clone());
         background.spawn(stop.clone().run_until_cancelled_owned(async move { hub.keep_time().await }));
+        if let Some(exporter) = self.exporter.take() {
+            background.spawn(exporter.run(stop.clone()));
+        }
         if let Some(tls) = tls {
             background.spawn(stop.clone().run_until_cancelled_owned(async move { tls.watch().await }));
         }

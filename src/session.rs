@@ -31,6 +31,7 @@ use crate::receipts::{Reporter, Reports};
 use crate::registry::Connection;
 use crate::shortfall::{self, Shortfall};
 use crate::tail::{Hot, Tail, Tailed};
+use crate::traces::{Receiver, Tracer};
 
 /// How long to wait before reading a log again that could not be read; doubled for each time in a row.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -45,6 +46,7 @@ pub(crate) struct Works {
     pub(crate) reports: Arc<Reports>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
+    pub(crate) tracer: Arc<Tracer>,
 }
 
 /// A connection's cursor and timing.
@@ -316,6 +318,17 @@ impl CursorSession {
         }
     }
 
+    /// The live events of a stretch were written.
+    fn trace(&self, after: Seq, up_to: Seq) {
+        let connection = self.connection();
+        let (gateway, transport) = (connection.identity.gateway, connection.identity.transport);
+        let to = Receiver { gateway, connection: &self.id, transport };
+        let written = connection.channel.stretch(after, up_to);
+        for (frame, since) in written.iter().filter(|(_, since)| *since >= connection.began) {
+            self.works.tracer.delivered(frame, *since, &to);
+        }
+    }
+
     /// Everything after `after` up to `up_to` has reached the peer.
     fn reached(&self, after: Seq, up_to: Cursor) {
         let registration = self.hold.registration();
@@ -383,6 +396,9 @@ impl Session for CursorSession {
                 self.position.seq = to;
                 self.pacing.delivered(count, bytes);
                 self.connection().carried.written(count, bytes, live);
+                if live.is_some() && self.works.tracer.is_on() {
+                    self.trace(after, to);
+                }
                 if let Hold::Leased(_) = self.hold {
                     self.connection().reached(to);
                 }

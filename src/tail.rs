@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gatecast_storage::{
-    Bounds, Budget, Compacted, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq,
+    Appended, Bounds, Budget, Compacted, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq,
 };
 use gatecast_transports::{Frame, Frames, Room};
 use tokio::sync::Semaphore;
@@ -67,14 +67,14 @@ struct Window {
 /// An event of a window.
 struct Sealed {
     frame: Arc<Frame>,
-    /// When the log told of it, which is when it was durable.
-    at: Instant,
+    /// When its publish was accepted.
+    since: Instant,
 }
 
 /// Events of a window, ready to be written.
 pub(crate) struct Hot {
     pub(crate) frames: Frames,
-    /// Those of them that the log told of after the moment that was asked for.
+    /// Those of them that were published after the moment that was asked for.
     pub(crate) live: Option<Live>,
 }
 
@@ -143,11 +143,11 @@ impl Tails {
 }
 
 impl Follower for Tails {
-    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
-        self.appended.fetch_add(entries.len() as u64, Ordering::Relaxed);
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, appended: &[Appended]) {
+        self.appended.fetch_add(appended.len() as u64, Ordering::Relaxed);
         let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
         if let Some(channel) = channel {
-            channel.extend(epoch, entries);
+            channel.extend(epoch, appended);
             channel.bell.ring();
         }
     }
@@ -164,15 +164,25 @@ impl Channel {
         lock(&self.window).epoch
     }
 
-    fn extend(&self, epoch: Epoch, entries: &[Entry]) {
+    /// The events of a stretch that the window still has, and when each was published.
+    pub(crate) fn stretch(&self, after: Seq, up_to: Seq) -> Vec<(Arc<Frame>, Instant)> {
+        let window = lock(&self.window);
+        let from = window.first.0.max(after.next().0);
+        let sealed = (from..=up_to.0).map_while(|seq| {
+            let at = usize::try_from(seq - window.first.0).ok()?;
+            window.frames.get(at)
+        });
+        sealed.map(|sealed| (sealed.frame.clone(), sealed.since)).collect()
+    }
+
+    fn extend(&self, epoch: Epoch, appended: &[Appended]) {
         let mut window = lock(&self.window);
         if window.epoch != Some(epoch) {
             *window = Window { epoch: Some(epoch), ..Window::default() };
             self.head.store(0, Ordering::Release);
         }
-        let at = Instant::now();
-        for entry in entries {
-            window.push(entry.seq, envelope::seal(epoch, entry), at);
+        for Appended { entry, since } in appended {
+            window.push(entry.seq, envelope::seal(epoch, entry), *since);
             self.head.fetch_max(entry.seq.0, Ordering::AcqRel);
         }
     }
@@ -189,7 +199,7 @@ impl Drop for Channel {
 }
 
 impl Window {
-    fn push(&mut self, seq: Seq, frame: Option<Arc<Frame>>, at: Instant) {
+    fn push(&mut self, seq: Seq, frame: Option<Arc<Frame>>, since: Instant) {
         let next = Seq(self.first.0 + self.frames.len() as u64);
         if self.frames.is_empty() || seq != next {
             self.frames.clear();
@@ -199,7 +209,7 @@ impl Window {
         // An entry that cannot be sealed leaves the window empty: readers then meet it in the log.
         let Some(frame) = frame else { return };
         self.bytes += frame.text().len();
-        self.frames.push_back(Sealed { frame, at });
+        self.frames.push_back(Sealed { frame, since });
         while self.frames.len() > WINDOW_EVENTS_MAX || (self.bytes > WINDOW_BYTES_MAX && self.frames.len() > 1) {
             if let Some(gone) = self.frames.pop_front() {
                 self.bytes -= gone.frame.text().len();
@@ -217,14 +227,12 @@ impl Window {
         if skip + 1 == self.frames.len() {
             // The newest alone, as at most deliveries: a third of what the general case takes.
             let newest = self.frames.back()?;
-            let live = live_from.filter(|from| newest.at >= *from).map(|_| Live { events: 1, since: newest.at });
+            let live = live_from.filter(|from| newest.since >= *from).map(|_| Live { events: 1, since: newest.since });
             return Some(Hot { frames: Frames::from([newest.frame.clone()]), live });
         }
         let frames = within(self.frames.range(skip..).map(|sealed| &sealed.frame), room);
-        // They are in order of time, so that what is live is the end of what is taken.
-        let mut taken = self.frames.range(skip..skip + frames.len());
-        let since = live_from.and_then(|from| taken.find(|sealed| sealed.at >= from)).map(|sealed| sealed.at);
-        let live = since.map(|since| Live { events: taken.len() + 1, since });
+        let since = self.frames.range(skip..skip + frames.len()).map(|sealed| sealed.since);
+        let live = live_from.and_then(|from| Live::of(since.filter(|since| *since >= from)));
         Some(Hot { frames, live })
     }
 }

@@ -24,6 +24,26 @@ impl TraceParent {
         first.to_str().ok()?.parse().ok().filter(|_| more.is_none())
     }
 
+    /// The trace, in hex.
+    pub(crate) fn trace_id(&self) -> &str {
+        self.field(1)
+    }
+
+    /// The publisher's span, in hex.
+    pub(crate) fn parent_id(&self) -> &str {
+        self.field(2)
+    }
+
+    /// Whether the publisher records the trace (§ 3.2.2.5.1).
+    pub(crate) fn is_sampled(&self) -> bool {
+        u8::from_str_radix(self.field(3), 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+
+    fn field(&self, index: usize) -> &str {
+        // Parsing has seen four.
+        self.0.split('-').nth(index).unwrap_or_default()
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -70,6 +90,10 @@ mod tests {
     #[test]
     fn only_what_the_recommendation_allows_is_one() {
         assert_eq!(GOOD.parse::<TraceParent>().unwrap().as_str(), GOOD);
+        let good: TraceParent = GOOD.parse().unwrap();
+        assert_eq!((good.trace_id(), good.parent_id()), ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"));
+        let sampled = |flags: &str| GOOD.replace("-01", flags).parse::<TraceParent>().unwrap().is_sampled();
+        assert!(sampled("-01") && sampled("-03") && !sampled("-00") && !sampled("-02"));
         for bad in [
             "",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",

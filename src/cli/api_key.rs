@@ -22,11 +22,16 @@ pub(super) struct ApiKeySource {
 
 impl ApiKeySource {
     pub(super) fn read(&self, env: &Environment) -> Result<ApiKey, Failure> {
+        self.read_if_any(env)?.ok_or(Failure::NoApiKey)
+    }
+
+    /// The same for who may have none.
+    pub(super) fn read_if_any(&self, env: &Environment) -> Result<Option<ApiKey>, Failure> {
         let text = match (&self.api_key, &self.api_key_file) {
-            (Some(key), _) => key.0.clone(),
-            (None, Some(path)) => first_line(path)?,
-            (None, None) => env.get("GATECAST_API_KEY").ok_or(Failure::NoApiKey)?,
+            (Some(key), _) => Some(key.0.clone()),
+            (None, Some(path)) => Some(first_line(path)?),
+            (None, None) => env.get("GATECAST_API_KEY"),
         };
-        Ok(ApiKey::parse(&text)?)
+        Ok(text.map(|text| ApiKey::parse(&text)).transpose()?)
     }
 }

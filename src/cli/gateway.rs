@@ -1,8 +1,9 @@
-//! `gateway`: register, list, delete.
+//! `gateway`: register, list, update, delete.
 
 use std::io;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::failure::Failure;
@@ -18,6 +19,13 @@ Examples:
   gatecast -k gateway create --organization 6d1f… --name edge-1 --display-name 'Edge 1'
   gatecast -k --json gateway create --organization 6d1f… --name edge-1 | jq -r .id")]
     Create(Create),
+    /// Change a gateway: what is not named stays as it is
+    #[command(after_help = "\
+Examples:
+  gatecast -k gateway update d1aa71bc-8cb5-4294-8a26-fe1273c28632 --allowed-address 10.1.0.0/16,192.0.2.7
+  gatecast -k gateway update d1aa71bc-8cb5-4294-8a26-fe1273c28632 --certificate-name edge-1.example
+  gatecast -k gateway update d1aa71bc-8cb5-4294-8a26-fe1273c28632 --allowed-address ''   # any address again")]
+    Update(Update),
     /// List gateways
     #[command(after_help = "Example:\n  gatecast -k gateway list --connected true")]
     List(List),
@@ -49,6 +57,39 @@ pub(super) struct Create {
     /// Where a connection without a cursor starts
     #[arg(long, value_name = "live|stored", value_parser = ["live", "stored"])]
     catch_up: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Update {
+    /// The gateway's id
+    id: Uuid,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    display_name: Option<String>,
+    /// For people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// The host name that its APIs are served under
+    #[arg(long, value_name = "HOST")]
+    vhost: Option<String>,
+    /// Where a connection without a cursor starts
+    #[arg(long, value_name = "live|stored", value_parser = ["live", "stored"])]
+    catch_up: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Who may come as the gateway. An empty value stands for no entry.
+#[derive(Debug, Clone, Args)]
+struct AccessArgs {
+    /// Networks that it may come from, comma-separated or repeated; without any: from everywhere
+    #[arg(long = "allowed-address", value_name = "NETWORK", value_delimiter = ',')]
+    allowed_addresses: Option<Vec<String>>,
+    /// Names of client certificates that prove it, comma-separated or repeated
+    #[arg(long = "certificate-name", value_name = "NAME", value_delimiter = ',')]
+    certificate_names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -84,6 +125,7 @@ impl GatewayCommand {
     pub(super) async fn run(self, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
         match self {
             Self::Create(args) => create(args, api, output).await,
+            Self::Update(args) => update(args, api, output).await,
             Self::List(args) => list(args, api, output).await,
             Self::Delete { id } => {
                 let answer = api.delete_gateway(id).await?;
@@ -101,6 +143,8 @@ async fn create(args: Create, api: &ApiClient, output: &mut Output<'_>) -> Resul
         description: args.description,
         vhost: args.vhost,
         catch_up: args.catch_up,
+        allowed_addresses: entries(args.access.allowed_addresses).unwrap_or_default(),
+        certificate_names: entries(args.access.certificate_names).unwrap_or_default(),
     };
     let answer = api.create_gateway(&new).await?;
     let words = |gateway: &Gateway, out: &mut dyn io::Write| {
@@ -108,6 +152,35 @@ async fn create(args: Create, api: &ApiClient, output: &mut Output<'_>) -> Resul
         writeln!(out, "✓ Registered gateway {}\n  ID: {id}", printable(&gateway.name))?;
         writeln!(out, "Next: gatecast token create --gateway {id}")
     };
+    Ok(output.answer(&answer, words)?)
+}
+
+fn entries(written: Option<Vec<String>>) -> Option<Vec<String>> {
+    written.map(|all| all.into_iter().filter(|entry| !entry.is_empty()).collect())
+}
+
+async fn update(args: Update, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
+    // The call sets all that may change, so what is there is sent back.
+    let mut to = api.gateway(args.id).await?.json;
+    let texts = [
+        ("displayName", args.display_name),
+        ("description", args.description),
+        ("vhost", args.vhost),
+        ("catchUp", args.catch_up),
+    ];
+    let lists = [
+        ("allowedAddresses", entries(args.access.allowed_addresses)),
+        ("certificateNames", entries(args.access.certificate_names)),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name, Value::from(text?))));
+    let lists = lists.into_iter().filter_map(|(name, list)| Some((name, Value::from(list?))));
+    for (name, value) in texts.chain(lists) {
+        // An empty text is none, as an empty list is.
+        to[name] = if value == "" { Value::Null } else { value };
+    }
+    let answer = api.put_gateway(args.id, &to).await?;
+    let words =
+        |gateway: &Gateway, out: &mut dyn io::Write| writeln!(out, "✓ Updated gateway {}", printable(&gateway.name));
     Ok(output.answer(&answer, words)?)
 }
 

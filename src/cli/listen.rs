@@ -1,6 +1,7 @@
 //! `listen`: the quickstart's test client, on all three transports.
 
 use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -12,7 +13,7 @@ use super::remote::{Environment, Remote};
 use super::resume::{Resume, ResumeFile};
 use super::text_view::TextView;
 use super::view::View;
-use crate::client::{Client, ClientConfig, Incoming, TransportChoice};
+use crate::client::{Client, ClientConfig, Identity, Incoming, TransportChoice};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -20,6 +21,7 @@ Examples:
   gatecast -k listen --api-key guDgqzePBJTMD8iElVH-q4_hc3IWZE87PgBqfzS_qPA
   gatecast listen --api-key … --url wss://example.com/api/internal/v1/ws/gateways/connect
   gatecast listen --api-key … --transport sse --resume cursor.txt
+  gatecast listen --cert edge-1.pem --key edge-1.key --ca ca.pem
   gatecast --json listen --api-key … --resume earliest --count 10 | jq .message
 
 A connection that is lost is resumed where it was, after 1 s to 60 s or when the server says.
@@ -27,6 +29,14 @@ Ends with 0 on Ctrl+C, SIGTERM or after --count events; with 77 if the key is re
 pub(super) struct Listen {
     #[command(flatten)]
     api_key: ApiKeySource,
+
+    /// A client certificate that proves the gateway, its chain as PEM; then no token is needed
+    #[arg(long, value_name = "PEM", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// The certificate's private key
+    #[arg(long, value_name = "PEM", requires = "cert")]
+    key: Option<PathBuf>,
 
     /// ws, sse, poll, or auto: the first of these that gets through
     #[arg(long, value_name = "TRANSPORT", default_value = "auto")]
@@ -64,12 +74,18 @@ impl Listen {
             Some(Resume::File(file)) => (file.load()?, Some(file)),
             None => (None, None),
         };
+        let identity = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| Identity { cert, key });
+        let api_key = match &identity {
+            Some(_) => self.api_key.read_if_any(env)?,
+            None => Some(self.api_key.read(env)?),
+        };
         let config = ClientConfig {
+            identity,
             instance: self.instance.clone(),
             transport: self.transport,
             resume: start,
             trust: remote.trust(),
-            ..ClientConfig::new(remote.endpoint(env)?, self.api_key.read(env)?)
+            ..ClientConfig::new(remote.endpoint(env)?, api_key)
         };
         let client = Client::new(config)?;
         let (mut text, mut json);

@@ -8,7 +8,7 @@ use reqwest::redirect;
 
 use super::api_key::ApiKey;
 use super::endpoint::Endpoint;
-use super::tls::{self, TlsError, Trust};
+use super::tls::{self, Identity, TlsError, Trust};
 
 /// TCP and TLS together.
 pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,18 +34,19 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     pub(super) http: reqwest::Client,
     pub(super) tls: Arc<rustls::ClientConfig>,
-    pub(super) api_key: ApiKey,
+    /// `None` for who is proven by a certificate.
+    pub(super) api_key: Option<ApiKey>,
     instance: Option<HeaderValue>,
 }
 
 impl Link {
     pub(super) fn new(
         endpoint: Endpoint,
-        api_key: ApiKey,
+        api_key: Option<ApiKey>,
         instance: Option<HeaderValue>,
-        trust: &Trust,
+        (trust, identity): (&Trust, Option<&Identity>),
     ) -> Result<Self, LinkError> {
-        let tls = tls::client_config(trust)?;
+        let tls = tls::client_config(trust, identity)?;
         let http = http_client(&tls)?;
         Ok(Self { endpoint, http, tls, api_key, instance })
     }
@@ -53,7 +54,9 @@ impl Link {
     /// The headers of every connect request.
     pub(super) fn headers(&self, cursor: Option<&str>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(API_KEY, self.api_key.header());
+        if let Some(api_key) = &self.api_key {
+            headers.insert(API_KEY, api_key.header());
+        }
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         if let Some(instance) = &self.instance {
             headers.insert(INSTANCE, instance.clone());
@@ -70,7 +73,7 @@ pub(super) const USER_AGENT: &str = concat!("gatecast/", env!("CARGO_PKG_VERSION
 
 /// A client that never follows a redirect (it would carry the secret elsewhere) and never takes a proxy from the
 /// environment.
-pub(super) fn http_client(tls: &Arc<rustls::ClientConfig>) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn http_client(tls: &Arc<rustls::ClientConfig>) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls.as_ref().clone())
         .redirect(redirect::Policy::none())

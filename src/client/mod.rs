@@ -50,12 +50,13 @@ pub use endpoint::{DEFAULT_URL, Endpoint, InvalidUrl};
 pub use incoming::{Closed, Incoming};
 use link::Link;
 pub use link::LinkError;
+pub(crate) use link::http_client;
 use message::Message;
 pub use message::{Ack, Reset};
 use picker::Picker;
 pub use picker::{InvalidTransport, Transport, TransportChoice};
 pub use problem::{FieldError, Problem};
-pub use tls::{TlsError, Trust, client_config};
+pub use tls::{Identity, TlsError, Trust, client_config};
 use trouble::{Refusal, Trouble};
 
 /// A connection that lived this long was healthy: the next loss starts with the shortest wait again.
@@ -66,8 +67,8 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 pub struct ClientConfig {
     /// Where the server is.
     pub url: Endpoint,
-    /// The gateway's token.
-    pub api_key: ApiKey,
+    /// The gateway's token; it needs none if a certificate proves it.
+    pub api_key: Option<ApiKey>,
     /// Names this replica of the gateway: 1 to 128 visible ASCII characters.
     pub instance: Option<String>,
     /// Which transport.
@@ -76,6 +77,8 @@ pub struct ClientConfig {
     pub resume: Option<String>,
     /// Whose certificates are accepted.
     pub trust: Trust,
+    /// What proves the gateway beside its token, or instead.
+    pub identity: Option<Identity>,
     /// The waits between attempts.
     pub backoff: BackoffBounds,
 }
@@ -83,9 +86,10 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// The usual: any transport, the system's authorities, waits of 1 s to 60 s.
     #[must_use]
-    pub fn new(url: Endpoint, api_key: ApiKey) -> Self {
+    pub fn new(url: Endpoint, api_key: impl Into<Option<ApiKey>>) -> Self {
         let (transport, trust, backoff) = Default::default();
-        Self { url, api_key, instance: None, transport, resume: None, trust, backoff }
+        let api_key = api_key.into();
+        Self { url, api_key, instance: None, transport, resume: None, trust, identity: None, backoff }
     }
 }
 
@@ -155,7 +159,7 @@ impl Client {
         // Without entropy clients would only spread less.
         let seed = getrandom::u64().unwrap_or_default();
         Ok(Self {
-            link: Arc::new(Link::new(config.url, config.api_key, instance, &config.trust)?),
+            link: Arc::new(Link::new(config.url, config.api_key, instance, (&config.trust, config.identity.as_ref()))?),
             picker: Picker::new(config.transport),
             backoff: Backoff::new(config.backoff, seed),
             is_cursor: false,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Whose certificates are accepted.
@@ -22,6 +22,15 @@ pub enum Trust {
     Anyone,
 }
 
+/// What proves a client: a certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The chain, the client's own certificate first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
 /// The trust cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -29,6 +38,14 @@ pub enum TlsError {
     /// The file of authorities cannot be used.
     #[error("{}: {problem}", .path.display())]
     Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The client's own certificate or key cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    Identity {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -45,8 +62,8 @@ pub enum TlsError {
 /// A client's side of TLS. HTTP/1.1 only: WebSocket needs it, and SSE costs the server half as much over it.
 ///
 /// # Errors
-/// If the authorities cannot be read.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+/// If the authorities, or the client's certificate or key, cannot be read.
+pub fn client_config(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Anyone => Arc::new(AnyCertificate(provider.clone())),
@@ -54,7 +71,17 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
         Trust::File(path) => verifier(file_roots(path)?, &provider)?,
     };
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let Some(identity) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let fault = |path: &Path, problem: String| TlsError::Identity { path: path.to_owned(), problem };
+    let of_cert = |error: pem::Error| fault(&identity.cert, error.to_string());
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&identity.cert).map_err(of_cert)?.collect::<Result<_, _>>().map_err(of_cert)?;
+    if chain.is_empty() {
+        return Err(fault(&identity.cert, "holds no certificate".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| fault(&identity.key, error.to_string()))?;
+    Ok(Arc::new(builder.with_client_auth_cert(chain, key)?))
 }
 
 fn verifier(
@@ -160,13 +187,21 @@ mod tests {
     fn a_file_without_certificates_is_a_fault() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = Trust::File(file.path().to_owned());
-        assert!(matches!(client_config(&trust), Err(TlsError::Authorities { .. })));
-        assert!(client_config(&Trust::File("/nowhere".into())).is_err());
+        assert!(matches!(client_config(&trust, None), Err(TlsError::Authorities { .. })));
+        assert!(client_config(&Trust::File("/nowhere".into()), None).is_err());
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_a_fault_that_names_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let identity = Identity { cert: file.path().to_owned(), key: "/nowhere".into() };
+        let error = client_config(&Trust::Anyone, Some(&identity)).unwrap_err();
+        assert!(matches!(&error, TlsError::Identity { path, .. } if path == file.path()), "{error}");
     }
 
     #[test]
     fn every_other_trust_can_be_set_up_without_a_default_provider() {
-        assert!(client_config(&Trust::Anyone).is_ok());
-        assert!(client_config(&Trust::System).is_ok());
+        assert!(client_config(&Trust::Anyone, None).is_ok());
+        assert!(client_config(&Trust::System, None).is_ok());
     }
 }

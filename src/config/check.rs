@@ -10,7 +10,7 @@ use super::log_filter::LogFilter;
 use super::raw::RawConfig;
 use super::setting::{self, Setting};
 use super::value::{self, ValueError};
-use super::{Config, LogFormat, Retention, StoreKind, TlsMode};
+use super::{Config, LogFormat, Retention, StoreKind, TlsMode, TraceExport, trace_export};
 
 /// Connections at most that can be configured.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -47,6 +47,7 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
     let listen = check.listen();
     let proxies = raw.texts.trusted_proxies.as_deref().unwrap_or_default();
     let trusted_proxies = check.value(&setting::TRUSTED_PROXIES, Some(proxies), value::networks);
+    let traces = check.traces();
     let sound = check.faults.len() == before;
     // Only now may a missing value end this: every check above has had its say.
     let (max_event_bytes, max_connections, max_connections_per_gateway, rate_limit_per_minute) = limits?;
@@ -68,6 +69,7 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
         shutdown_grace,
         log: log?,
         log_format: log_format?,
+        traces: traces?,
     };
     sound.then_some(config)
 }
@@ -90,7 +92,8 @@ impl Check<'_> {
     }
 
     fn invalid(&mut self, setting: &'static Setting, text: &str, problem: ValueError) {
-        let written = if setting.secret { "(hidden)".to_owned() } else { format!("{text:?}") };
+        // A URL may hold a password.
+        let written = if setting.secret || text.contains('@') { "(hidden)".to_owned() } else { format!("{text:?}") };
         let source_ = self.raw.source(setting);
         self.faults.push(ConfigFault::Invalid { name: setting.name, written, source_, problem });
     }
@@ -137,6 +140,18 @@ impl Check<'_> {
             value::duration(text, None, "10s", SHUTDOWN_GRACE.0..=SHUTDOWN_GRACE.1)
         });
         Some((timeout?, grace?))
+    }
+
+    /// `Some(None)` when nothing is traced.
+    fn traces(&mut self) -> Option<Option<TraceExport>> {
+        let texts = &self.raw.texts;
+        let headers = texts.otlp_headers.as_deref().unwrap_or_default();
+        let headers = self.value(&setting::OTLP_HEADERS, Some(headers), trace_export::headers);
+        let service =
+            self.value(&setting::OTEL_SERVICE_NAME, texts.otel_service_name.as_deref(), trace_export::service);
+        let Some(endpoint) = &texts.otlp_endpoint else { return headers.and(service).map(|_| None) };
+        let url = self.value(&setting::OTLP_ENDPOINT, Some(endpoint), trace_export::url);
+        Some(Some(TraceExport { url: url?, headers: headers?, service: service? }))
     }
 
     fn store(&mut self) -> Option<StoreKind> {

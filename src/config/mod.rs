@@ -20,6 +20,7 @@ pub mod setting;
 mod source;
 #[cfg(test)]
 mod tests;
+mod trace_export;
 mod value;
 
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ pub use raw::{RawConfig, Sources};
 pub use report::ReportLine;
 pub use setting::Setting;
 pub use source::Source;
+pub use trace_export::TraceExport;
 pub use value::ValueError;
 pub(crate) use value::duration;
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub log: LogFilter,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where traces go, if anywhere.
+    pub traces: Option<TraceExport>,
 }
 
 /// How connections are secured.

@@ -72,6 +72,12 @@ pub(super) struct Texts {
     pub(super) log: Option<String>,
     #[envconfig(from = "GATECAST_LOG_FORMAT")]
     pub(super) log_format: Option<String>,
+    #[envconfig(from = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(super) otlp_endpoint: Option<String>,
+    #[envconfig(from = "OTEL_EXPORTER_OTLP_HEADERS")]
+    pub(super) otlp_headers: Option<String>,
+    #[envconfig(from = "OTEL_SERVICE_NAME")]
+    pub(super) otel_service_name: Option<String>,
 }
 
 /// What was written: the strongest value of each setting and where it is from.

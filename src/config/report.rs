@@ -63,6 +63,7 @@ fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> 
         TlsMode::Files { cert, key, client_ca } => (Some(cert), Some(key), client_ca.as_ref()),
         TlsMode::SelfSigned | TlsMode::Off => (None, None, None),
     };
+    let default = || setting.default.map(str::to_owned);
     let value = match setting.name {
         name if name == setting::LISTEN.name => config.listen.to_string(),
         name if name == setting::DATA_DIR.name => config.data_dir.display().to_string(),
@@ -84,6 +85,8 @@ fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> 
         name if name == setting::SHUTDOWN_GRACE.name => Span(config.shutdown_grace).to_string(),
         name if name == setting::LOG.name => config.log.to_string(),
         name if name == setting::LOG_FORMAT.name => log_format(config.log_format).to_owned(),
+        name if name == setting::OTLP_ENDPOINT.name => raw.texts.otlp_endpoint.clone()?,
+        name if name == setting::OTEL_SERVICE_NAME.name => raw.texts.otel_service_name.clone().or_else(default)?,
         _ => return None,
     };
     Some(value)

@@ -194,8 +194,33 @@ pub const LOG_FORMAT: Setting = Setting {
     secret: false,
 };
 
+/// Where traces go.
+pub const OTLP_ENDPOINT: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    default: None,
+    unit: "url",
+    meaning: "A collector of traces, such as http://127.0.0.1:4318 (OTLP over HTTP, JSON); absent, nothing is traced.",
+    secret: false,
+};
+/// What the collector asks for.
+pub const OTLP_HEADERS: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_HEADERS",
+    default: None,
+    unit: "name=value, comma-separated",
+    meaning: "Headers for the collector, such as authorization=Bearer%20…; values are percent-encoded.",
+    secret: true,
+};
+/// What this server is called in traces.
+pub const OTEL_SERVICE_NAME: Setting = Setting {
+    name: "OTEL_SERVICE_NAME",
+    default: Some("gatecast"),
+    unit: "name",
+    meaning: "What this server is called in traces.",
+    secret: false,
+};
+
 /// All settings in the order in which `gatecast config` shows them.
-pub const ALL: [&Setting; 22] = [
+pub const ALL: [&Setting; 25] = [
     &LISTEN,
     &TLS,
     &TLS_CERT,
@@ -218,6 +243,9 @@ pub const ALL: [&Setting; 22] = [
     &SHUTDOWN_GRACE,
     &LOG,
     &LOG_FORMAT,
+    &OTLP_ENDPOINT,
+    &OTLP_HEADERS,
+    &OTEL_SERVICE_NAME,
 ];
 
 /// Settings that a running server takes over from its sources when it gets SIGHUP. All others need a restart.

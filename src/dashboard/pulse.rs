@@ -40,7 +40,7 @@ struct Totals {
     published: u64,
     delivered: u64,
     failed: u64,
-    /// How long live events took from the log to a socket, over every transport.
+    /// How long live events took from their publish to a socket, over every transport.
     delivery: Vec<Snapshot>,
 }
 
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::registry::Capacity;
     use gatecast_storage::deliveries::DeliveryLimits;
-    use gatecast_storage::{Cursor, Entry, Epoch, Follower, GatewayId, ManualClock, MemoryRecords, Seq};
+    use gatecast_storage::{Appended, Cursor, Entry, Epoch, Follower, GatewayId, ManualClock, MemoryRecords, Seq};
     use uuid::Uuid;
 
     const ROOM: Room = Room { frames: 256, bytes: 48 * 1024 };
@@ -260,7 +260,7 @@ mod tests {
         tokio::time::sleep(BEAT_EVERY / 2).await;
         let entry = Entry { seq: Seq(1), at: world.clock.now(), key: None, ends_key: false, body: bytes::Bytes::new() };
         let cursor = Cursor { epoch: Epoch(1), seq: Seq(1) };
-        world.tails.appended(GatewayId(Uuid::nil()), cursor.epoch, &[entry]);
+        world.tails.appended(GatewayId(Uuid::nil()), cursor.epoch, &[Appended { entry, since: Instant::now() }]);
         world.clock.advance(BEAT_EVERY);
         tokio::time::sleep(BEAT_EVERY).await;
         let seen = shown(&mut feed);

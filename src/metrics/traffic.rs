@@ -22,7 +22,7 @@ pub(crate) struct Traffic {
 /// What one transport carried since the start of the process.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
-    /// From an event being durable to a socket having taken it, of events that were published while connected.
+    /// From an event's publish being accepted to a socket having taken it, of events that were published while connected.
     pub(crate) delivery: Histogram,
     replayed: AtomicU64,
     bytes: AtomicU64,
@@ -50,8 +50,18 @@ pub(crate) struct Resets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) events: usize,
-    /// When the first of them became durable.
+    /// When the first publish of them was accepted.
     pub(crate) since: Instant,
+}
+
+impl Live {
+    /// Those that were published at these moments, if there are any.
+    pub(crate) fn of(since: impl Iterator<Item = Instant>) -> Option<Self> {
+        since.fold(None, |live: Option<Self>, since| {
+            let (events, oldest) = live.map_or((0, since), |live| (live.events, live.since));
+            Some(Self { events: events + 1, since: oldest.min(since) })
+        })
+    }
 }
 
 impl Traffic {

@@ -65,6 +65,7 @@ async fn open(data: &std::path::Path) -> Result<Stores, Failure> {
 fn draft() -> Draft {
     Draft {
         at: SystemClock.now(),
+        since: Instant::now(),
         key: None,
         ends_key: false,
         body: Bytes::from_static(&[b'x'; BODY_BYTES]),

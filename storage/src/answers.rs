@@ -190,6 +190,8 @@ fn parse(key: &[u8], row: &[u8]) -> Option<(AnswerName, Cursor, Answer)> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::clock::ManualClock;
     use crate::log::{Draft, NoFollower};
@@ -205,6 +207,7 @@ mod tests {
         let answer = Answer { at: clock.now(), asked: [9; 32], rest: Bytes::from(format!("{key}")) };
         let draft = Draft {
             at: answer.at,
+            since: Instant::now(),
             key: None,
             ends_key: false,
             body: Bytes::new(),

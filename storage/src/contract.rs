@@ -22,12 +22,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clock::{Clock, ManualClock};
 use crate::compaction::Compaction;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Budget, Draft, Entry, EventLog, Follower, Page, Retention};
+use crate::log::{Appended, Budget, Draft, Entry, EventLog, Follower, Page, Retention};
 use crate::records::Records;
 
 /// The data of one engine, empty when made.
@@ -73,11 +74,12 @@ impl Ear {
 }
 
 impl Follower for Ear {
-    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, appended: &[Appended]) {
+        let entries = || appended.iter().map(|appended| &appended.entry);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.extend(entries.iter().map(|entry| (gateway, epoch, entry.clone())));
+        heard.extend(entries().map(|entry| (gateway, epoch, entry.clone())));
         if let Some(tell) = &*self.tell.lock().unwrap_or_else(PoisonError::into_inner) {
-            for entry in entries {
+            for entry in entries() {
                 // The listener may be gone.
                 let _ = tell.send((gateway, Cursor { epoch, seq: entry.seq }));
             }
@@ -140,6 +142,7 @@ impl<'a> Rig<'a> {
     pub fn draft(&self, body: &str) -> Draft {
         Draft {
             at: self.clock.now(),
+            since: Instant::now(),
             key: None,
             ends_key: false,
             body: Bytes::copy_from_slice(body.as_bytes()),

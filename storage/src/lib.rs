@@ -45,7 +45,9 @@ pub use directory::{
     GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
-pub use log::{Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+pub use log::{
+    Appended, Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention,
+};
 pub use memory::{MemoryLog, MemoryRecords};
 pub use orders::Orders;
 pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
 
 use crate::compaction::{Compacted, Compaction};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
@@ -15,6 +16,8 @@ use crate::records::{StoreError, Table};
 pub struct Draft {
     /// When it was published; entries older than [`Retention::max_age`] are let go by it. Kept with millisecond precision.
     pub at: DateTime<Utc>,
+    /// The same moment by the monotonic clock: told to the [`Follower`], not stored.
+    pub since: Instant,
     /// The entity that the entry is about, for compaction; `None` for entries that are no one's state.
     pub key: Option<Bytes>,
     /// The entity is gone with this entry: it is its tombstone, which compacted state lets go of first. Without a key
@@ -78,10 +81,11 @@ impl Draft {
 
     /// The entry that this becomes at a position, and what is stored with it.
     #[must_use]
-    pub(crate) fn at_seq(self, seq: Seq) -> (Entry, Vec<Beside>) {
+    pub(crate) fn at_seq(self, seq: Seq) -> (Appended, Vec<Beside>) {
         let ends_key = self.ends_key && self.key.is_some();
         let at = self.at_millis();
-        (Entry { seq, at, key: self.key, ends_key, body: self.body }, self.beside)
+        let entry = Entry { seq, at, key: self.key, ends_key, body: self.body };
+        (Appended { entry, since: self.since }, self.beside)
     }
 }
 
@@ -237,13 +241,22 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
+/// An entry that was stored just now.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// What is stored.
+    pub entry: Entry,
+    /// As in [`Draft::since`].
+    pub since: Instant,
+}
+
 /// Hears of every append, in order, once per entry, after it became durable.
 ///
 /// Called on the engine's writer: it must be quick and must not call back into the log.
 pub trait Follower: Send + Sync {
-    /// `entries` were appended to the log of `gateway`: dense, in order, right after the ones told before.
+    /// These were appended to the log of `gateway`: dense, in order, right after the ones told before.
     /// An empty slice is a hint to look (an engine whose writers are elsewhere).
-    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]);
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, appended: &[Appended]);
 }
 
 /// Nobody listens; for tools and tests.
@@ -251,7 +264,7 @@ pub trait Follower: Send + Sync {
 pub struct NoFollower;
 
 impl Follower for NoFollower {
-    fn appended(&self, _gateway: GatewayId, _epoch: Epoch, _entries: &[Entry]) {}
+    fn appended(&self, _gateway: GatewayId, _epoch: Epoch, _appended: &[Appended]) {}
 }
 
 /// A ring per gateway.

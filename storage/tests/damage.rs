@@ -26,6 +26,7 @@ use gatecast_storage::{
     Budget, Change, Clock, Compaction, Condition, Cursor, Draft, Durability, Epoch, GatewayId, LogError, NoFollower,
     Page, Retention, Seq, StoreError, Stores, SystemClock, Table, check_store, open_sled, repair_store,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Set for the child to what it shall do with the directory that follows.
@@ -108,8 +109,15 @@ async fn open(data: &Path, shape: Shape) -> Result<Stores, StoreError> {
 /// Appends what the log has at this position if it was filled from its beginning.
 async fn append(stores: &Stores, shape: Shape, log: usize, seq: u64) -> Result<Cursor, LogError> {
     let key = Some(format!("{}", seq % shape.keys).into());
-    let draft =
-        Draft { at: SystemClock.now(), key, ends_key: false, body: body(log, seq), expect: None, beside: vec![] };
+    let draft = Draft {
+        at: SystemClock.now(),
+        since: Instant::now(),
+        key,
+        ends_key: false,
+        body: body(log, seq),
+        expect: None,
+        beside: vec![],
+    };
     stores.log.append(gateway(log), draft).await
 }
 

@@ -20,6 +20,7 @@ use gatecast_storage::{
     Beside, Bounds, Budget, Clock, Compaction, Cursor, Draft, EventLog, GatewayId, LogError, NoFollower, Page,
     Retention, Seq, Stores, SystemClock, Table, open_sled,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Set for the child to the data directory.
@@ -78,6 +79,7 @@ async fn append_for_ever(data: &Path) {
                 let body = format!("{run}/{writer}/{number}/{}", "x".repeat(padding));
                 let draft = Draft {
                     at: SystemClock.now(),
+                    since: Instant::now(),
                     key: Some(key(&body)),
                     ends_key: number.is_multiple_of(5),
                     beside: vec![beside(to, &body)],

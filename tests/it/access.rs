@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::platform::{Platform, Registered, answer};
+use crate::process::run;
 use crate::tls::write_certificate;
 use crate::wire::{End, PATIENCE, Sse, Ws, trusting_all};
 
@@ -181,6 +182,28 @@ async fn a_verified_certificate_of_a_gateways_name_is_as_good_as_a_token_and_no_
         assert_eq!(poll(&by, Some(&edge.token)).await, None, "{what}: no handshake");
     }
     assert_eq!(poll(&app, Some(&edge.token)).await, Some(200), "the server goes on");
+}
+
+#[tokio::test]
+async fn listen_connects_by_its_certificate_on_every_transport_without_a_token() {
+    let (dir, ours) = (tempfile::tempdir().unwrap(), authority());
+    let app = server(dir.path(), &ours).await;
+    let edge = app.register("edge").await;
+    update(&app, &edge, json!({"certificateNames": ["edge-1.example"]})).await;
+    let (key, params) =
+        (KeyPair::generate().unwrap(), CertificateParams::new(vec!["edge-1.example".to_owned()]).unwrap());
+    let [cert_path, key_path] = ["client.pem", "client.key"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::write(&cert_path, params.signed_by(&key, &ours).unwrap().pem()).unwrap();
+    std::fs::write(&key_path, key.serialize_pem()).unwrap();
+    let id = app.publish(edge.id, 1).await;
+    let url = format!("https://{}", app.address);
+    let listen = ["-k", "--json", "--url", &url, "listen", "--resume", "earliest", "--count", "1"];
+    for transport in ["ws", "sse", "poll"] {
+        let by = ["--transport", transport, "--cert", &cert_path, "--key", &key_path];
+        let said = run(&[&listen[..], &by].concat(), &[]).await;
+        assert!(said.exit == 0 && said.out.contains(&id), "{transport}: {said:?}");
+    }
+    assert_eq!(run(&listen, &[]).await.exit, 77, "neither token nor certificate");
 }
 
 #[tokio::test]

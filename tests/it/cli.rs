@@ -36,53 +36,65 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text, not {value}"))
 }
 
+/// Every command, and what its help must have.
+const COMMANDS: [(&str, &[&str]); 19] = [
+    (
+        "",
+        &[
+            "serve",
+            "config",
+            "gateway",
+            "token",
+            "event-type",
+            "deploy",
+            "undeploy",
+            "publish",
+            "stats",
+            "listen",
+            "Exit codes:",
+            "64",
+            "69",
+            "77",
+        ],
+    ),
+    ("serve", &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"]),
+    ("config", &["--dev", "--json", "--config"]),
+    ("doctor", &["--api-key", "--api-key-file", "--idle", "--connection-timeout", "catchUp: stored"]),
+    (
+        "gateway create",
+        &[
+            "--organization",
+            "--name",
+            "--display-name",
+            "--description",
+            "--vhost",
+            "--catch-up",
+            "--allowed-address",
+            "--certificate-name",
+        ],
+    ),
+    ("gateway update", &["<ID>", "--display-name", "--vhost", "--catch-up", "--allowed-address", "--certificate-name"]),
+    ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
+    ("gateway delete", &["<ID>"]),
+    ("token create", &["--gateway", "--expires-at"]),
+    ("token list", &["--gateway", "--limit"]),
+    ("token revoke", &["--gateway", "<ID>"]),
+    ("event-type list", &["--limit", "--offset"]),
+    ("event-type show", &["<TYPE>"]),
+    ("event-type set", &["<TYPE>", "--schema", "--description", "--key", "--ends-key"]),
+    ("event-type delete", &["<TYPE>"]),
+    ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
+    ("publish", &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"]),
+    ("stats", &["--gateway"]),
+    (
+        "listen",
+        &["--api-key", "--cert", "--key", "--transport", "--resume", "--instance", "ws, sse, poll", "auto", "Ctrl+C"],
+    ),
+];
+
 #[tokio::test]
 async fn help_of_every_command_exits_0_and_shows_its_options_with_an_example() {
-    let commands: [(&str, &[&str]); 18] = [
-        (
-            "",
-            &[
-                "serve",
-                "config",
-                "gateway",
-                "token",
-                "event-type",
-                "deploy",
-                "undeploy",
-                "publish",
-                "stats",
-                "listen",
-                "Exit codes:",
-                "64",
-                "69",
-                "77",
-            ],
-        ),
-        (
-            "serve",
-            &["--dev", "--config", "--listen", "--data-dir", "--tls", "--tls-cert", "--tls-key", "--store", "--log"],
-        ),
-        ("config", &["--dev", "--json", "--config"]),
-        ("doctor", &["--api-key", "--api-key-file", "--idle", "--connection-timeout", "catchUp: stored"]),
-        ("gateway create", &["--organization", "--name", "--display-name", "--description", "--vhost", "--catch-up"]),
-        ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
-        ("gateway delete", &["<ID>"]),
-        ("token create", &["--gateway", "--expires-at"]),
-        ("token list", &["--gateway", "--limit"]),
-        ("token revoke", &["--gateway", "<ID>"]),
-        ("event-type list", &["--limit", "--offset"]),
-        ("event-type show", &["<TYPE>"]),
-        ("event-type set", &["<TYPE>", "--schema", "--description", "--key", "--ends-key"]),
-        ("event-type delete", &["<TYPE>"]),
-        ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
-        (
-            "publish",
-            &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"],
-        ),
-        ("stats", &["--gateway"]),
-        ("listen", &["--api-key", "--transport", "--resume", "--instance", "ws, sse, poll", "auto", "Ctrl+C"]),
-    ];
-    for (command, parts) in commands {
+    for (command, parts) in COMMANDS {
         let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let said = run(&args, &[]).await;
         assert_eq!((said.exit, said.err.as_str()), (0, ""), "{command}");
@@ -177,6 +189,31 @@ async fn config_as_json_says_values_units_and_where_each_is_from() {
     {
         one(name);
     }
+}
+
+#[tokio::test]
+async fn who_may_come_as_a_gateway_is_set_and_changed_and_the_rest_stays() {
+    let app = App::start().await;
+    let create = ["gateway", "create", "--organization", ORGANIZATION, "--name", "edge-1", "--vhost", "api.example"];
+    let access = ["--allowed-address", "10.1.0.0/16,192.0.2.7", "--certificate-name", "edge-1.example"];
+    let made = json_of(&app, &[&create[..], &access].concat()).await;
+    assert_eq!(made["allowedAddresses"], json!(["10.1.0.0/16", "192.0.2.7/32"]));
+    assert_eq!(made["certificateNames"], json!(["edge-1.example"]));
+    let update = ["gateway", "update", text(&made["id"])];
+    let two = ["--certificate-name", "a.example", "--certificate-name", "b.example", "--catch-up", "stored"];
+    let changed = json_of(&app, &[&update[..], &two].concat()).await;
+    assert_eq!(
+        (&changed["certificateNames"], &changed["catchUp"]),
+        (&json!(["a.example", "b.example"]), &json!("stored"))
+    );
+    for name in ["allowedAddresses", "vhost", "displayName", "name"] {
+        assert_eq!(changed[name], made[name], "{name}");
+    }
+    let words = words_of(&app, &[&update[..], &["--allowed-address", "", "--vhost", ""]].concat()).await;
+    assert_eq!(words, "✓ Updated gateway edge-1\n");
+    let left = json_of(&app, &[&update[..], &["--display-name", "Edge"]].concat()).await;
+    assert_eq!((left.get("allowedAddresses"), left.get("vhost"), &left["displayName"]), (None, None, &json!("Edge")));
+    assert_eq!(at(&app, &[&update[..], &["--allowed-address", "10.0.0.0/99"]].concat()).await.exit, 65);
 }
 
 #[tokio::test]

@@ -115,6 +115,23 @@ async fn the_unit_and_the_image_name_what_there_is() {
     assert_eq!(values(&unit, "RestartPreventExitStatus="), ["64 65"]);
 }
 
+#[tokio::test]
+async fn systemd_finds_no_fault_in_the_unit_and_little_that_it_could_reach() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("gatecast.service");
+    fs::write(&unit, read("gatecast.service").replace("/usr/local/bin/gatecast", env!("CARGO_BIN_EXE_gatecast")))
+        .unwrap();
+    // Of ten, in tenths; a unit that says nothing has 9.6.
+    for args in [&["verify", "--man=no"][..], &["security", "--offline=true", "--threshold=15", "--no-pager"]] {
+        let looked = Command::new("systemd-analyze").args(args).arg(&unit).output().await;
+        let looked = looked.expect("systemd-analyze is missing: run scripts/setup-tests");
+        let said = String::from_utf8_lossy(&looked.stdout).into_owned() + &String::from_utf8_lossy(&looked.stderr);
+        assert!(looked.status.success(), "{said}");
+        // A misspelt key is a warning, and of this unit.
+        assert!(!said.contains("gatecast.service:"), "{said}");
+    }
+}
+
 /// A directory of others' that this user may read and nobody write to, with the binary.
 fn installed(dir: &Path) -> PathBuf {
     let (root, binary) = (dir.join("root"), dir.join("root/gatecast"));

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::wire::{PATIENCE, Sse, Ws};
+use crate::wire::{PATIENCE, Sse, SseEvent, Ws};
 
 /// What schemathesis looks at in each answer. That wrong input is refused is `bad_input`'s: for us an empty parameter is
 /// an absent one, which it does not know.
@@ -45,10 +45,16 @@ async fn schemathesis_finds_every_answer_as_openapi_describes_it() {
     let bounds =
         ["--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--seed", "1", "--continue-on-failure"];
     // The streams do not end, and the test below is theirs.
-    let rest =
-        ["--exclude-path-regex", "gateways/connect$", "--suppress-health-check", "all", "--request-timeout", "60"];
+    let rest = [
+        "--exclude-path-regex",
+        "(gateways/connect|dashboard/stream)$",
+        "--suppress-health-check",
+        "all",
+        "--request-timeout",
+        "60",
+    ];
     let said = venv("st", &[&args[..], &bounds, &rest].concat()).await;
-    assert!(said.contains("Operations:       41 selected / 44 total"), "{said}");
+    assert!(said.contains("Operations:       41 selected / 45 total"), "{said}");
 }
 
 #[tokio::test]
@@ -91,6 +97,19 @@ async fn every_reference_leads_somewhere() {
 struct Described(Value);
 
 impl Described {
+    /// What a stream of server-sent events sends must be a message of its channel.
+    fn assert_sent(&self, channel: &str, event: &SseEvent) {
+        let name = event.event.as_deref().expect("a name");
+        let pointer = |reference: &Value| reference["$ref"].as_str().unwrap().trim_start_matches('#').to_owned();
+        let messages = self.0["channels"][channel]["messages"].as_object().unwrap().values();
+        let mut messages = messages.map(|message| self.0.pointer(&pointer(message)).unwrap());
+        let message = messages.find(|message| message["name"] == name);
+        let message =
+            message.unwrap_or_else(|| panic!("{channel} sends {name}, which is not described: {}", event.data));
+        let schema = pointer(&message["payload"]);
+        self.assert(schema.rsplit('/').next().unwrap(), &event.json());
+    }
+
     /// The message must be what its schema says, and of no other kind.
     fn assert(&self, name: &str, message: &Value) {
         let mut schema = json!({ "$ref": format!("#/components/schemas/{name}") });
@@ -133,4 +152,50 @@ async fn every_message_of_every_transport_is_as_asyncapi_describes_it() {
         }
         described.assert("Event", &message);
     }
+}
+
+#[tokio::test]
+async fn every_message_of_the_dashboards_stream_is_as_asyncapi_describes_it() {
+    let mut app = App::with(&[("GATECAST_RING_MAX_EVENTS", "2")]).await;
+    let described = Described(description(&app, "/asyncapi.json").await);
+    let (gateway, other) = (app.register("one").await, app.register("two").await);
+    let watch = async |query: &str| {
+        let url = app.url(&format!("/api/internal/v1/dashboard/stream?{query}"));
+        Sse::new(app.http.get(url).send().await.unwrap())
+    };
+    let (mut pulse, mut deleted) = (watch("").await, watch(&format!("gatewayId={}", other.id)).await);
+    let mut ws = Ws::connect(app.address, &gateway.token, None).await.unwrap();
+    ws.message().await.unwrap();
+    let first = app.publish(gateway.id, 1).await;
+    for n in 2..=4 {
+        app.publish(gateway.id, n).await;
+    }
+    // What leads back to the ring: a reset, the compacted state, the ring.
+    let mut following = watch(&format!("gatewayId={}&lastEventId={first}", gateway.id)).await;
+    let mut names = BTreeSet::new();
+    while names.len() < 2 {
+        let event = following.event().await.unwrap();
+        described.assert_sent("dashboard", &event);
+        names.extend(event.event);
+    }
+    // A beat with a delivery in it, and one without.
+    let (mut quiet, mut busy) = (false, false);
+    while !(quiet && busy) {
+        let beat = pulse.event().await.unwrap();
+        described.assert_sent("dashboard", &beat);
+        let is_quiet = beat.json()["deliveryMs"].is_null();
+        (quiet, busy) = (quiet || is_quiet, busy || !is_quiet);
+    }
+    app.delete(&format!("/api/v1/gateways/{}", other.id)).await;
+    let mut ending = async |stream: &mut Sse| {
+        while let Some(event) = stream.event().await {
+            described.assert_sent("dashboard", &event);
+            names.extend(event.event);
+        }
+    };
+    ending(&mut deleted).await;
+    app.drain();
+    ending(&mut pulse).await;
+    let sent: Vec<_> = names.iter().map(String::as_str).collect();
+    assert_eq!(sent, ["beat", "error", "event", "server.goodbye", "stream.reset"]);
 }

@@ -305,6 +305,9 @@ async fn the_document_on_transports_names_every_finding_and_its_command_works() 
     told.sort_unstable();
     assert!(codes.len() > 25, "{codes:?}");
     assert_eq!(codes, told);
+    let tests = read("tests/it/doctor.rs") + &read("src/cli/doctor/tests.rs");
+    let untried: Vec<_> = codes.iter().filter(|code| !tests.contains(&format!("\"{code}\""))).collect();
+    assert!(untried.is_empty(), "in no test: {untried:?}");
 
     let app = App::with(&QUICK).await;
     let dir = tempfile::tempdir().unwrap();

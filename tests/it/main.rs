@@ -40,5 +40,6 @@ mod stats;
 mod store;
 mod streams;
 mod tls;
+mod traces;
 mod walk_through;
 mod wire;

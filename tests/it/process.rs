@@ -77,7 +77,7 @@ pub(crate) struct Process {
 pub(crate) fn gatecast(args: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatecast"));
     for (name, _) in std::env::vars_os() {
-        if ["GATECAST_", "WS_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+        if ["GATECAST_", "WS_", "OTEL_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
             command.env_remove(name);
         }
     }

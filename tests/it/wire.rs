@@ -25,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) type Tls = TlsStream<TcpStream>;
 
 pub(crate) fn trusting_all(alpn: &[&[u8]]) -> ClientConfig {
-    let mut config = (*client_config(&Trust::Anyone).unwrap()).clone();
+    let mut config = (*client_config(&Trust::Anyone, None).unwrap()).clone();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config
 }
@@ -184,6 +184,8 @@ impl Sse {
 /// One raw HTTP/1.1 exchange: writes `request` and reads until `until` or the end.
 pub(crate) async fn raw(stream: &mut Tls, request: &str, until: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
+    // TLS keeps what the socket does not take at once, which is also when a task has used up its turn.
+    stream.flush().await.unwrap();
     let mut seen = Vec::new();
     let read = async {
         loop {

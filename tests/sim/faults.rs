@@ -87,6 +87,32 @@ async fn an_event_that_was_stored_though_its_publisher_was_told_503_is_a_whole_e
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_slow_append_takes_is_part_of_a_deliverys_time() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut client = world.connect(Via::WebSocket, &member, None).await.unwrap();
+    world.faults.always(Call::Append, Fault::Slow(Duration::from_secs(3)));
+    world.publish(member.id, 0).await;
+    // Who comes while an append is under way gets its event, and is not what took so long.
+    let (_, late) = tokio::join!(world.publish(member.id, 1), async {
+        sleep(Duration::from_secs(1)).await;
+        let mut late = world.connect(Via::Sse, &member, None).await.unwrap();
+        late.numbers(1).await
+    });
+    assert_eq!((client.numbers(2).await, late), (vec![0, 1], vec![1]));
+    let page = world.call("GET", "/metrics", Value::Null).await.into_body();
+    let page = std::str::from_utf8(&page).unwrap();
+    for sample in [
+        r#"gatecast_delivery_seconds_sum{transport="websocket"} 6"#,
+        r#"gatecast_delivery_seconds_count{transport="websocket"} 2"#,
+        r#"gatecast_delivery_seconds_count{transport="sse"} 0"#,
+        r#"gatecast_events_delivered_total{transport="sse",kind="replayed"} 1"#,
+    ] {
+        assert!(page.lines().any(|line| line == sample), "{sample} in {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_failed_flush_publishers_get_503_and_what_is_stored_is_delivered() {
     let world = World::new().await;
     let member = world.gateway().await;

@@ -12,9 +12,9 @@ use gatecast::publish::{NewEvent, Outgoing, Published};
 use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
-    Access, Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft, Durability, Entry,
-    Epoch, EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords, OrganizationId,
-    Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
+    Access, Appended, Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft,
+    Durability, Epoch, EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords,
+    OrganizationId, Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
@@ -103,9 +103,9 @@ struct Follow {
 }
 
 impl Follower for Follow {
-    fn appended(&self, gateway: GatewayId, epoch: Epoch, entries: &[Entry]) {
+    fn appended(&self, gateway: GatewayId, epoch: Epoch, appended: &[Appended]) {
         if !self.deaf.load(Ordering::Relaxed) {
-            self.tails.appended(gateway, epoch, entries);
+            self.tails.appended(gateway, epoch, appended);
         }
     }
 }
@@ -180,7 +180,7 @@ impl World {
             backup: None,
             dir: stores.dir.clone(),
         };
-        let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone()).await.unwrap();
+        let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone(), Arc::default()).await.unwrap();
         let hub = Arc::new(hub);
         let timed = hub.clone();
         let time = tokio::spawn(async move { timed.keep_time().await });

@@ -5,11 +5,12 @@ use serde_json::Value;
 use super::world::World;
 use crate::api::router::{Access, rows};
 
-/// The transports' own paths, which are in no table of ours.
-const CONNECT: [&str; 3] = [
+/// Paths of streams, which are in no table of ours: the transports', and the dashboard's.
+const STREAMS: [&str; 4] = [
     "/api/internal/v1/ws/gateways/connect",
     "/api/internal/v1/sse/gateways/connect",
     "/api/internal/v1/poll/gateways/connect",
+    crate::dashboard::STREAM,
 ];
 
 /// A path with `{}` for each parameter, as the table has it.
@@ -41,7 +42,7 @@ async fn every_route_is_described_and_every_description_has_a_route() {
             described.insert((method.to_uppercase(), pattern(path)), (access(operation), is_read));
         }
     }
-    for path in CONNECT {
+    for path in STREAMS {
         assert!(described.remove(&("GET".to_owned(), path.to_owned())).is_some(), "{path}");
     }
     let routes =
@@ -50,13 +51,13 @@ async fn every_route_is_described_and_every_description_has_a_route() {
 }
 
 #[tokio::test]
-async fn the_streams_are_described_at_the_paths_that_gateways_connect_to() {
+async fn the_streams_are_described_at_their_paths() {
     let world = World::new().await;
     let asyncapi = world.get("/asyncapi.json").await.expect(200);
     assert_eq!(asyncapi["asyncapi"], "3.0.0");
     let channels = asyncapi["channels"].as_object().unwrap();
     let mut addresses: Vec<_> = channels.values().map(|channel| channel["address"].as_str().unwrap()).collect();
-    let mut expected = CONNECT;
+    let mut expected = STREAMS;
     addresses.sort_unstable();
     expected.sort_unstable();
     assert_eq!(addresses, expected);

@@ -97,6 +97,7 @@ impl World {
         let metrics = Metrics {
             registry: registry.clone(),
             publisher: publisher.clone(),
+            tracer: Arc::default(),
             tails: tails.clone(),
             reports: reports.clone(),
             receipts: receipts.clone(),

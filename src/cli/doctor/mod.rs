@@ -11,6 +11,8 @@ mod examination;
 mod finding;
 mod progress;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -46,7 +46,7 @@ impl ApiClient {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(endpoint: Endpoint, token: Option<AdminToken>, trust: &Trust) -> Result<Self, LinkError> {
-        Ok(Self { http: http_client(&client_config(trust)?)?, endpoint, token })
+        Ok(Self { http: http_client(&client_config(trust, None)?)?, endpoint, token })
     }
 
     /// Registers a gateway.
@@ -71,6 +71,14 @@ impl ApiClient {
     /// As above.
     pub async fn gateway(&self, id: Uuid) -> Result<Answer<Gateway>, ApiError> {
         self.call(self.request(Method::GET, &format!("/api/v1/gateways/{id}"))).await
+    }
+
+    /// Sets what may change of a gateway; what `to` lacks is set to its default.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn put_gateway(&self, id: Uuid, to: &Value) -> Result<Answer<Gateway>, ApiError> {
+        self.call(self.request(Method::PUT, &format!("/api/v1/gateways/{id}")).json(to)).await
     }
 
     /// Deletes a gateway with its log and its connections.

@@ -35,6 +35,12 @@ pub struct NewGateway {
     /// What a connection without a cursor starts from: `live` or `stored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catch_up: Option<String>,
+    /// Networks that it may come from; none for any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_addresses: Vec<String>,
+    /// Names of client certificates that prove it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificate_names: Vec<String>,
 }
 
 /// A registered gateway.

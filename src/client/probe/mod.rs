@@ -80,7 +80,7 @@ impl Probe {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(endpoint: Endpoint, api_key: ApiKey, trust: &Trust) -> Result<Self, LinkError> {
-        Ok(Self { link: Link::new(endpoint, api_key, None, trust)? })
+        Ok(Self { link: Link::new(endpoint, Some(api_key), None, (trust, None))? })
     }
 
     fn url(&self, transport: Transport) -> Url {
@@ -92,7 +92,7 @@ impl Probe {
     fn headers(&self, by: Credential, cursor: Option<&str>) -> HeaderMap {
         let mut headers = self.link.headers(cursor);
         if by == Credential::Bearer
-            && let Ok(bearer) = self.link.api_key.bearer()
+            && let Some(Ok(bearer)) = self.link.api_key.as_ref().map(ApiKey::bearer)
         {
             headers.remove(API_KEY);
             headers.insert(header::AUTHORIZATION, bearer);

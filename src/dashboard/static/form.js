@@ -75,6 +75,24 @@ export function confirm(question, action) {
   });
 }
 
+/** What a person wrote as a list: separated by commas or white space. */
+function listed(control) {
+  return control.value.split(/[\s,]+/).filter(Boolean);
+}
+
+/** Who may come as a gateway: its fields, and what they say. */
+export function access({ allowedAddresses = [], certificateNames = [] } = {}) {
+  const control = (list) => h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', value: list.join(', ') });
+  const [addresses, names] = [control(allowedAddresses), control(certificateNames)];
+  return {
+    fields: [
+      field('Allowed addresses', addresses, { pointers: ['/allowedAddresses'], hint: 'Networks such as 10.1.0.0/16, separated by commas; empty for any' }),
+      field('Certificate names', names, { pointers: ['/certificateNames'], hint: 'Of client certificates that prove it, separated by commas' }),
+    ],
+    value: () => ({ allowedAddresses: listed(addresses), certificateNames: listed(names) }),
+  };
+}
+
 export function choice(options, value = '') {
   return h('select', {}, options.map(([of, words]) => h('option', { value: of, selected: of === value }, words)));
 }

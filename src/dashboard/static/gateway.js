@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { ago, bytes, clock, day, duration, h, number, repeat, say, state, table, time } from './dom.js';
-import { confirm, problemWords } from './form.js';
+import { access, choice, confirm, field, form, problemWords } from './form.js';
 import { follow } from './live.js';
 import { connections } from './overview.js';
 import { tokens } from './tokens.js';
@@ -33,7 +33,8 @@ export async function gateway({ main, signal, query, of }) {
     trouble, stream,
     h('section', { class: 'card' }, h('h2', {}, 'Replicas'), replicas.element),
     h('div', { class: 'split' }, events(known.id, signal, (eventId) => tell(known.id, eventId, timeline, signal)), timeline),
-    connections(signal, known.id), tokens(known.id, signal), removal(known));
+    connections(signal, known.id), tokens(known.id, signal),
+    h('details', { class: 'card' }, h('summary', {}, 'Edit this gateway'), edit(known)), removal(known));
   repeat(LOOK_EVERY_MS, signal, async () => {
     try {
       const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, signal);
@@ -131,6 +132,26 @@ async function tell(gatewayId, eventId, into, signal) {
     into.replaceChildren(h('h2', {}, 'Timeline of ', h('code', {}, eventId)), h('div', { class: 'trouble', role: 'alert' }, problemWords(problem)), close);
   }
   into.focus({ preventScroll: false });
+}
+
+/** What may change of a gateway; what is not in the form stays. */
+function edit(known) {
+  const input = (value = '') => h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', value });
+  const [displayName, description, vhost] = [input(known.displayName), input(known.description), input(known.vhost)];
+  const catchUp = choice([['live', 'at the newest event'], ['stored', 'where each replica was']], known.catchUp);
+  const who = access(known);
+  const submit = async () => {
+    await call('PUT', `/api/v1/gateways/${known.id}`, { body: {
+      displayName: displayName.value.trim(), description: description.value.trim() || undefined,
+      vhost: vhost.value.trim() || undefined, catchUp: catchUp.value, ...who.value(),
+    } });
+    say(`Gateway ${known.name} is changed.`);
+  };
+  return form({ submit, action: 'Save', label: 'Edit this gateway' }, h('div', { class: 'fields' },
+    field('Display name', displayName, { pointers: ['/displayName'] }),
+    field('Description', description, { pointers: ['/description'] }),
+    field('Host name', vhost, { pointers: ['/vhost'], hint: 'That its APIs are served under; may be empty' }),
+    field('Without a cursor it begins', catchUp, { pointers: ['/catchUp'] }), who.fields));
 }
 
 function removal(known) {

@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { day, h, number, pager, repeat, say, state, table, time } from './dom.js';
-import { choice, field, form, problemWords } from './form.js';
+import { access, choice, field, form, problemWords } from './form.js';
 
 const LOOK_EVERY_MS = 5000;
 
@@ -41,11 +41,12 @@ export function gateways({ main, signal }) {
 function registration() {
   const input = (attributes) => h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', ...attributes });
   const [organization, name, displayName, vhost] = [input(), input(), input(), input()];
+  const who = access();
   const catchUp = choice([['live', 'at the newest event'], ['stored', 'where each replica was']]);
   const submit = async () => {
     const made = await call('POST', '/api/v1/gateways', { body: {
       organizationId: organization.value.trim(), name: name.value.trim(), displayName: displayName.value.trim() || name.value.trim(),
-      vhost: vhost.value.trim() || undefined, catchUp: catchUp.value,
+      vhost: vhost.value.trim() || undefined, catchUp: catchUp.value, ...who.value(),
     } });
     say(`Gateway ${made.name} is registered.`);
     location.hash = `#/gateways/${made.id}`;
@@ -55,5 +56,5 @@ function registration() {
     field('Name', name, { pointers: ['/name'], hint: 'a–z, 0–9 and hyphens; unique in its organization' }),
     field('Display name', displayName, { pointers: ['/displayName'] }),
     field('Host name', vhost, { pointers: ['/vhost'], hint: 'That its APIs are served under; may be empty' }),
-    field('Without a cursor it begins', catchUp, { pointers: ['/catchUp'] })));
+    field('Without a cursor it begins', catchUp, { pointers: ['/catchUp'] }), who.fields));
 }

@@ -15,7 +15,7 @@ export function overview({ main, signal, pulse }) {
     chart({ title: 'Events', unit: 'per second', series: [
       { name: 'delivered', value: (beat) => beat.deliveredPerSecond },
       { name: 'published', value: (beat) => beat.publishedPerSecond }] }),
-    chart({ title: 'Delivery', unit: 'ms from stored to written', series: [
+    chart({ title: 'Delivery', unit: 'ms from publish to written', series: [
       { name: '99 % within', value: (beat) => beat.deliveryMs?.p99 ?? null },
       { name: 'half within', value: (beat) => beat.deliveryMs?.p50 ?? null }] }),
   ];

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::TimeDelta;
+use tokio::time::Instant;
 
 use super::{ALL, LogHost, ROOMY, Rig, gateway, texts};
 use crate::clock::Clock;
@@ -27,8 +28,15 @@ pub async fn an_entry_is_read_as_it_was_appended(host: &dyn LogHost) {
     let bodies = [Bytes::new(), Bytes::from_static(b"\0\xff"), Bytes::from(vec![7; 200_000])];
     for key in &keys {
         for body in &bodies {
-            let draft =
-                Draft { at, key: key.clone(), ends_key: false, body: body.clone(), expect: None, beside: Vec::new() };
+            let draft = Draft {
+                at,
+                since: Instant::now(),
+                key: key.clone(),
+                ends_key: false,
+                body: body.clone(),
+                expect: None,
+                beside: Vec::new(),
+            };
             rig.log().append(of, draft).await.unwrap();
         }
     }

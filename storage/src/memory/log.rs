@@ -68,12 +68,12 @@ impl EventLog for MemoryLog {
                 return Err(LogError::Conflict { head });
             }
             let at = Cursor { seq: head.seq.next(), ..head };
-            let (entry, beside) = draft.at_seq(at.seq);
+            let (appended, beside) = draft.at_seq(at.seq);
             self.records.put_beside(&beside, at);
-            ring.push(entry.clone());
+            ring.push(appended.entry.clone());
             ring.trim(&self.retention, now);
             // Told under the lock, so that followers hear in the order of positions.
-            self.follower.appended(to, ring.epoch, std::slice::from_ref(&entry));
+            self.follower.appended(to, ring.epoch, std::slice::from_ref(&appended));
             Ok(at)
         })
     }

@@ -10,7 +10,7 @@ use super::row::{Head, encode_entry};
 use super::sweeps::Sweep;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Budget, Draft, Entry, LogError};
+use crate::log::{Appended, Budget, Draft, LogError};
 use crate::records::{Change, Durability, StoreError};
 
 /// A log is trimmed on disk once it has this many rows more than it may show, as a part of what it may show: deleting
@@ -33,7 +33,7 @@ pub(super) struct Batch<'a> {
     shared: &'a Shared,
     /// What the logs of this batch will be; `None` is forgotten.
     rings: HashMap<GatewayId, Option<Ring>>,
-    appended: Vec<(GatewayId, Epoch, Vec<Entry>)>,
+    appended: Vec<(GatewayId, Epoch, Vec<Appended>)>,
     /// Where a log's entries are in `appended`.
     slots: HashMap<(GatewayId, Epoch), usize>,
     replies: Vec<Reply>,
@@ -49,7 +49,7 @@ pub(super) struct Batch<'a> {
 pub(super) struct Done {
     pub(super) rings: HashMap<GatewayId, Option<Ring>>,
     /// Per log, in the order of positions.
-    pub(super) appended: Vec<(GatewayId, Epoch, Vec<Entry>)>,
+    pub(super) appended: Vec<(GatewayId, Epoch, Vec<Appended>)>,
     pub(super) replies: Vec<Reply>,
     pub(super) sweeps: Vec<Sweep>,
 }
@@ -176,11 +176,12 @@ impl<'a> Batch<'a> {
             return Err(LogError::Conflict { head });
         }
         let cursor = Cursor { seq: ring.newest.next(), ..head };
-        let (entry, beside) = draft.at_seq(cursor.seq);
+        let (appended, beside) = draft.at_seq(cursor.seq);
+        let entry = &appended.entry;
         ring.newest = entry.seq;
         ring.end += entry.size();
         self.needs_sync = true;
-        self.rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(&entry, ring.end));
+        self.rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(entry, ring.end));
         for row in &beside {
             self.rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
@@ -191,8 +192,8 @@ impl<'a> Batch<'a> {
             self.appended.push((to, ring.head.epoch, Vec::new()));
             self.appended.len() - 1
         });
-        if let Some((_, _, entries)) = self.appended.get_mut(slot) {
-            entries.push(entry);
+        if let Some((_, _, all)) = self.appended.get_mut(slot) {
+            all.push(appended);
         }
         self.rings.insert(to, Some(ring));
         Ok(cursor)

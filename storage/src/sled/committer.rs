@@ -122,8 +122,8 @@ impl Committer {
         for (gateway, ring) in done.rings {
             self.shared.rings.publish(gateway, ring);
         }
-        for (gateway, epoch, entries) in &done.appended {
-            self.follower.appended(*gateway, *epoch, entries);
+        for (gateway, epoch, appended) in &done.appended {
+            self.follower.appended(*gateway, *epoch, appended);
         }
         self.sweeps.add(done.sweeps);
         done.replies.into_iter().for_each(Reply::send);

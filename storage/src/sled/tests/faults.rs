@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, ManualClock};
 use crate::contract::{ALL, Ear, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
+use crate::log::{Appended, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
 use crate::sled::data::EVENTS;
 use crate::sled::engine::Engine;
@@ -35,6 +36,7 @@ pub(super) async fn stores(data: &Path) -> Result<Stores, StoreError> {
 pub(super) fn draft(body: &str) -> Draft {
     Draft {
         at: ManualClock::default().now(),
+        since: Instant::now(),
         key: None,
         ends_key: false,
         body: body.to_owned().into(),
@@ -404,7 +406,7 @@ async fn a_store_of_a_later_format_is_neither_read_nor_set_aside() {
 struct Gate(Mutex<mpsc::Receiver<()>>);
 
 impl Follower for Gate {
-    fn appended(&self, _: GatewayId, _: Epoch, _: &[Entry]) {
+    fn appended(&self, _: GatewayId, _: Epoch, _: &[Appended]) {
         // The sender is gone once all may pass.
         let _ = self.0.lock().unwrap().recv();
     }

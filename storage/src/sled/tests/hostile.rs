@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::faults::set_aside;
 use crate::clock::{Clock, ManualClock};
 use crate::contract::{ALL, ROOMY, gateway};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Draft, LogError, NoFollower, Page};
+use crate::log::{Appended, Draft, LogError, NoFollower, Page};
 use crate::records::StoreError;
 use crate::sled::row::{Head, encode_entry};
 use crate::sled::{keys, open_sled};
@@ -55,7 +56,7 @@ impl Row {
         let Some(flip) = self.flips else { return self.bytes.clone() };
         let at = ManualClock::default().now();
         let body = Bytes::from(self.bytes.clone());
-        let (entry, _) = draft(body).at_seq(Seq(self.seq));
+        let (Appended { entry, .. }, _) = draft(body).at_seq(Seq(self.seq));
         let mut row = if self.place == 0 {
             Head { floor: Seq(self.seq), ..Head::new(epoch) }.encode().to_vec()
         } else {
@@ -70,6 +71,7 @@ impl Row {
 fn draft(body: Bytes) -> Draft {
     Draft {
         at: ManualClock::default().now(),
+        since: Instant::now(),
         key: Some(Bytes::from_static(b"k")),
         ends_key: false,
         body,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::TimeDelta;
 use proptest::prelude::*;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::contract::Host;
@@ -100,8 +101,15 @@ impl Pair {
                 for engine in self.engines() {
                     let head = engine.bounds(gateway(of)).await.unwrap().head();
                     let expect = expect_head.then_some(head);
-                    let draft =
-                        Draft { at, key: key.clone(), ends_key, body: body.clone(), expect, beside: Vec::new() };
+                    let draft = Draft {
+                        at,
+                        since: Instant::now(),
+                        key: key.clone(),
+                        ends_key,
+                        body: body.clone(),
+                        expect,
+                        beside: Vec::new(),
+                    };
                     seqs.push(engine.append(gateway(of), draft).await.unwrap().seq);
                 }
                 assert_eq!(seqs[0], seqs[1]);

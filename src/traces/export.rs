@@ -1,0 +1,164 @@
+//! Sends spans to a collector: OTLP over HTTP, as JSON (opentelemetry.io, OTLP specification § OTLP/HTTP).
+//!
+//! A batch is at most [`BATCH_SPANS_MAX`] spans, sent a second after its first span at the latest. What is refused for
+//! now (429, 502, 503, 504, no answer) is sent again up to [`TRIES_MAX`] times with a growing pause; meanwhile the queue
+//! fills up and then drops. At the end there is one try, of at most [`LAST_TRY`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use gatecast_storage::Clock;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Tracer;
+use super::span::{Span, request};
+use crate::client::{LinkError, Trust, client_config, http_client};
+use crate::config::TraceExport;
+
+/// The default of the OpenTelemetry SDKs (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+const BATCH_SPANS_MAX: usize = 512;
+const BATCH_EVERY: Duration = Duration::from_secs(1);
+/// As `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const TRIES_MAX: u32 = 5;
+/// After the first try; doubled with each.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A collector that is gone does not hold up the end of the process for longer.
+const LAST_TRY: Duration = Duration::from_secs(2);
+
+/// The way to a collector.
+pub struct Exporter {
+    tracer: Arc<Tracer>,
+    spans: mpsc::Receiver<Span>,
+    /// What is to be sent next: kept until it was taken or is dropped.
+    batch: Vec<Span>,
+    to: TraceExport,
+    http: reqwest::Client,
+    /// The last batch was not taken; for the log.
+    is_failing: bool,
+}
+
+/// An exporter cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("traces cannot be exported: {0}")]
+pub struct ExportError(#[from] LinkError);
+
+/// How a try ended.
+enum Tried {
+    Taken,
+    /// It may be otherwise next time.
+    NotNow(String),
+    Refused(StatusCode),
+}
+
+impl Exporter {
+    /// An exporter, and the tracer whose spans it sends.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
+    pub fn new(to: TraceExport, clock: Arc<dyn Clock>) -> Result<(Arc<Tracer>, Self), ExportError> {
+        let tls = client_config(&Trust::System, None).map_err(LinkError::from)?;
+        let http = http_client(&tls).map_err(LinkError::from)?;
+        let (tracer, spans) = Tracer::new(clock);
+        Ok((tracer.clone(), Self { tracer, spans, batch: Vec::new(), to, http, is_failing: false }))
+    }
+
+    /// Sends until `stop`, then what is left.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let batch_and_send = async {
+                self.fill().await;
+                self.send().await;
+            };
+            if stop.run_until_cancelled(batch_and_send).await.is_none() {
+                break;
+            }
+        }
+        loop {
+            while self.batch.len() < BATCH_SPANS_MAX
+                && let Ok(span) = self.spans.try_recv()
+            {
+                self.batch.push(span);
+            }
+            if self.batch.is_empty() {
+                return;
+            }
+            match timeout(LAST_TRY, self.post()).await {
+                Ok(Tried::Taken) => self.taken(),
+                _ => self.drop_batch("the server stops"),
+            }
+        }
+    }
+
+    /// Waits for a span and what follows it.
+    async fn fill(&mut self) {
+        // The tracer, so a sender, lives as long as this.
+        self.batch.extend(self.spans.recv().await);
+        let end = Instant::now() + BATCH_EVERY;
+        while self.batch.len() < BATCH_SPANS_MAX {
+            match timeout_at(end, self.spans.recv()).await {
+                Ok(Some(span)) => self.batch.push(span),
+                _ => break,
+            }
+        }
+    }
+
+    async fn send(&mut self) {
+        let mut pause = TRY_AGAIN_AFTER;
+        for attempt in 1..=TRIES_MAX {
+            let tried = timeout(ANSWER_WITHIN, self.post()).await;
+            match tried.unwrap_or_else(|_| Tried::NotNow("no answer in time".to_owned())) {
+                Tried::Taken => return self.taken(),
+                Tried::NotNow(why) if attempt < TRIES_MAX => {
+                    self.failing(&why);
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Tried::NotNow(why) => self.drop_batch(&why),
+                Tried::Refused(status) => return self.drop_batch(status.as_str()),
+            }
+        }
+    }
+
+    async fn post(&self) -> Tried {
+        let body = request(&self.to.service, &self.batch);
+        let post = self.http.post(self.to.url.clone()).headers(self.to.headers.clone());
+        match post.header(CONTENT_TYPE, "application/json").body(body).send().await {
+            Ok(answer) if answer.status().is_success() => Tried::Taken,
+            Ok(answer) => match answer.status() {
+                status @ (StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT) => Tried::NotNow(status.to_string()),
+                status => Tried::Refused(status),
+            },
+            Err(error) => Tried::NotNow(error.without_url().to_string()),
+        }
+    }
+
+    fn taken(&mut self) {
+        self.tracer.exported.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+        self.batch.clear();
+        if std::mem::replace(&mut self.is_failing, false) {
+            info!("The collector takes traces again.");
+        }
+    }
+
+    fn drop_batch(&mut self, why: &str) {
+        self.tracer.dropped.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+        self.batch.clear();
+        self.failing(why);
+    }
+
+    fn failing(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            warn!(url = %self.to.url, why, "The collector does not take traces; they are dropped once the queue is full.");
+        }
+    }
+}
