@@ -7,7 +7,7 @@
 //!   reports success. Events that were overwritten never come, so [`FailureReason::Overwritten`] stays.
 //! - At most [`DELIVERIES_MAX`] are kept and [`DELIVERIES_PER_GATEWAY_MAX`] of one gateway, so that it takes a
 //!   hundred failing gateways to push out another's; none longer than [`DELIVERY_AGE_MAX`]. The oldest go first.
-//! - All are in memory (at most some 25 MB) and written behind to [`Records`] with [`Durability::Lazy`](crate::Durability::Lazy): recording
+//! - All are in memory (at most some 40 MB) and written behind to [`Records`] with [`Durability::Lazy`](crate::Durability::Lazy): recording
 //!   never waits for the disk, and a crash may lose the last second.
 //! - What waits to be written is a set of numbers, each once, so it is bounded by what is kept.
 
