@@ -97,7 +97,10 @@ impl Killer<'_> {
             let wanted = *answers.borrow() + self.random.in_range(ANSWERS);
             let mut answers = answers.subscribe();
             let answered = timeout(PATIENCE, answers.wait_for(|answers| *answers >= wanted)).await;
-            answered.unwrap_or_else(|_| panic!("round {round}: the server answers after its restart")).unwrap();
+            let said = || served.process.err.so_far();
+            answered
+                .unwrap_or_else(|_| panic!("round {round}: the server answers after its restart: {:#?}", said()))
+                .unwrap();
             tokio::time::sleep(Duration::from_micros(self.random.in_range(DELAY_US))).await;
             self.kill(&mut served.process).await;
             if round % 4 == 0 {

@@ -42,7 +42,8 @@ impl Work {
 /// The server's address once it is another one than `dead`.
 pub(super) async fn other_than(here: &mut Here, dead: Option<SocketAddr>) -> SocketAddr {
     let alive = here.wait_for(|now| now.is_some() && *now != dead);
-    timeout(PATIENCE, alive).await.expect("a server in time").unwrap().unwrap()
+    // A server that is killed while it starts, and one that is not, each in its time.
+    timeout(3 * PATIENCE, alive).await.expect("a server in time").unwrap().unwrap()
 }
 
 /// Publishes one event after the other, to one gateway after the other, and notes what was answered.
