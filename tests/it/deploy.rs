@@ -128,7 +128,7 @@ async fn systemd_finds_no_fault_in_the_unit_and_little_that_it_could_reach() {
         let said = String::from_utf8_lossy(&looked.stdout).into_owned() + &String::from_utf8_lossy(&looked.stderr);
         assert!(looked.status.success(), "{said}");
         // A misspelt key is a warning, and of this unit.
-        assert!(!said.contains("gatecast.service:"), "{said}");
+        assert!(args[0] != "verify" || !said.contains("gatecast.service:"), "{said}");
     }
 }
 
