@@ -161,7 +161,7 @@ impl Admission {
 
     fn authenticate(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, AuthError> {
         let now = self.works.clock.now();
-        let credential = handshake.credential.as_ref().map(|secret| secret.expose());
+        let credential = handshake.credential.as_ref();
         let claim = Claim { credential, certificate_names: &handshake.certificate_names, address };
         Ok(Peer { proven: self.authenticator.gateway(&claim, now)?, address, from: None, now })
     }

@@ -16,11 +16,10 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{CloseReason, Frame, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{Alarm, CloseReason, Frame, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::alarm::Alarm;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};

@@ -179,10 +179,10 @@ pub enum Heard<'a> {
 /// decides when to ping or when a peer is dead.
 #[async_trait]
 pub trait Session: Send {
-    /// The connection's id, as in its acknowledgement.
+    /// The connection's id, as in its acknowledgement: visible ASCII that JSON needs no escapes for.
     fn connection_id(&self) -> &str;
 
-    /// The cursor that the peer holds once everything written has arrived.
+    /// The cursor that the peer holds once everything written has arrived: visible ASCII that JSON needs no escapes for.
     fn position(&self) -> String;
 
     /// The next thing to write. The first one delivers `connection.ack` as its first frame.

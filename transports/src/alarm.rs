@@ -9,11 +9,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that is kept between waits.
 #[derive(Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Resolves at `deadline` or earlier, so whoever waits looks again; never without a deadline. Cancel safe.
-    pub(crate) async fn at(&mut self, deadline: Option<Instant>) {
+    pub async fn at(&mut self, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return std::future::pending().await };
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.is_elapsed() || sleep.deadline() > deadline {
