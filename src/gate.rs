@@ -55,6 +55,7 @@ enum From {
 }
 
 /// Where a session begins.
+#[derive(Clone, Copy)]
 struct Start {
     position: Cursor,
     resume: Resume,
@@ -112,8 +113,16 @@ impl Admission {
         if handshake.liveness == Liveness::Lease
             && let Some((poll, peer)) = self.renew(handshake, address)?
         {
-            return self.go_on(poll, &peer, handshake).await;
+            return match at_the_end(&poll, &peer) {
+                Some(start) => Ok(self.go_on(poll, start, start.position, &peer, handshake)),
+                None => Box::pin(self.look_and_go_on(poll, &peer, handshake)).await,
+            };
         }
+        // Boxed, as it is far more than most polls need.
+        Box::pin(self.admit_anew(handshake, address)).await
+    }
+
+    async fn admit_anew(&self, handshake: &Handshake, address: IpAddr) -> Result<Box<dyn Session>, ApiError> {
         if self.draining.load(Ordering::Acquire) {
             return Err(ApiError::Draining);
         }
@@ -129,12 +138,14 @@ impl Admission {
     fn renew(&self, handshake: &Handshake, address: IpAddr) -> Result<Option<(Poll, Peer)>, ApiError> {
         // A wrong key is counted and refused as an attempt.
         let Ok(peer) = self.authenticate(handshake, address) else { return Ok(None) };
-        let named = handshake.connection.as_deref();
-        if named.is_some_and(|id| ConnectionId::parse(id).is_none()) {
-            let expected = "a UUID, as in an earlier reply".to_owned();
-            return Err(ApiError::InvalidParameter { name: "connectionId", expected });
-        }
-        let poll = self.leases.renew(named.and_then(ConnectionId::parse), &peer.client(handshake));
+        let named = handshake.connection.as_deref().map(|id| {
+            ConnectionId::parse(id).ok_or_else(|| {
+                let expected = "a UUID, as in an earlier reply".to_owned();
+                ApiError::InvalidParameter { name: "connectionId", expected }
+            })
+        });
+        let named = named.transpose()?;
+        let poll = self.leases.renew(named, &peer.proven.proof, || peer.client(handshake));
         let Some(poll) = poll else { return Ok(None) };
         let peer = Peer { from: from(handshake)?, ..peer };
         Ok(Some((poll, peer)))
@@ -150,7 +161,7 @@ impl Admission {
 
     fn authenticate(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, AuthError> {
         let now = self.works.clock.now();
-        let credential = handshake.credential.as_ref().map(|secret| secret.expose());
+        let credential = handshake.credential.as_ref();
         let claim = Claim { credential, certificate_names: &handshake.certificate_names, address };
         Ok(Peer { proven: self.authenticator.gateway(&claim, now)?, address, from: None, now })
     }
@@ -181,7 +192,7 @@ impl Admission {
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
         registration.seat =
             Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
-        self.has_before(&registration.connection, peer, handshake, &bounds);
+        self.has_before(&registration.connection, peer, handshake, bounds.head());
         registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
@@ -196,27 +207,37 @@ impl Admission {
         Ok(self.session(hold, start, true, peer, handshake))
     }
 
-    /// A later poll of a connection.
-    async fn go_on(&self, poll: Poll, peer: &Peer, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
+    /// A later poll of a connection that asks for what the log has to be asked for.
+    async fn look_and_go_on(
+        &self,
+        poll: Poll,
+        peer: &Peer,
+        handshake: &Handshake,
+    ) -> Result<Box<dyn Session>, ApiError> {
         let (_, bounds) = self.open(peer.proven.gateway.id).await?;
+        let start = self.start(peer, &peer.replica(handshake), bounds, Some(&poll.registration().connection)).await?;
+        Ok(self.go_on(poll, start, bounds.head(), peer, handshake))
+    }
+
+    /// A later poll of a connection; `head` is the log's.
+    fn go_on(&self, poll: Poll, start: Start, head: Cursor, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
         let connection = &poll.registration().connection;
-        let start = self.start(peer, &peer.replica(handshake), bounds, Some(connection)).await?;
         connection.heard(peer.now.timestamp_millis());
         connection.moved(start.position);
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);
         }
-        self.has_before(connection, peer, handshake, &bounds);
+        self.has_before(connection, peer, handshake, head);
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
             poll.registration().confirmed(start.position, peer.now);
         }
-        Ok(self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake))
+        self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake)
     }
 
     /// A cursor says that its replica has everything before it, whatever became of the connection that brought it.
-    fn has_before(&self, connection: &Connection, peer: &Peer, handshake: &Handshake, log: &Bounds) {
+    fn has_before(&self, connection: &Connection, peer: &Peer, handshake: &Handshake, head: Cursor) {
         let Some(From::After(cursor)) = peer.from else { return };
-        if cursor.epoch == log.epoch && cursor.seq <= log.newest {
+        if cursor.epoch == head.epoch && cursor.seq <= head.seq {
             connection.set_since(Seq(0));
             let replica = peer.replica(handshake);
             self.works.deliveries.recovered(peer.proven.gateway.id, (Seq(0), cursor), &replica, peer.now);
@@ -321,6 +342,14 @@ impl Peer {
         let instance = handshake.instance.as_deref().map(Box::from);
         Client { proof: self.proven.proof.clone(), instance, address: self.address }
     }
+}
+
+/// Where a poll goes on that has all that its log is known to hold, as nearly every poll has: the log need not be asked.
+fn at_the_end(poll: &Poll, peer: &Peer) -> Option<Start> {
+    let Some(From::After(position)) = peer.from else { return None };
+    let connection = &poll.registration().connection;
+    let is_there = connection.channel.ends_at(position) && connection.below(position).is_none();
+    is_there.then_some(Start { position, resume: Resume::Resumed, below: None })
 }
 
 fn from(handshake: &Handshake) -> Result<Option<From>, ApiError> {

@@ -1,8 +1,9 @@
 //! Leases: a long-poll connection outlives each of its polls by the limit of silence.
 //!
-//! A lease holds its connection's registration. A poll takes it out of the idle order; when its last poll ends it is
-//! put back with a new deadline, and one task ends what nobody came back for, at its deadline exactly. A poll finds
-//! its connection by `connectionId`, or else by who asks: proof, instance and address.
+//! A lease holds its connection's registration, and one task ends what nobody came back for, at its deadline exactly. The
+//! task looks at a lease when the deadline has come that it had when it was put in line; if polls have come since, that is
+//! when it gets its new place. So a poll costs two additions and no move in the order of all leases. A poll finds its
+//! connection by `connectionId`, or else by who asks: proof, instance and address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -42,23 +43,25 @@ struct Table {
     leases: HashMap<ConnectionId, Arc<Lease>>,
     /// The newest connection of each client, for polls that name none.
     by_client: HashMap<Client, ConnectionId>,
-    /// Leases without a poll under way, by when they run out.
-    idle: BTreeSet<(Instant, ConnectionId)>,
+    /// When to look at which lease: every one without a poll under way is here, no later than it runs out.
+    looks: BTreeSet<(Instant, ConnectionId)>,
 }
 
 struct Lease {
     registration: Registration,
     client: Client,
-    /// Polls under way, and until when it lives without one.
+    /// Taken after the table, never before it.
     polls: Mutex<Polls>,
     /// Counts the polls that named the connection: the latest one is the one that counts.
     named: AtomicU64,
 }
 
-#[derive(Default)]
 struct Polls {
     under_way: usize,
-    idle_until: Option<Instant>,
+    /// Until when it lives with none.
+    until: Instant,
+    /// It is among the looks of the table.
+    in_line: bool,
 }
 
 /// One poll of a connection. While it lives the lease does not run out.
@@ -88,7 +91,7 @@ impl Leases {
         let lease = Arc::new(Lease {
             registration,
             client: client.clone(),
-            polls: Mutex::new(Polls { under_way: 1, idle_until: None }),
+            polls: Mutex::new(Polls { under_way: 1, until: Instant::now(), in_line: false }),
             named: AtomicU64::new(0),
         });
         let mut table = self.table();
@@ -98,28 +101,32 @@ impl Leases {
     }
 
     /// A poll of a live connection: of the one it names, if that was opened with the same proof, or else of the client's.
-    pub(crate) fn renew(self: &Arc<Self>, named: Option<ConnectionId>, client: &Client) -> Option<Poll> {
-        let mut table = self.table();
+    pub(crate) fn renew(
+        self: &Arc<Self>,
+        named: Option<ConnectionId>,
+        proof: &Proof,
+        client: impl FnOnce() -> Client,
+    ) -> Option<Poll> {
+        let table = self.table();
         let id = match named {
             Some(id) => id,
-            None => *table.by_client.get(client)?,
+            None => *table.by_client.get(&client())?,
         };
-        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == client.proof)?.clone();
+        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == *proof)?.clone();
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
         if lease.registration.connection.closing().is_some_and(CloseReason::silences) {
             return None;
         }
-        {
+        let overlaps = {
             let mut polls = lease.polls();
             polls.under_way += 1;
-            if let Some(until) = polls.idle_until.take() {
-                table.idle.remove(&(until, id));
-            }
-        }
+            polls.under_way > 1
+        };
         let number = named.map(|_| lease.named.fetch_add(1, Ordering::AcqRel) + 1);
         drop(table);
-        if number.is_some() {
-            // The poll before this one looks at its number again.
+        if overlaps && number.is_some() {
+            // The poll before this one looks at its number again. All of the gateway's connections are woken for it, so
+            // not without need.
             lease.registration.connection.channel.bell.ring();
         }
         Some(Poll { leases: self.clone(), lease, number })
@@ -143,12 +150,12 @@ impl Leases {
         let mut table = self.table();
         let mut ended = Vec::new();
         let next = loop {
-            match table.idle.first().copied() {
-                Some((until, id)) if until <= now => {
-                    table.idle.pop_first();
-                    ended.extend(table.remove(id));
+            match table.looks.first().copied() {
+                Some((at, id)) if at <= now => {
+                    table.looks.pop_first();
+                    ended.extend(table.look(id, now));
                 }
-                first => break first.map(|(until, _)| until),
+                first => break first.map(|(at, _)| at),
             }
         };
         drop(table);
@@ -159,17 +166,42 @@ impl Leases {
     /// Ends idle leases whose token or gateway is gone; polls under way see it for themselves.
     fn end_silenced(&self) {
         let mut table = self.table();
-        let idle: Vec<_> = table.idle.iter().copied().collect();
+        let looks: Vec<_> = table.looks.iter().copied().collect();
         let mut ended = Vec::new();
-        for (until, id) in idle {
-            let silenced = table.leases.get(&id).and_then(|lease| lease.registration.connection.closing());
-            if let Some(reason) = silenced.filter(|reason| reason.silences()) {
-                table.idle.remove(&(until, id));
+        for (at, id) in looks {
+            let Some(lease) = table.leases.get(&id).filter(|lease| lease.polls().under_way == 0) else { continue };
+            if let Some(reason) = lease.registration.connection.closing().filter(|reason| reason.silences()) {
+                table.looks.remove(&(at, id));
                 ended.extend(table.remove(id).map(|lease| (lease, reason)));
             }
         }
         drop(table);
         ended.iter().for_each(|(lease, reason)| self.ended(lease, *reason));
+    }
+
+    /// The last poll of a lease has ended, which is not in line, or was silenced meanwhile: that is then for nobody else to
+    /// see. Another poll may have come by now.
+    fn settle(&self, lease: &Lease, silenced: Option<CloseReason>) {
+        let id = lease.registration.connection.id;
+        let mut table = self.table();
+        let mut polls = lease.polls();
+        if polls.under_way > 0 || !table.leases.contains_key(&id) {
+            return;
+        }
+        if let Some(reason) = silenced {
+            table.remove(id);
+            drop((polls, table));
+            return self.ended(lease, reason);
+        }
+        if polls.in_line {
+            return;
+        }
+        polls.in_line = true;
+        // Leases all last equally long, so only the first one in line changes when the next look is.
+        if table.looks.is_empty() {
+            self.changed.notify_waiters();
+        }
+        table.looks.insert((polls.until, id));
     }
 
     /// A connection has ended between two polls.
@@ -190,6 +222,19 @@ impl Leases {
 }
 
 impl Table {
+    /// A lease's look has come: gives it if it has run out, or else its next place in line, unless a poll is under way.
+    fn look(&mut self, id: ConnectionId, now: Instant) -> Option<Arc<Lease>> {
+        let mut polls = self.leases.get(&id)?.polls();
+        polls.in_line = polls.under_way == 0 && polls.until > now;
+        if polls.in_line {
+            self.looks.insert((polls.until, id));
+            return None;
+        }
+        let is_over = polls.under_way == 0;
+        drop(polls);
+        if is_over { self.remove(id) } else { None }
+    }
+
     fn remove(&mut self, id: ConnectionId) -> Option<Arc<Lease>> {
         let lease = self.leases.remove(&id)?;
         if self.by_client.get(&lease.client) == Some(&id) {
@@ -223,18 +268,15 @@ impl Poll {
 
 impl Drop for Poll {
     fn drop(&mut self) {
-        let id = self.lease.registration.connection.id;
-        let mut table = self.leases.table();
-        let mut polls = self.lease.polls();
-        polls.under_way -= 1;
-        if polls.under_way == 0 && table.leases.contains_key(&id) {
-            let until = Instant::now() + self.leases.limit;
-            polls.idle_until = Some(until);
-            // Leases all last equally long, so only the first idle one changes when the next one ends.
-            if table.idle.is_empty() {
-                self.leases.changed.notify_waiters();
-            }
-            table.idle.insert((until, id));
+        let silenced = self.lease.registration.connection.closing().filter(|reason| reason.silences());
+        let is_settled = {
+            let mut polls = self.lease.polls();
+            polls.under_way -= 1;
+            polls.until = Instant::now() + self.leases.limit;
+            polls.under_way > 0 || (polls.in_line && silenced.is_none())
+        };
+        if !is_settled {
+            self.leases.settle(&self.lease, silenced);
         }
     }
 }

@@ -19,7 +19,6 @@
 //! The crates `gatecast-storage` (logs and records) and `gatecast-transports` (WebSocket, SSE, long-poll) know
 //! nothing of each other; this one joins them and holds all policy.
 
-mod alarm;
 pub mod api;
 pub mod auth;
 mod bell;

@@ -15,11 +15,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{CloseReason, Frames, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::alarm::Alarm;
 use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;

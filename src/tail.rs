@@ -175,6 +175,12 @@ impl Channel {
         sealed.map(|sealed| (sealed.frame.clone(), sealed.since)).collect()
     }
 
+    /// Whether the log is known to hold nothing after the cursor, so that it needs no look to go on there. What the window
+    /// has after it would do as well but for a small ring, which may have trimmed that and counted it as lost.
+    pub(crate) fn ends_at(&self, cursor: Cursor) -> bool {
+        self.epoch() == Some(cursor.epoch) && self.head() == cursor.seq
+    }
+
     fn extend(&self, epoch: Epoch, appended: &[Appended]) {
         let mut window = lock(&self.window);
         if window.epoch != Some(epoch) {

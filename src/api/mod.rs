@@ -47,7 +47,7 @@ use futures::Stream;
 use gatecast_storage::{
     Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
 };
-use gatecast_transports::ConnInfo;
+use gatecast_transports::{ConnInfo, Secret};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
@@ -278,8 +278,9 @@ fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Ar
         Access::Admin => api.admin.call(&head.method, &head.headers).map(|()| None).map_err(refused),
         Access::Gateway => {
             let info = head.peer.as_deref().cloned().unwrap_or_else(nowhere);
+            let credential = gateway_credential(&head.headers).map(Secret::new);
             let claim = Claim {
-                credential: gateway_credential(&head.headers),
+                credential: credential.as_ref(),
                 certificate_names: &info.certificate_names,
                 address: api.proxies.caller(&info, &head.headers),
             };

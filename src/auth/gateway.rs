@@ -2,7 +2,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Directory, Gateway, TokenId, TokenState};
+use gatecast_storage::{Directory, Gateway, TokenHash, TokenId, TokenState};
+use gatecast_transports::Secret;
 
 use super::token::TOKEN_CHARS;
 use super::{AuthError, hash_of};
@@ -16,7 +17,7 @@ pub struct Authenticator {
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
     /// A token.
-    pub credential: Option<&'a str>,
+    pub credential: Option<&'a Secret>,
     /// The names of a verified client certificate.
     pub certificate_names: &'a [Box<str>],
     /// Where it comes from.
@@ -72,12 +73,13 @@ impl Authenticator {
         if proven.gateway.access.allows(claim.address) { Ok(proven) } else { Err(AuthError::Address) }
     }
 
-    fn by_token(&self, credential: &str, now: DateTime<Utc>) -> Result<Proven, AuthError> {
+    fn by_token(&self, credential: &Secret, now: DateTime<Utc>) -> Result<Proven, AuthError> {
         // No token has another length, so nobody makes us hash a long one.
-        if credential.len() != TOKEN_CHARS {
+        if credential.expose().len() != TOKEN_CHARS {
             return Err(AuthError::Unknown);
         }
-        let (token, gateway) = self.directory.token_by_hash(&hash_of(credential)).ok_or(AuthError::Unknown)?;
+        let hash = TokenHash(credential.digest(|token| hash_of(token).0));
+        let (token, gateway) = self.directory.token_by_hash(&hash).ok_or(AuthError::Unknown)?;
         match token.state(now) {
             TokenState::Active => Ok(Proven { gateway, proof: Proof::Token(token.id), expires_at: token.expires_at }),
             TokenState::Expired => Err(AuthError::Expired),

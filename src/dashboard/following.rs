@@ -7,13 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
 use gatecast_storage::{Cursor, Directory, GatewayId, LogError};
-use gatecast_transports::{CloseReason, Frame, Frames, Room};
+use gatecast_transports::{Alarm, CloseReason, Frame, Frames, Room};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::viewing::{Feed, Shown};
-use crate::alarm::Alarm;
 use crate::bell::Listener;
 use crate::below::Below;
 use crate::control::ResetReason;

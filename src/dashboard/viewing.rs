@@ -4,12 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use gatecast_transports::{CloseReason, Frames, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::alarm::Alarm;
 use crate::auth::Standing;
 use crate::heartbeat::{Beat, Timing, beat};
 

@@ -92,10 +92,26 @@ pub struct Cursor {
 }
 
 impl fmt::Display for Cursor {
+    /// In one piece: each delivery spells a cursor or two, and numbers that are formatted took six times as long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.seq)
+        let mut text = [b'-'; TEXT_BYTES_MAX];
+        // Each number from its last digit on; the text has room for the longest of both.
+        for (digit, byte) in text[..EPOCH_DIGITS].iter_mut().rev().enumerate() {
+            *byte = b"0123456789abcdef"[(self.epoch.0 >> (4 * digit)) as usize & 15];
+        }
+        let len = EPOCH_DIGITS + 1 + self.seq.0.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let mut seq = self.seq.0;
+        for byte in text[EPOCH_DIGITS + 1..len].iter_mut().rev() {
+            *byte = b"0123456789"[(seq % 10) as usize];
+            seq /= 10;
+        }
+        f.write_str(std::str::from_utf8(&text[..len]).unwrap_or_default())
     }
 }
+
+const EPOCH_DIGITS: usize = 8;
+/// Both numbers and the hyphen.
+const TEXT_BYTES_MAX: usize = EPOCH_DIGITS + 1 + 20;
 
 /// The text is not of the form `<8 lower-case hex digits>-<decimal without leading zeros>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -65,6 +65,25 @@ async fn a_long_poll_connection_ends_30_s_after_its_last_poll_exactly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_long_poll_connection_ends_30_s_after_its_own_last_poll_whatever_polls_came_before() {
+    let world = World::new().await;
+    let transport = Via::LongPoll.transport();
+    let (often, once) = (world.gateway().await, world.gateway().await);
+    let poll = async |member| drop(world.hub.gate.admit(handshake(&transport, member, Some("latest"))).await.unwrap());
+    poll(&once).await;
+    for _ in 0..7 {
+        poll(&often).await;
+        tokio::time::sleep(Duration::from_secs(7)).await;
+    }
+    assert_eq!(world.hub.registry.connections_of(once.id), 0, "42 s without a poll");
+    poll(&often).await;
+    tokio::time::sleep(LIMIT - Duration::from_millis(1)).await;
+    assert_eq!(world.hub.registry.connections_of(often.id), 1);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(world.hub.registry.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_peer_that_answers_stays_for_an_hour_and_is_pinged_every_20_s() {
     let world = World::new().await;
     let member = world.gateway().await;

@@ -21,6 +21,7 @@ mod receipts;
 mod reset;
 mod resume;
 mod revocation;
+mod same_socket;
 mod slow_reader;
 mod stored;
 mod world;

@@ -59,6 +59,24 @@ async fn an_idle_long_poll_connection_ends_with_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_poll_connection_that_is_revoked_under_its_last_answer_ends_with_that() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    for polls in 1..3 {
+        let mut poll = None;
+        for _ in 0..polls {
+            drop(poll.take());
+            poll = world.hub.gate.admit(handshake(&Via::LongPoll.transport(), &member, Some("latest"))).await.ok();
+        }
+        world.hub.registry.close_token(member.token);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(world.hub.registry.len(), 1);
+        drop(poll);
+        assert!(world.hub.registry.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_runs_out_ends_its_connections_then() {
     let world = World::new().await;
     let member = world.gateway().await;

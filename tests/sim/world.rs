@@ -230,13 +230,18 @@ impl World {
     }
 
     pub(crate) async fn token(&self, gateway: GatewayId) -> Member {
+        self.token_until(gateway, None).await
+    }
+
+    /// A token that expires after so long, if ever.
+    pub(crate) async fn token_until(&self, gateway: GatewayId, after: Option<Duration>) -> Member {
         let (plain, now) = (PlainToken::random().unwrap(), self.clock.now());
         let token = Token {
             id: TokenId(Uuid::new_v4()),
             gateway,
             hash: plain.hash(),
             created_at: now,
-            expires_at: None,
+            expires_at: after.map(|after| now + after),
             revoked_at: None,
         };
         let id = token.id;

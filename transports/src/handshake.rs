@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -27,21 +27,32 @@ impl ConnInfo {
     }
 }
 
-/// A credential as it was presented. Shows nothing of itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+/// A credential as it was presented. Shows nothing of itself; clones share it.
+#[derive(Clone)]
+pub struct Secret(Arc<Presented>);
+
+struct Presented {
+    text: Box<str>,
+    digest: OnceLock<[u8; 32]>,
+}
 
 impl Secret {
     /// Wraps a credential.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(Arc::new(Presented { text: text.into(), digest: OnceLock::new() }))
     }
 
     /// The credential, for checking.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.0.text
+    }
+
+    /// The credential's digest, which `of` makes when it is asked for first, here or of a clone: polls that follow each
+    /// other on a socket present it again and again. It says nothing of what the credential is good for, so it stays right.
+    pub fn digest(&self, of: impl FnOnce(&str) -> [u8; 32]) -> [u8; 32] {
+        *self.0.digest.get_or_init(|| of(&self.0.text))
     }
 }
 
@@ -95,18 +106,18 @@ impl Handshake {
         headers: &HeaderMap,
         query: &str,
     ) -> Result<Self, HandshakeError> {
-        Self::read_parsed(transport, liveness, info, headers, &Query::parse(query))
+        Self::read_parsed(transport, liveness, info, &headers.into(), &Query::parse(query))
     }
 
     pub(crate) fn read_parsed(
         transport: &'static str,
         liveness: Liveness,
         info: &ConnInfo,
-        headers: &HeaderMap,
-        query: &Query,
+        headers: &Headers<'_>,
+        query: &Query<'_>,
     ) -> Result<Self, HandshakeError> {
-        let cursor = either(headers, query, CURSOR, "lastEventId")?;
-        let instance = either(headers, query, INSTANCE, "instance")?;
+        let cursor = headers.cursor.or(query, "lastEventId")?;
+        let instance = headers.instance.or(query, "instance")?;
         let connection = query.get("connectionId")?.map(str::to_owned);
         let gateway = query.get("gatewayId")?.map(str::to_owned);
         Ok(Self {
@@ -114,14 +125,14 @@ impl Handshake {
             liveness,
             peer: info.peer,
             certificate_names: info.certificate_names.clone(),
-            forwarded_for: forwarded_for(headers),
-            forwarded: forwarded(headers),
-            credential: credential(headers),
+            forwarded_for: headers.forwarded_for.joined(","),
+            forwarded: headers.forwarded.joined(","),
+            credential: headers.credential(),
             cursor: checked(cursor, "lastEventId", is_cursor, "at most 256 bytes without control characters")?,
             instance: checked(instance, "instance", is_name, "1 to 128 visible ASCII characters")?,
             connection: checked(connection, "connectionId", is_name, "1 to 128 visible ASCII characters")?,
             gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
-            cookie: joined(headers, COOKIE.as_str(), "; ").map(Secret::new),
+            cookie: headers.cookie.joined("; ").map(Secret::new),
         })
     }
 }
@@ -148,41 +159,105 @@ pub enum HandshakeError {
     },
 }
 
-/// `api-key` if there is one, else the bearer token.
-fn credential(headers: &HeaderMap) -> Option<Secret> {
-    let secret = if headers.contains_key(API_KEY) {
-        sole(headers, API_KEY)?.trim()
-    } else {
-        let (scheme, token) = sole(headers, AUTHORIZATION.as_str())?.split_once(' ')?;
-        // RFC 9110 § 11.1: the scheme is case-insensitive.
-        Some(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?
-    };
-    Some(secret).filter(|text| !text.is_empty()).map(Secret::new)
+/// The headers that a handshake is read from, whoever parsed them: each found in one pass over all.
+#[derive(Default)]
+pub(crate) struct Headers<'a> {
+    api_key: Values<'a>,
+    authorization: Values<'a>,
+    cursor: Values<'a>,
+    instance: Values<'a>,
+    forwarded_for: Values<'a>,
+    forwarded: Values<'a>,
+    cookie: Values<'a>,
 }
 
-/// A header's only value, if it has exactly one and that is ASCII text.
-fn sole<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
+/// The values of one header, in order.
+#[derive(Default)]
+struct Values<'a> {
+    first: Option<&'a [u8]>,
+    more: Vec<&'a [u8]>,
 }
 
-/// A header, or else a query parameter; empty counts as absent.
-fn either(
-    headers: &HeaderMap,
-    query: &Query,
-    header: &str,
-    parameter: &'static str,
-) -> Result<Option<String>, HandshakeError> {
-    let mut values = headers.get_all(header).iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(HandshakeError::InvalidParameter { name: parameter, expected: "to be given once" });
+impl<'a> Headers<'a> {
+    pub(crate) fn find(all: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut found = Self::default();
+        for (name, value) in all {
+            let Some(values) = found.named(name) else { continue };
+            if values.first.is_none() {
+                values.first = Some(value);
+            } else {
+                values.more.push(value);
+            }
+        }
+        found
     }
-    match value.map(|value| std::str::from_utf8(value.as_bytes()).map(str::trim)) {
-        Some(Err(_)) => Err(HandshakeError::InvalidParameter { name: parameter, expected: "UTF-8 text" }),
-        Some(Ok(text)) if !text.is_empty() => Ok(Some(text.to_owned())),
-        _ => Ok(query.get(parameter)?.map(str::to_owned)),
+
+    /// The cursor's value, if it is given once.
+    pub(crate) fn cursor(&self) -> Option<&'a [u8]> {
+        self.cursor.first.filter(|value| self.cursor.more.is_empty() && !value.is_empty())
+    }
+
+    fn named(&mut self, name: &str) -> Option<&mut Values<'a>> {
+        let all = [
+            (API_KEY, &mut self.api_key),
+            (AUTHORIZATION.as_str(), &mut self.authorization),
+            (CURSOR, &mut self.cursor),
+            (INSTANCE, &mut self.instance),
+            (FORWARDED_FOR, &mut self.forwarded_for),
+            (FORWARDED, &mut self.forwarded),
+            (COOKIE.as_str(), &mut self.cookie),
+        ];
+        all.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, values)| values)
+    }
+
+    /// `api-key` if there is one, else the bearer token.
+    fn credential(&self) -> Option<Secret> {
+        let secret = if self.api_key.first.is_some() {
+            self.api_key.sole()?.trim_ascii()
+        } else {
+            let (scheme, token) = self.authorization.sole()?.split_once(' ')?;
+            // RFC 9110 § 11.1: the scheme is case-insensitive.
+            Some(token.trim_ascii()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?
+        };
+        Some(secret).filter(|text| !text.is_empty()).map(Secret::new)
+    }
+}
+
+impl Values<'_> {
+    /// The only value, if there is exactly one and that is visible ASCII.
+    fn sole(&self) -> Option<&str> {
+        let value = self.first.filter(|_| self.more.is_empty())?;
+        let is_visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+        std::str::from_utf8(value).ok().filter(|_| is_visible)
+    }
+
+    /// The value, or else a query parameter; empty counts as absent.
+    fn or(&self, query: &Query<'_>, parameter: &'static str) -> Result<Option<String>, HandshakeError> {
+        if !self.more.is_empty() {
+            return Err(HandshakeError::InvalidParameter { name: parameter, expected: "to be given once" });
+        }
+        match self.first.map(|value| std::str::from_utf8(value).map(str::trim_ascii)) {
+            Some(Err(_)) => Err(HandshakeError::InvalidParameter { name: parameter, expected: "UTF-8 text" }),
+            Some(Ok(text)) if !text.is_empty() => Ok(Some(text.to_owned())),
+            _ => Ok(query.get(parameter)?.map(str::to_owned)),
+        }
+    }
+
+    /// All lines as one list (RFC 9110 § 5.3). What is not UTF-8 is kept as replacement characters: leaving it out would
+    /// shift the hops, and a shifted hop is a forged address.
+    fn joined(&self, by: &str) -> Option<String> {
+        let mut list = String::from_utf8_lossy(self.first?).into_owned();
+        for line in &self.more {
+            list.push_str(by);
+            list.push_str(&String::from_utf8_lossy(line));
+        }
+        Some(list)
+    }
+}
+
+impl<'a> From<&'a HeaderMap> for Headers<'a> {
+    fn from(headers: &'a HeaderMap) -> Self {
+        Self::find(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
     }
 }
 
@@ -209,28 +284,22 @@ fn is_name(text: &str) -> bool {
 /// `X-Forwarded-For`, all lines joined by commas.
 #[must_use]
 pub fn forwarded_for(headers: &HeaderMap) -> Option<String> {
-    joined(headers, "x-forwarded-for", ",")
+    Headers::from(headers).forwarded_for.joined(",")
 }
 
 /// `Forwarded` (RFC 7239), all lines joined by commas.
 #[must_use]
 pub fn forwarded(headers: &HeaderMap) -> Option<String> {
-    joined(headers, "forwarded", ",")
+    Headers::from(headers).forwarded.joined(",")
 }
 
-/// All lines of a header as one list (RFC 9110 § 5.3). What is not UTF-8 is kept as replacement characters: leaving
-/// it out would shift the hops, and a shifted hop is a forged address.
-fn joined(headers: &HeaderMap, name: &str, by: &str) -> Option<String> {
-    let lines: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    if lines.is_empty() { None } else { Some(lines.join(by)) }
-}
-
-/// The headers that a handshake is read from.
-pub(crate) const HEADERS: [&str; 6] = [API_KEY, "authorization", CURSOR, INSTANCE, "x-forwarded-for", "forwarded"];
 const API_KEY: &str = "api-key";
 const CURSOR: &str = "last-event-id";
 const INSTANCE: &str = "gateway-instance";
-const CURSOR_BYTES_MAX: usize = 256;
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED: &str = "forwarded";
+/// A cursor may be so long.
+pub(crate) const CURSOR_BYTES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

@@ -7,11 +7,12 @@
 //! - [`transport`]: the seam. [`Transport`] is implemented here; [`Gate`] and [`Session`] by the server.
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
-//! - [`timing`]: how long a peer is waited for. [`sever`]: the end of a socket whose peer does not read.
+//! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer. [`sever`]: the end of a socket whose peer does not read.
 //! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
 
+pub mod alarm;
 pub mod bare;
 pub mod close;
 #[cfg(feature = "contract")]
@@ -29,6 +30,7 @@ pub mod timing;
 pub mod transport;
 pub mod websocket;
 
+pub use alarm::Alarm;
 pub use bare::{BoxSocket, Rewound, Socket};
 pub use close::{CloseReason, Ending};
 pub use hand_over::{HandOver, Http1};

@@ -4,9 +4,10 @@
 //! `lastEventId` of the reply that it read, so a reply that nobody read has lost nothing.
 //!
 //! - `reply`: what a poll is answered.
-//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them. Over HTTP/2, and behind another
-//!   request, a poll comes by hyper.
+//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them, `date` dates their answers. Over
+//!   HTTP/2, and behind another request, a poll comes by hyper.
 
+mod date;
 mod direct;
 mod head;
 mod reply;
@@ -15,21 +16,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response as HttpResponse;
-use tokio::time::{Instant, timeout_at};
+use futures::future::BoxFuture;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Response as HttpResponse, StatusCode};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply as _, Response};
 
+use self::date::Date;
 use self::direct::Polls;
+use self::reply::Reply;
+use crate::alarm::Alarm;
 use crate::close::CloseReason;
-use crate::handshake::HandshakeError;
+use crate::handshake::{ConnInfo, Handshake, HandshakeError, Headers};
 use crate::pipe::{PIECE_BYTES, pipe};
 use crate::query::Query;
 use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
-use crate::transport::{Direct, Frame, Frames, Gate, Liveness, Refusal, Room, Session, Step, Transport};
+use crate::transport::{Direct, Frames, Gate, Liveness, Refusal, Room, Session, Step, Transport};
 
 /// The long-poll transport: `GET /api/internal/v1/poll/gateways/connect`.
 #[derive(Debug, Clone)]
@@ -47,67 +53,114 @@ impl LongPoll {
 
     /// An answer through hyper: a long one piece by piece, so that a revocation can stop it.
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
-        let sever = request.sever.take();
-        let Answer { head, body, session } = self.answer(gate, request).await;
+        let Some(info) = request.info() else { return request::refuse(request::nobody()) };
+        let asked = Asked::read(info, &(&request.headers).into(), &request.query);
+        let Answer { said, session } = Turn::new(gate, asked).answer(&mut Alarm::default()).await;
+        let (head, body) = said.into_parts();
         match session.filter(|_| body.len() > PIECE_BYTES) {
-            None => head.map(|()| body.into()),
+            None => HttpResponse::from_parts(head, body.into()),
             Some(session) => {
                 let (inlet, outlet) = pipe();
-                drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, sever)));
-                head.map(|()| warp::reply::stream(outlet).into_response().into_body())
+                drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, request.sever.take())));
+                HttpResponse::from_parts(head, warp::reply::stream(outlet).into_response().into_body())
             }
         }
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+struct Asked {
+    handshake: Handshake,
+    wish: Wish,
+}
+
+impl Asked {
+    fn read(info: &ConnInfo, headers: &Headers<'_>, query: &str) -> Result<Self, HandshakeError> {
+        let query = Query::parse(query);
+        let wish = Wish::read(&query)?;
+        Ok(Self { handshake: Handshake::read_parsed(NAME, Liveness::Lease, info, headers, &query)?, wish })
+    }
+}
+
+type Admission<'a> = BoxFuture<'a, Result<Box<dyn Session>, Refusal>>;
+
+/// A poll that the gate was asked about.
+struct Turn<'a> {
+    gate: &'a dyn Gate,
+    admission: Result<(Admission<'a>, Wish), HandshakeError>,
+}
+
+impl<'a> Turn<'a> {
+    fn new(gate: &'a dyn Gate, asked: Result<Asked, HandshakeError>) -> Self {
+        Self { gate, admission: asked.map(|Asked { handshake, wish }| (gate.admit(handshake), wish)) }
     }
 
     /// What admission takes is let go of before the poll is parked.
-    fn answer<'a>(&'a self, gate: &'a dyn Gate, request: ConnectRequest) -> impl Future<Output = Answer> + Send + 'a {
-        let admission = Box::pin(self.admit(gate, request));
-        async move {
-            match admission.await {
-                Ok((session, wish)) => poll(session, wish).await,
+    async fn answer(self, alarm: &mut Alarm) -> Answer {
+        match self.admission {
+            Ok((admission, wish)) => match admission.await {
+                Ok(session) => poll(session, wish, alarm).await,
                 Err(refusal) => refusal.into(),
-            }
+            },
+            Err(error) => self.gate.reject(error).into(),
         }
-    }
-
-    async fn admit(&self, gate: &dyn Gate, request: ConnectRequest) -> Result<(Box<dyn Session>, Wish), Refusal> {
-        let wish = Wish::read(&request.query).map_err(|error| gate.reject(error))?;
-        Ok((request.admit(gate, self.name(), Liveness::Lease).await?, wish))
     }
 }
 
 /// An answer, and the session that may still cut it off.
 struct Answer {
-    head: HttpResponse<()>,
-    body: Bytes,
+    said: Said,
     session: Option<Box<dyn Session>>,
+}
+
+enum Said {
+    Reply(Reply),
+    Refusal(HttpResponse<Bytes>),
+}
+
+impl Said {
+    fn into_parts(self) -> (http::response::Parts, Bytes) {
+        match self {
+            Self::Refusal(refusal) => refusal.into_parts(),
+            Self::Reply(reply) => {
+                let (mut head, ()) = HttpResponse::new(()).into_parts();
+                head.status = reply.status();
+                for (name, value) in reply.headers() {
+                    head.headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
+                }
+                let body = reply.into_body();
+                if head.status != StatusCode::NO_CONTENT {
+                    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+                }
+                (head, body)
+            }
+        }
+    }
 }
 
 impl From<Refusal> for Answer {
     fn from(Refusal(refusal): Refusal) -> Self {
-        let (head, body) = refusal.into_parts();
-        Self { head: HttpResponse::from_parts(head, ()), body, session: None }
+        Self { said: Said::Refusal(refusal), session: None }
     }
 }
 
-async fn poll(mut session: Box<dyn Session>, wish: Wish) -> Answer {
-    match gather(session.as_mut(), wish).await {
-        Ok(frames) => {
-            let (head, body) = reply::make(session.as_ref(), &frames);
-            Answer { head, body, session: Some(session) }
-        }
+async fn poll(mut session: Box<dyn Session>, wish: Wish, alarm: &mut Alarm) -> Answer {
+    let reply = |session: &dyn Session, frames: &[_]| Said::Reply(Reply::new(session, frames));
+    match gather(session.as_mut(), wish, alarm).await {
+        Ok(frames) => Answer { said: reply(session.as_ref(), &frames), session: Some(session) },
         Err((reason, gathered)) => {
             tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
-            let (head, body) = reply::make(session.as_ref(), &last_frames(reason, gathered));
+            let said = reply(session.as_ref(), &last_frames(reason, gathered));
             session.ended(reason);
-            Answer { head, body, session: None }
+            Answer { said, session: None }
         }
     }
 }
 
 impl Transport for LongPoll {
     fn name(&self) -> &'static str {
-        "long-poll"
+        NAME
     }
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
@@ -123,7 +176,7 @@ impl Transport for LongPoll {
     }
 
     fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
-        Some(Arc::new(Polls { transport: self.clone(), gate }))
+        Some(Arc::new(Polls { transport: self.clone(), gate, date: Date::default() }))
     }
 }
 
@@ -136,7 +189,7 @@ struct Wish {
 
 impl Wish {
     /// More than the maximum is the maximum: the client learns from the reply. Anything but a number is an error.
-    fn read(query: &Query) -> Result<Self, HandshakeError> {
+    fn read(query: &Query<'_>) -> Result<Self, HandshakeError> {
         let seconds = query.number("timeout", TIMEOUT_S, "whole seconds, 0 to 60")?;
         let events = query.number("max", EVENTS, "a whole number, 1 to 1000")?;
         Ok(Self { timeout: Duration::from_secs(seconds.into()), events: events as usize })
@@ -146,26 +199,32 @@ impl Wish {
 /// Gathers a reply.
 #[derive(Debug)]
 struct Gathering {
-    frames: Vec<Arc<Frame>>,
+    frames: Frames,
     room: Room,
 }
 
 impl Gathering {
     fn new(events: usize) -> Self {
-        Self { frames: Vec::new(), room: Room { frames: events, bytes: REPLY_BYTES_MAX } }
+        Self { frames: Frames::new(), room: Room { frames: events, bytes: REPLY_BYTES_MAX } }
     }
 
     /// Adds a step, unless it makes the reply too large: a session gives one frame however large it is, and only the
     /// first of a reply may be larger than the room.
     fn take(&mut self, frames: Frames) -> bool {
-        let frames: Vec<_> = frames.into_iter().filter(|frame| !frame.is_position_only()).collect();
+        let mut frames = frames;
+        frames.retain(|frame| !frame.is_position_only());
         let bytes: usize = frames.iter().map(|frame| frame.text().len() + SEPARATOR_BYTES).sum();
         if bytes > self.room.bytes && !self.frames.is_empty() {
             return false;
         }
         self.room.frames = self.room.frames.saturating_sub(frames.len());
         self.room.bytes = self.room.bytes.saturating_sub(bytes);
-        self.frames.extend(frames);
+        if self.frames.is_empty() {
+            // What one step gives is mostly all.
+            self.frames = frames;
+        } else {
+            self.frames.extend(frames);
+        }
         true
     }
 
@@ -175,14 +234,19 @@ impl Gathering {
 }
 
 /// Gathers until there is something and no more of it at hand, or until the time is up. `Err` if the connection ends.
-async fn gather(session: &mut dyn Session, wish: Wish) -> Result<Vec<Arc<Frame>>, (CloseReason, Vec<Arc<Frame>>)> {
+async fn gather(session: &mut dyn Session, wish: Wish, alarm: &mut Alarm) -> Result<Frames, (CloseReason, Frames)> {
     let mut deadline = Instant::now() + wish.timeout;
     if session.ready() {
         // With `timeout=0` what is there is still given, even if the log takes a moment to read.
         deadline = deadline.max(Instant::now() + READING);
     }
     let mut gathering = Gathering::new(wish.events);
-    while let Ok(step) = timeout_at(deadline, session.next(gathering.room)).await {
+    loop {
+        let step = tokio::select! {
+            biased;
+            step = session.next(gathering.room) => step,
+            () = alarm.at(Some(deadline)) => break,
+        };
         match step {
             Step::Deliver(frames) => {
                 if !gathering.take(frames) {
@@ -204,14 +268,15 @@ async fn gather(session: &mut dyn Session, wish: Wish) -> Result<Vec<Arc<Frame>>
 /// What a poll that is under way answers to the end of its connection (CONTRACT.md § 7): the events so far and the
 /// goodbye, or 204. A revoked one is not given what was gathered; the 401 is the next poll's, from the same check as
 /// every other.
-fn last_frames(reason: CloseReason, gathered: Vec<Arc<Frame>>) -> Vec<Arc<Frame>> {
+fn last_frames(reason: CloseReason, gathered: Frames) -> Frames {
     let ending = reason.ending();
     match (ending.last, ending.spoken) {
         (Some(last), true) => gathered.into_iter().chain([Arc::new(last)]).collect(),
-        _ => Vec::new(),
+        _ => Frames::new(),
     }
 }
 
+const NAME: &str = "long-poll";
 const TIMEOUT_S: (u32, u32, u32) = (0, 25, 60);
 const EVENTS: (u32, u32, u32) = (1, 256, 1000);
 const REPLY_BYTES_MAX: usize = 1024 * 1024;
@@ -223,18 +288,19 @@ const READING: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Frame;
 
-    fn frames(lens: &[usize]) -> Vec<Arc<Frame>> {
+    fn frames(lens: &[usize]) -> Frames {
         lens.iter().map(|len| Arc::new(Frame::new(None, "t", "x".repeat(*len)))).collect()
     }
 
     #[test]
     fn a_reply_is_at_most_a_mebibyte_but_always_one_event() {
         let mut gathering = Gathering::new(10);
-        assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2]).into()) && gathering.is_full());
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2])) && gathering.is_full());
         let mut gathering = Gathering::new(10);
-        assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2]).into()) && !gathering.is_full());
-        assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2]).into()));
+        assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2])) && !gathering.is_full());
+        assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2])));
         assert_eq!(gathering.frames.len(), 1);
     }
 

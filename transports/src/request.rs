@@ -11,7 +11,6 @@ use warp::{Filter, Rejection};
 
 use crate::hand_over::HandOver;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError};
-use crate::query::Query;
 use crate::sever::Sever;
 use crate::transport::{Gate, Liveness, Refusal, Session};
 
@@ -19,7 +18,8 @@ use crate::transport::{Gate, Liveness, Refusal, Session};
 #[derive(Default)]
 pub(crate) struct ConnectRequest {
     pub(crate) headers: HeaderMap,
-    pub(crate) query: Query,
+    /// As it stood after the question mark.
+    pub(crate) query: String,
     pub(crate) info: Option<Arc<ConnInfo>>,
     pub(crate) sever: Option<Sever>,
     pub(crate) hand_over: Option<HandOver>,
@@ -37,15 +37,24 @@ impl ConnectRequest {
         transport: &'static str,
         liveness: Liveness,
     ) -> Result<Box<dyn Session>, Refusal> {
-        let Some(info) = &self.info else {
-            // Without the peer's address no rate limit holds: let nobody in.
-            tracing::error!("The accept loop put no ConnInfo into a request; it is refused.");
-            return Err(Refusal(status(StatusCode::INTERNAL_SERVER_ERROR)));
-        };
-        let handshake = Handshake::read_parsed(transport, liveness, info, &self.headers, &self.query)
+        let Some(info) = self.info() else { return Err(nobody()) };
+        let handshake = Handshake::read(transport, liveness, info, &self.headers, &self.query)
             .map_err(|error| gate.reject(error))?;
         gate.admit(handshake).await
     }
+
+    /// Facts about its socket; a request without is [`nobody`]'s.
+    pub(crate) fn info(&self) -> Option<&ConnInfo> {
+        if self.info.is_none() {
+            tracing::error!("The accept loop put no ConnInfo into a request; it is refused.");
+        }
+        self.info.as_deref()
+    }
+}
+
+/// The answer to whoever comes from nowhere: without the peer's address no rate limit holds, so nobody is let in.
+pub(crate) fn nobody() -> Refusal {
+    Refusal(status(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
 /// Matches this path and no other.
@@ -63,9 +72,9 @@ pub(crate) fn parts() -> BoxedFilter<(ConnectRequest,)> {
         .and(warp::ext::optional::<Sever>())
         .and(warp::ext::optional::<HandOver>())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(|headers, raw: String, info, sever, hand_over, upgrade| ConnectRequest {
+        .map(|headers, query, info, sever, hand_over, upgrade| ConnectRequest {
             headers,
-            query: Query::parse(&raw),
+            query,
             info,
             sever,
             hand_over,

@@ -203,10 +203,10 @@ pub enum Heard<'a> {
 /// It is polled rather than awaited because a delivery has two of these polls: as boxed futures they were a tenth of what
 /// it costs. Where that does not matter, `next` and `cut` of `dyn Session` are the same as futures.
 pub trait Session: Send {
-    /// The connection's id, as in its acknowledgement.
+    /// The connection's id, as in its acknowledgement: visible ASCII that JSON needs no escapes for.
     fn connection_id(&self) -> &str;
 
-    /// The cursor that the peer holds once everything written has arrived.
+    /// The cursor that the peer holds once everything written has arrived: visible ASCII that JSON needs no escapes for.
     fn position(&self) -> String;
 
     /// The next thing to write. The first one delivers `connection.ack` as its first frame.

@@ -4,97 +4,115 @@
 //! after reconnects); here it is a socket and a session. Every request that is not a plain poll ([`super::head`])
 //! goes to hyper with its socket, unread, and so does all that follows it.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use http::{HeaderName, StatusCode};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::head::{self, Head, PollHead};
+use super::date::Date;
+use super::head::{self, Head, Known, PollHead};
 use super::reply::cut_off;
-use super::{Answer, LongPoll};
+use super::{Answer, LongPoll, Said, Turn};
+use crate::alarm::Alarm;
 use crate::bare::{BareSocket, Rewound};
 use crate::handshake::ConnInfo;
-use crate::query::Query;
-use crate::request::ConnectRequest;
 use crate::transport::{Direct, Gate, Newcomer};
 
 /// Polls outside hyper.
 pub(super) struct Polls {
     pub(super) transport: LongPoll,
     pub(super) gate: Arc<dyn Gate>,
+    pub(super) date: Date,
 }
 
 #[async_trait]
 impl Direct for Polls {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound> {
         let Newcomer { socket, info, sever, drain } = newcomer;
-        let mut line = Line { socket: BareSocket::new(socket, Some(sever)), input: Vec::new(), info, drain };
+        let socket = BareSocket::new(socket, Some(sever));
+        let input = Input { bytes: Vec::new(), info, known: None };
+        let mut line = Line { socket, input, drain: drain.clone(), alarm: Alarm::default() };
+        // Made once: each poll would take its place among those who wait, and leave it again.
+        let mut drained = pin!(drain.cancelled());
         loop {
-            match line.head(Instant::now() + self.transport.timing.head).await {
-                Next::Poll(poll) => line.serve(self, poll).await?,
-                Next::Other => return Some(Rewound::new(line.input, line.socket.into_inner())),
+            match line.next(self.gate.as_ref(), self.transport.timing.head, drained.as_mut()).await {
+                Next::Poll { turn, closes } => line.serve(self, turn, closes).await?,
+                Next::Other => return Some(Rewound::new(line.input.bytes, line.socket.into_inner())),
                 Next::Over => return None,
             }
         }
     }
 }
 
-/// A socket and what was read from it beyond what was served.
+/// A socket and what is served on it.
 struct Line {
     socket: BareSocket,
-    input: Vec<u8>,
-    info: Arc<ConnInfo>,
+    input: Input,
     drain: CancellationToken,
+    /// For what is waited for: the next poll, or something to answer this one with.
+    alarm: Alarm,
+}
+
+/// What comes from a socket.
+struct Input {
+    /// Beyond what was served.
+    bytes: Vec<u8>,
+    info: Arc<ConnInfo>,
+    /// The last head that was read.
+    known: Option<Box<Known>>,
 }
 
 /// What a socket asks for next.
-enum Next {
-    /// Boxed, as it is part of no parked poll.
-    Poll(Box<PollHead>),
+enum Next<'a> {
+    Poll {
+        turn: Turn<'a>,
+        /// The client closes after the answer.
+        closes: bool,
+    },
     Other,
     Over,
 }
 
 impl Line {
-    async fn head(&mut self, deadline: Instant) -> Next {
+    async fn next<'a>(
+        &mut self,
+        gate: &'a dyn Gate,
+        limit: Duration,
+        mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Next<'a> {
+        let deadline = Instant::now() + limit;
+        let Self { socket, input, alarm, .. } = self;
+        let mut next = input.take(&[], gate);
         loop {
-            match head::read(&self.input) {
-                Head::Poll(poll) => return Next::Poll(Box::new(poll)),
-                Head::Other => return Next::Other,
-                Head::Partial => {}
+            if let Some(next) = next.take() {
+                return next;
             }
-            let idle = self.input.is_empty();
-            let Self { socket, input, drain, .. } = self;
+            let idle = input.bytes.is_empty();
             let read = tokio::select! {
                 biased;
-                read = timeout_at(deadline, socket.read(|bytes| input.extend_from_slice(bytes))) => read,
-                () = drain.cancelled(), if idle => return Next::Over,
+                read = socket.read(|bytes| next = input.take(bytes, gate)) => read,
+                () = drained.as_mut(), if idle => return Next::Over,
+                () = alarm.at(Some(deadline)) => return Next::Over,
             };
-            if !matches!(read, Ok(Ok(1..))) {
+            if !matches!(read, Ok(1..)) {
                 return Next::Over;
             }
         }
     }
 
     /// Answers a poll; `None` if that was the last.
-    async fn serve(&mut self, polls: &Polls, poll: Box<PollHead>) -> Option<()> {
-        let mut closes = poll.closes;
-        self.input.drain(..poll.len);
-        if self.input.is_empty() {
-            // A parked poll holds no buffer.
-            self.input = Vec::new();
-        }
-        let answer = polls.transport.answer(polls.gate.as_ref(), self.request(*poll));
+    async fn serve(&mut self, polls: &Polls, turn: Turn<'_>, closes: bool) -> Option<()> {
         let answer = tokio::select! {
             biased;
-            () = gone(&mut self.socket, &mut self.input) => return None,
-            answer = answer => answer,
+            () = gone(&mut self.socket, &mut self.input.bytes) => return None,
+            answer = turn.answer(&mut self.alarm) => answer,
         };
-        closes |= self.drain.is_cancelled();
+        let closes = closes || self.drain.is_cancelled();
         self.write(polls, answer, closes).await?;
         if closes {
             self.socket.end(&[], polls.transport.timing.last_words).await;
@@ -103,20 +121,20 @@ impl Line {
         Some(())
     }
 
-    fn request(&self, poll: PollHead) -> ConnectRequest {
-        let PollHead { headers, query, .. } = poll;
-        ConnectRequest {
-            headers,
-            query: Query::parse(&query),
-            info: Some(Arc::clone(&self.info)),
-            ..ConnectRequest::default()
-        }
-    }
-
     /// Writes an answer. As long as there is a session, it may cut it off.
     async fn write(&mut self, polls: &Polls, answer: Answer, closes: bool) -> Option<()> {
-        let timing = polls.transport.timing;
-        let bytes = spell(&answer.head, &answer.body, closes);
+        let (timing, date) = (polls.transport.timing, &polls.date);
+        let bytes = match &answer.said {
+            Said::Reply(reply) => {
+                let headers = reply.headers();
+                let headers = headers.iter().map(|(name, value)| (name, value.as_bytes()));
+                spell(reply.status(), headers, reply.body(), closes, date)
+            }
+            Said::Refusal(refusal) => {
+                let headers = refusal.headers().iter().map(|(name, value)| (name, value.as_bytes()));
+                spell(refusal.status(), headers, refusal.body(), closes, date)
+            }
+        };
         let Some(mut session) = answer.session else {
             return self.socket.tell(&bytes, timing.write_stall).await;
         };
@@ -131,6 +149,39 @@ impl Line {
     }
 }
 
+impl Input {
+    /// Takes what the bytes that came begin with, after those that came before; `None` as long as that is not whole. A
+    /// head that comes at once, as most do, is read where it lies: no buffer is held between polls nor by a parked one.
+    fn take<'a>(&mut self, more: &[u8], gate: &'a dyn Gate) -> Option<Next<'a>> {
+        if !self.bytes.is_empty() {
+            self.bytes.extend_from_slice(more);
+        }
+        let bytes = if self.bytes.is_empty() { more } else { &*self.bytes };
+        let head = match self.known.as_ref().and_then(|known| known.again(bytes)) {
+            Some(poll) => Head::Poll(poll),
+            None if bytes.is_empty() => Head::Partial,
+            None => {
+                let head = head::read(bytes, &self.info);
+                let poll = if let Head::Poll(poll) = &head { Some(poll) } else { None };
+                self.known = poll.and_then(|poll| Known::of(bytes, poll)).map(Box::new);
+                head
+            }
+        };
+        let read = if let Head::Poll(poll) = &head { poll.len } else { 0 };
+        let left = bytes.get(read..).unwrap_or_default();
+        if left.is_empty() {
+            self.bytes = Vec::new();
+        } else if left.len() != self.bytes.len() {
+            self.bytes = left.to_vec();
+        }
+        match head {
+            Head::Poll(PollHead { asked, closes, .. }) => Some(Next::Poll { turn: Turn::new(gate, asked), closes }),
+            Head::Other => Some(Next::Other),
+            Head::Partial => None,
+        }
+    }
+}
+
 /// Resolves when the peer is gone. A client may send its next request early; so much that it looks like none is the end.
 async fn gone(socket: &mut BareSocket, input: &mut Vec<u8>) {
     while input.len() < EARLY_BYTES_MAX {
@@ -141,39 +192,39 @@ async fn gone(socket: &mut BareSocket, input: &mut Vec<u8>) {
 }
 
 /// An answer as HTTP/1.1 (RFC 9112 § 4).
-fn spell(head: &Response<()>, body: &[u8], closes: bool) -> Bytes {
-    let status = head.status();
-    let mut text = BytesMut::with_capacity(HEAD_BYTES + body.len());
-    text.put_slice(b"HTTP/1.1 ");
-    text.put_slice(status.as_str().as_bytes());
-    text.put_u8(b' ');
-    text.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    text.put_slice(b"\r\n");
-    let mut line = |name: &str, value: &[u8]| {
-        text.put_slice(name.as_bytes());
-        text.put_slice(b": ");
-        text.put_slice(value);
-        text.put_slice(b"\r\n");
+fn spell<'a>(
+    status: StatusCode,
+    headers: impl Iterator<Item = (&'a HeaderName, &'a [u8])>,
+    body: &[u8],
+    closes: bool,
+    date: &Date,
+) -> Vec<u8> {
+    let mut text = Vec::with_capacity(HEAD_BYTES + body.len());
+    text.extend_from_slice(b"HTTP/1.1 ");
+    text.extend_from_slice(status.as_str().as_bytes());
+    text.push(b' ');
+    text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    text.extend_from_slice(b"\r\n");
+    let mut line = |name: &HeaderName, value: &[u8]| {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value);
+        text.extend_from_slice(b"\r\n");
     };
-    for (name, value) in head.headers() {
-        line(name.as_str(), value.as_bytes());
+    for (name, value) in headers.filter(|(name, _)| *name != CONTENT_LENGTH) {
+        line(name, value);
     }
     // RFC 9110 § 8.6: a 204 has none.
-    if status != StatusCode::NO_CONTENT && !head.headers().contains_key(CONTENT_LENGTH) {
-        line(CONTENT_LENGTH.as_str(), HeaderValue::from(body.len()).as_bytes());
+    if status != StatusCode::NO_CONTENT {
+        line(&CONTENT_LENGTH, body.len().to_string().as_bytes());
     }
     if closes {
-        line(CONNECTION.as_str(), b"close");
+        line(&CONNECTION, b"close");
     }
-    line(DATE.as_str(), date().as_bytes());
-    text.put_slice(b"\r\n");
-    text.put_slice(body);
-    text.freeze()
-}
-
-#[expect(clippy::disallowed_methods, reason = "as hyper does: no decision hangs on it")]
-fn date() -> String {
-    httpdate::fmt_http_date(std::time::SystemTime::now())
+    date.with(|date| line(&DATE, date.as_bytes()));
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(body);
+    text
 }
 
 /// A head is mostly smaller.

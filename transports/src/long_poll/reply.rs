@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response as HttpResponse, StatusCode};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, StatusCode};
 use tokio::time::sleep;
 
 use crate::close::CloseReason;
@@ -13,22 +13,52 @@ use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Frame, Session};
 
-/// 200 with events, or 204 with the position in a header.
-pub(super) fn make(session: &dyn Session, frames: &[Arc<Frame>]) -> (HttpResponse<()>, Bytes) {
-    let position = session.position();
-    let mut head = HttpResponse::new(());
-    head.headers_mut().insert(CACHE_CONTROL, NO_STORE);
-    if frames.is_empty() {
-        *head.status_mut() = StatusCode::NO_CONTENT;
-        if let Ok(position) = HeaderValue::try_from(position) {
-            head.headers_mut().insert(LAST_EVENT_ID, position);
+/// What a poll is answered.
+pub(super) enum Reply {
+    /// 200 with this body.
+    Events(Vec<u8>),
+    /// 204 with the position in a header.
+    Nothing(String),
+}
+
+impl Reply {
+    pub(super) fn new(session: &dyn Session, frames: &[Arc<Frame>]) -> Self {
+        let position = session.position();
+        if frames.is_empty() {
+            return Self::Nothing(position);
         }
-        return (head, Bytes::new());
+        Self::Events(body(session.connection_id(), frames, &position))
     }
-    let body = body(session.connection_id(), frames, &position);
-    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    (head, body)
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Events(_) => StatusCode::OK,
+            Self::Nothing(_) => StatusCode::NO_CONTENT,
+        }
+    }
+
+    /// All but those that frame the body.
+    pub(super) fn headers(&self) -> [(HeaderName, &str); 2] {
+        let special = match self {
+            Self::Events(_) => (CONTENT_TYPE, "application/json"),
+            Self::Nothing(position) => (LAST_EVENT_ID, &**position),
+        };
+        [(CACHE_CONTROL, "no-store"), special]
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        match self {
+            Self::Events(body) => body,
+            Self::Nothing(_) => &[],
+        }
+    }
+
+    pub(super) fn into_body(self) -> Bytes {
+        match self {
+            Self::Events(body) => body.into(),
+            Self::Nothing(_) => Bytes::new(),
+        }
+    }
 }
 
 /// Sends a long reply, as long as the session lets it: a revocation stops it between two pieces.
@@ -68,22 +98,26 @@ pub(super) fn cut_off(mut session: Box<dyn Session>, reason: CloseReason) {
     }
 }
 
-/// `{"connectionId":…,"events":[…],"lastEventId":…}` around the same bytes that the other transports send.
-fn body(connection: &str, frames: &[Arc<Frame>], position: &str) -> Bytes {
-    let head = format!(r#"{{"connectionId":{},"events":["#, serde_json::Value::from(connection));
-    let tail = format!(r#"],"lastEventId":{}}}"#, serde_json::Value::from(position));
+/// `{"connectionId":…,"events":[…],"lastEventId":…}` around the same bytes that the other transports send. Ids and
+/// positions are visible ASCII without quotes, so they stand for themselves in JSON.
+fn body(connection: &str, frames: &[Arc<Frame>], position: &str) -> Vec<u8> {
     let events: usize = frames.iter().map(|frame| frame.text().len() + 1).sum();
-    let mut body = BytesMut::with_capacity(head.len() + events + tail.len());
-    body.put_slice(head.as_bytes());
+    let mut body = Vec::with_capacity(connection.len() + events + position.len() + MEMBERS_BYTES);
+    body.extend_from_slice(br#"{"connectionId":""#);
+    body.extend_from_slice(connection.as_bytes());
+    body.extend_from_slice(br#"","events":["#);
     for (index, frame) in frames.iter().enumerate() {
         if index > 0 {
-            body.put_u8(b',');
+            body.push(b',');
         }
-        body.put_slice(frame.text().as_bytes());
+        body.extend_from_slice(frame.text().as_bytes());
     }
-    body.put_slice(tail.as_bytes());
-    body.freeze()
+    body.extend_from_slice(br#"],"lastEventId":""#);
+    body.extend_from_slice(position.as_bytes());
+    body.extend_from_slice(br#""}"#);
+    body
 }
 
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// All of a body but its values.
+const MEMBERS_BYTES: usize = 64;

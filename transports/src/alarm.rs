@@ -4,6 +4,7 @@
 //! put into the timer wheel and taken out again each time; this one is moved only when its deadline is not early enough.
 //! Where it is too early it wakes its task once in vain, and is moved then.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -11,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that is kept between waits.
 #[derive(Default)]
-pub(crate) struct Alarm {
+pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Whom it wakes.
     wakes: Option<Waker>,
@@ -19,7 +20,7 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     /// Ready from `deadline` on; never without one. To be polled after a look at what is due.
-    pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+    pub fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.is_elapsed() || sleep.deadline() > deadline {
@@ -31,11 +32,15 @@ impl Alarm {
         self.wakes = Some(cx.waker().clone());
         sleep.as_mut().poll(cx)
     }
+
+    /// Resolves at `deadline`; never without one. Cancel safe.
+    pub(crate) async fn at(&mut self, deadline: Option<Instant>) {
+        poll_fn(|cx| self.poll_at(cx, deadline)).await;
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::time::Duration;
 
     use super::*;
@@ -45,7 +50,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_the_deadline_whatever_it_was_set_for_before() {
         let (mut alarm, start) = (Alarm::default(), Instant::now());
-        let mut at = async |deadline: Instant| poll_fn(|cx| alarm.poll_at(cx, Some(deadline))).await;
+        let mut at = async |deadline: Instant| alarm.at(Some(deadline)).await;
         at(start + SECOND).await;
         assert_eq!(start.elapsed(), SECOND);
         tokio::select! { () = at(start + 9 * SECOND) => panic!("early"), () = tokio::task::yield_now() => {} }
