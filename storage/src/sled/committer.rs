@@ -80,6 +80,7 @@ impl Committer {
 
     fn poison(&self, error: &StoreError) {
         self.shared.is_poisoned.store(true, Ordering::Release);
+        self.shared.db.note_missing_file(error);
         tracing::error!(
             %error,
             "The store failed and refuses writes until the server is restarted; what was answered is kept. \

@@ -198,7 +198,22 @@ impl Database {
     pub(super) fn fault(&self, error: ::sled::Error) -> StoreError {
         match error {
             ::sled::Error::Corruption { .. } => self.note_damage(&error.to_string()),
+            // A file is shorter than it was.
+            ::sled::Error::Io(short) if short.kind() == io::ErrorKind::UnexpectedEof => {
+                self.note_damage(&short.to_string())
+            }
             error => failed(error),
+        }
+    }
+
+    /// An error that the one writer met. A reader may miss a file because the writer has just replaced what was in it; the
+    /// writer misses none that should be there.
+    pub(super) fn note_missing_file(&self, error: &StoreError) {
+        if let StoreError::Io(error) = error
+            && let Some(::sled::Error::Io(missing)) = error.downcast_ref()
+            && missing.kind() == io::ErrorKind::NotFound
+        {
+            self.note_damage(&missing.to_string());
         }
     }
 

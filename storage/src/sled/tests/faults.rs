@@ -373,6 +373,29 @@ pub(super) fn shorten(file: &Path, by: u64) {
     fs::File::options().write(true).open(file).unwrap().set_len(bytes.saturating_sub(by)).unwrap();
 }
 
+/// `DAMAGE_SEED=70024`.
+#[tokio::test]
+async fn a_file_of_a_large_entry_that_was_cut_off_is_damage_when_it_is_read() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let opened = stores(data.path()).await.unwrap();
+    let mut last = Cursor { epoch: Epoch(0), seq: Seq(0) };
+    for n in 0..90 {
+        // In a page that is not read when the store is opened, nor in the segment in which it ends.
+        let bytes = if n == 30 { 200_000 } else { 5_000 };
+        last = opened.log.append(of, draft(&"x".repeat(bytes))).await.unwrap();
+    }
+    drop(opened);
+    // What was written is in sled's snapshot then.
+    drop(stores(data.path()).await.unwrap());
+    for blob in fs::read_dir(data.path().join(EVENTS).join("blobs")).unwrap() {
+        fs::write(blob.unwrap().path(), "").unwrap();
+    }
+    let opened = stores(data.path()).await.unwrap();
+    let read = opened.log.read(of, Cursor { seq: Seq(0), ..last }, ALL).await;
+    assert!(matches!(read, Err(LogError::Store(StoreError::Damaged { .. }))), "{read:?}");
+    assert_eq!(opened.events_records.condition(), Condition::Broken);
+}
+
 #[tokio::test]
 async fn events_of_which_nothing_is_readable_are_set_aside() {
     let (data, of) = (TempDir::new().unwrap(), gateway());
