@@ -17,7 +17,7 @@ const CORE: &str = "0";
 const TICK_US: u64 = 10_000;
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
-/// A running process, killed when dropped.
+/// A running process, killed with its children when dropped.
 pub(crate) struct Process {
     child: Child,
     pid: u32,
@@ -86,6 +86,15 @@ impl Process {
         Command::new("kill").arg(self.pid.to_string()).status().await?;
         timeout(STOP_WITHIN, self.child.wait()).await.map_err(|_| "the process does not stop")??;
         Ok(())
+    }
+}
+
+impl Drop for Process {
+    /// Its children end with it: tokio kills only the process itself.
+    fn drop(&mut self) {
+        let family = self.family().unwrap_or_default();
+        let family = family.iter().map(u32::to_string);
+        let _killed = std::process::Command::new("kill").arg("-KILL").args(family).stderr(Stdio::null()).status();
     }
 }
 

@@ -41,7 +41,9 @@ const NAMES: [&str; 12] = [
 const FLAGS: [&str; 2] = ["--full", "--peers"];
 /// No scenario takes longer, one way or the other.
 const SCENARIO_WITHIN: Duration = Duration::from_secs(180);
-/// Unless it is the one that `--full` makes long.
+/// Unless others are measured beside gatecast,
+const BESIDE_WITHIN: Duration = Duration::from_secs(600);
+/// or it is the one that `--full` makes long.
 const FULL_WITHIN: Duration = Duration::from_secs(1_800);
 /// Connections of idle and storm: enough for what one takes to stand out, few enough for any limit of descriptors.
 const MANY: usize = 3_000;
@@ -82,37 +84,31 @@ pub(crate) fn run(server: PathBuf, asked: &[&str]) -> Result<()> {
     for rival in missing {
         eprintln!("{} is not installed: apt-get install nginx libnginx-mod-nchan nats-server", rival.name());
     }
+    let each_within = if rivals.is_empty() { SCENARIO_WITHIN } else { BESIDE_WITHIN };
     let lab = Lab::new(server.clone())?.beside(rivals);
     table::head();
     for name in NAMES.into_iter().filter(|name| wanted(name)) {
+        let most = if full && name == "scale" { FULL_WITHIN } else { each_within };
         match name {
-            "idle" => within(Peers::Alert, idle::run(&lab)),
-            "crowd" => within(Peers::Alert, crowd::run(&lab)),
-            "fan-out" => within(Peers::Drowsy, fan_out::one_at_a_time(&lab)),
-            "saturation" => within(Peers::Drowsy, fan_out::saturated(&lab)),
-            "connections" => within(Peers::Drowsy, growth::over_connections(&lab)),
-            "bytes" => within(Peers::Drowsy, growth::over_bytes(&lab)),
-            "latency" => within(Peers::Alert, latency::steady(&lab)),
-            "stopped" => within(Peers::Alert, latency::stopped_readers(&lab)),
-            "publish" => within(Peers::Alert, publish::run(&lab)),
-            "scale" => within_time(
-                Peers::Alert,
-                if full { FULL_WITHIN } else { SCENARIO_WITHIN },
-                scale::run(server.clone(), full),
-            ),
-            "catch-up" => within(Peers::Alert, catch_up::run(&lab)),
-            _ => within(Peers::Alert, storm::run(&lab)),
+            "idle" => within(Peers::Alert, most, idle::run(&lab)),
+            "crowd" => within(Peers::Alert, most, crowd::run(&lab)),
+            "fan-out" => within(Peers::Drowsy, most, fan_out::one_at_a_time(&lab)),
+            "saturation" => within(Peers::Drowsy, most, fan_out::saturated(&lab)),
+            "connections" => within(Peers::Drowsy, most, growth::over_connections(&lab)),
+            "bytes" => within(Peers::Drowsy, most, growth::over_bytes(&lab)),
+            "latency" => within(Peers::Alert, most, latency::steady(&lab)),
+            "stopped" => within(Peers::Alert, most, latency::stopped_readers(&lab)),
+            "publish" => within(Peers::Alert, most, publish::run(&lab)),
+            "scale" => within(Peers::Alert, most, scale::run(server.clone(), full)),
+            "catch-up" => within(Peers::Alert, most, catch_up::run(&lab)),
+            _ => within(Peers::Alert, most, storm::run(&lab)),
         }?;
     }
     Ok(())
 }
 
-fn within(peers: Peers, scenario: impl Future<Output = Result<()>>) -> Result<()> {
-    within_time(peers, SCENARIO_WITHIN, scenario)
-}
-
 /// Runs a scenario on one thread: the generator has one core.
-fn within_time(peers: Peers, most: Duration, scenario: impl Future<Output = Result<()>>) -> Result<()> {
+fn within(peers: Peers, most: Duration, scenario: impl Future<Output = Result<()>>) -> Result<()> {
     let mut runtime = Builder::new_current_thread();
     runtime.enable_all();
     if peers == Peers::Drowsy {
