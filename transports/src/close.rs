@@ -107,7 +107,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether not one more byte of an event may reach the peer (what [`Session::cut`](crate::Session::cut) resolves to).
+    /// Whether not one more byte of an event may reach the peer (what [`Session::poll_cut`](crate::Session::poll_cut) resolves to).
     #[must_use]
     pub fn silences(self) -> bool {
         matches!(self, Self::TokenRevoked | Self::TokenExpired | Self::GatewayDeleted | Self::AccessWithdrawn)
