@@ -33,6 +33,9 @@ async fn held(platform: &Platform, gateway: &Registered) -> HashMap<String, Stri
     let mut sse = Sse::connect(&platform.http, platform.address, &gateway.token, Some("earliest")).await.unwrap();
     sse.event().await.unwrap();
     let mut held = HashMap::new();
+    if newest.as_str().is_some_and(|newest| newest.ends_with("-0")) {
+        return held;
+    }
     loop {
         let event = sse.event().await.unwrap();
         let id = event.id.clone().unwrap();

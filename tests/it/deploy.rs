@@ -24,12 +24,15 @@ fn values<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
 
 /// What the manager is told next, but for signs of life.
 async fn told(manager: &Datagrams) -> String {
-    loop {
-        let said = any(manager).await;
-        if said != "WATCHDOG=1" {
-            return said;
+    let said = async {
+        loop {
+            let said = any(manager).await;
+            if said != "WATCHDOG=1" {
+                return said;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, said).await.expect("more than signs of life in time")
 }
 
 async fn any(manager: &Datagrams) -> String {
