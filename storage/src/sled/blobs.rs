@@ -7,11 +7,13 @@
 //! first one back when the database is opened. What comes back needlessly stays: a few files a loss of power.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use super::segments::Blob;
 
 pub(super) struct Blobs {
     path: PathBuf,
@@ -36,26 +38,41 @@ impl Blobs {
         for name in names(&kept)?.difference(&present) {
             fs::remove_file(kept.join(name))?;
         }
+        // sled gives names anew that are of after the end of its log, and it may be that end to which a loss of power takes
+        // it back: a file of before must not return as one of the new names.
+        directory.sync_all()?;
+        kept_directory.sync_all()?;
         let (synced, replaced, gone) = Default::default();
         Ok(Self { path, directory, kept, kept_directory, synced, replaced, gone })
     }
 
-    /// Gives back to a database that is not open what its log may point at.
+    /// Gives back to a database that is not open what its log may point at, and syncs what a process that was killed had
+    /// not: sled's next snapshot says that it is there.
     pub(super) fn restore(database: &Path) -> io::Result<()> {
         let (path, kept) = (database.join(BLOBS), database.join(KEPT));
         if !kept.exists() {
             return Ok(());
         }
-        let present = names(&path)?;
-        names(&kept)?.difference(&present).try_for_each(|name| fs::hard_link(kept.join(name), path.join(name)))
+        let (present, kept_names) = (names(&path)?, names(&kept)?);
+        for name in present.difference(&kept_names) {
+            File::open(path.join(name))?.sync_all()?;
+        }
+        for name in kept_names.difference(&present) {
+            fs::hard_link(kept.join(name), path.join(name))?;
+        }
+        File::open(path)?.sync_all()
     }
 
-    /// Syncs the files that were not there the last time. Blobs are never changed, and their names never reused
-    /// while the database is open.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    /// Syncs the files of the log before this place that were not there the last time. They are never changed, and their
+    /// names never reused while the database is open. Others, whose numbers are the places of their messages, may still be
+    /// being written: readers write too, since sled splits a page that grew too large when anybody meets it.
+    pub(super) fn sync(&mut self, log_end: u64) -> io::Result<()> {
         let mut present = HashSet::with_capacity(self.synced.len());
         let mut is_new = false;
         for name in names(&self.path)? {
+            if number(&name).is_none_or(|number| number >= log_end) {
+                continue;
+            }
             if !self.synced.contains(&name) {
                 is_new = true;
                 match self.keep(&name) {
@@ -104,9 +121,28 @@ impl Blobs {
     }
 }
 
-/// Whether a message of the log in `database` has its file.
-pub(super) fn is_there(database: &Path, name: &str) -> bool {
-    database.join(BLOBS).join(name).exists()
+/// Whether a message of the log in `database` has its file, as it was written: checksum 4 (little-endian), kind 1, bytes.
+pub(super) fn is_whole(database: &Path, blob: &Blob) -> io::Result<bool> {
+    let bytes = match fs::read(database.join(BLOBS).join(&blob.name)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let Some((crc, rest)) = bytes.split_first_chunk::<4>() else { return Ok(false) };
+    Ok(rest.first() == Some(&blob.kind) && crc32fast::hash(rest) == u32::from_le_bytes(*crc))
+}
+
+/// Takes what is there of a file away from a database that is not open.
+pub(super) fn remove(database: &Path, blob: &Blob) -> io::Result<()> {
+    match fs::remove_file(database.join(BLOBS).join(&blob.name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The place in the log of the message that a file was first.
+fn number(name: &OsStr) -> Option<u64> {
+    name.to_str()?.parse().ok()
 }
 
 fn names(path: &Path) -> io::Result<HashSet<OsString>> {
@@ -117,3 +153,26 @@ fn names(path: &Path) -> io::Result<HashSet<OsString>> {
 const BLOBS: &str = "blobs";
 /// Where their second names are.
 const KEPT: &str = "kept";
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_still_be_being_written_is_synced_the_next_time() {
+        let database = TempDir::new().unwrap();
+        let blobs = database.path().join(BLOBS);
+        fs::create_dir(&blobs).unwrap();
+        let mut synced = Blobs::new(database.path()).unwrap();
+        let kept = || names(&database.path().join(KEPT)).unwrap();
+        for name in ["400", "500"] {
+            File::create(blobs.join(name)).unwrap();
+        }
+        synced.sync(500).unwrap();
+        assert_eq!(kept(), HashSet::from(["400".into()]));
+        synced.sync(501).unwrap();
+        assert_eq!(kept(), HashSet::from(["400".into(), "500".into()]));
+    }
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blobs::Blobs;
 use super::lock::DataLock;
@@ -33,9 +33,6 @@ pub(super) struct Database {
     file: File,
     /// What only a sync needs; syncs go one after the other.
     syncing: Mutex<Syncing>,
-    /// Shared by who writes, alone with who syncs from sled's flush until its files of large messages are looked at: one that
-    /// was flushed and is replaced in between would be on disk as a message without its file.
-    writing: RwLock<()>,
     /// How far the log may go before [`Database::keep_up`].
     log_max: AtomicU64,
     /// Last, so that the directory stays locked until the tree is closed.
@@ -69,7 +66,6 @@ impl Database {
             synced_ends: Mutex::new(Some(NO_SYNC)),
             file,
             syncing: Mutex::new(syncing),
-            writing: RwLock::default(),
             log_max: AtomicU64::new(u64::MAX),
             _lock: lock,
             #[cfg(test)]
@@ -113,17 +109,28 @@ impl Database {
 
     /// What sled has written is on disk, and the mark says how far that is.
     fn sync_log(&self, syncing: &mut Syncing) -> Result<(), StoreError> {
-        let alone = self.writing.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree.flush().map_err(|error| self.fault(error))?;
-        let log_end = self.log_end();
-        // Blobs after the flush (it may write some) and before the log that points at them.
-        syncing.blobs.sync().map_err(failed)?;
-        drop(alone);
+        let mut log_end = self.flush()?;
+        loop {
+            // After the flush, which may write some, and before the log that points at them.
+            syncing.blobs.sync(log_end).map_err(failed)?;
+            // A reader may have replaced one before it was looked at: what it wrote instead has to be in the log as well.
+            let flushed = self.flush()?;
+            if flushed == log_end {
+                break;
+            }
+            log_end = flushed;
+        }
         self.file.sync_data().map_err(failed)?;
         syncing.blobs.log_is_synced().map_err(failed)?;
         let log_max = syncing.mark.done(log_end).map_err(failed)?;
         self.log_max.store(log_max, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Writes to the file all of the log that there is; up to which place that is.
+    fn flush(&self) -> Result<u64, StoreError> {
+        self.tree.flush().map_err(|error| self.fault(error))?;
+        Ok(self.log_end())
     }
 
     /// sled uses the room of a segment again once what replaced it is a MiB back in its log, synced or not. So the log of
@@ -265,27 +272,18 @@ impl Database {
     }
 
     fn insert(&self, key: &[u8], row: impl Into<::sled::IVec>) -> Result<(), StoreError> {
-        let _writing = self.writing();
         self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        let writing = self.writing();
         self.tree.remove(key).map(drop).map_err(|error| self.fault(error))?;
-        drop(writing);
         self.keep_up()
     }
 
     /// All of the batch or nothing, also across kill -9.
     pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
-        let writing = self.writing();
         self.tree.apply_batch(batch).map_err(|error| self.fault(error))?;
-        drop(writing);
         self.keep_up()
-    }
-
-    fn writing(&self) -> RwLockReadGuard<'_, ()> {
-        self.writing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn prefix(

@@ -27,12 +27,15 @@ pub(super) fn is_intact(database: &Path) -> io::Result<bool> {
     // After the last one comes nothing: that it is all there is told by the number of syncs.
     replayed.pop();
     for (number, at) in replayed {
-        let (segment, mut has_files) = (segments::read(&file, at)?, true);
-        let whole = segments::walk(&segment, number, HEAD_BYTES, |_, message| {
-            has_files &= message.file().is_none_or(|name| blobs::is_there(database, &name));
-        });
-        if whole.is_err() || !has_files {
+        let (segment, mut of_files) = (segments::read(&file, at)?, Vec::new());
+        let whole = segments::walk(&segment, number, HEAD_BYTES..SEGMENT_BYTES, |_, message| of_files.extend(message.blob()));
+        if whole.is_err() {
             return Ok(false);
+        }
+        for blob in of_files {
+            if !blobs::is_whole(database, &blob)? {
+                return Ok(false);
+            }
         }
     }
     Ok(true)

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -13,9 +14,10 @@ pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 pub(super) const HEAD_BYTES: usize = 20;
 /// A message begins only where so much is left of its segment.
 const MESSAGE_HEAD_BYTES_MAX: usize = 32;
-/// Kinds of messages: nothing was written; the rest of the segment is unused.
+/// Kinds of messages: nothing was written; the rest of the segment is unused; a transaction begins.
 const NOTHING: u8 = 0;
 const REST: u8 = 2;
+const TRANSACTION: u8 = 3;
 const KIND_MAX: u8 = 11;
 
 /// The file in a database's directory that has the segments.
@@ -81,18 +83,18 @@ pub(super) fn snapshot(database: &Path) -> io::Result<Option<u64>> {
     Ok(Some(newest))
 }
 
-/// Shows the messages of a segment from an offset on, each with its offset.
+/// Shows the messages of a segment that begin between two offsets, each with its offset. One begins at the first.
 ///
 /// # Errors
-/// The offset at which there is no whole message, if that is before the segment's end.
+/// The offset at which there is no whole message, if that is before the second offset and the segment's end.
 pub(super) fn walk<'a>(
     segment: &'a [u8],
     number: u64,
-    from: usize,
+    span: Range<usize>,
     mut each: impl FnMut(usize, &Message<'a>),
 ) -> Result<(), usize> {
-    let mut at = from.max(HEAD_BYTES);
-    while at + MESSAGE_HEAD_BYTES_MAX <= SEGMENT_BYTES {
+    let mut at = span.start.max(HEAD_BYTES);
+    while at < span.end && at + MESSAGE_HEAD_BYTES_MAX <= SEGMENT_BYTES {
         let message = segment.get(at..).and_then(|rest| Message::read(rest, number)).ok_or(at)?;
         if message.kind == REST {
             return Ok(());
@@ -108,6 +110,15 @@ pub(super) struct Message<'a> {
     pub(super) page: u64,
     body: &'a [u8],
     len: usize,
+}
+
+/// A message that is a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blob {
+    /// In `blobs`.
+    pub(super) name: String,
+    /// The file says so as well.
+    pub(super) kind: u8,
 }
 
 impl<'a> Message<'a> {
@@ -129,10 +140,17 @@ impl<'a> Message<'a> {
         (is_sound && is_known).then(|| Self { kind, page, body, len: head_len + body.len() })
     }
 
-    /// The name in `blobs` of the file that this message is, if it is one.
-    pub(super) fn file(&self) -> Option<String> {
+    /// The file that this message is, if it is one.
+    pub(super) fn blob(&self) -> Option<Blob> {
         let number = matches!(self.kind, 7 | 9 | 11).then(|| self.body.first_chunk())??;
-        Some(i64::from_le_bytes(*number).to_string())
+        Some(Blob { name: i64::from_le_bytes(*number).to_string(), kind: self.kind })
+    }
+
+    /// The last place of the transaction that begins here, if one does. sled ends its log before a transaction that does
+    /// not reach its last place.
+    pub(super) fn transaction(&self) -> Option<u64> {
+        let last = (self.kind == TRANSACTION).then(|| self.body.first_chunk())??;
+        u64::try_from(i64::from_le_bytes(*last)).ok()
     }
 
     /// Whether it has all of its page, so that older messages of that page play no part any more.

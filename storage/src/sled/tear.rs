@@ -17,11 +17,12 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::blobs;
-use super::segments::{self, HEAD_BYTES, Head, SEGMENT_BYTES};
+use super::segments::{self, Blob, HEAD_BYTES, Head, SEGMENT_BYTES};
 
 /// Cuts the log in `database`, which was not closed, at the first place at which it is torn behind `synced`, up to where
 /// it was on disk for sure. Then all of it is synced: sled's next snapshot says that it is.
@@ -33,67 +34,120 @@ pub(super) fn cut(database: &Path, synced: Option<u64>) -> io::Result<()> {
         TryLockError::Error(error) => error,
     })?;
     if let (Some(synced), Some(snapshot)) = (synced, segments::snapshot(database)?)
-        && let Some(log) = Log::read(&file, database, synced.max(snapshot))?
+        && let Some(log) = Log::read(&file, snapshot, synced.max(snapshot))?
     {
-        log.cut_at(&file, log.end())?;
+        let lost = log.lost(database)?;
+        let end = log.end(&lost);
+        log.cut_at(&file, end)?;
+        // sled ends its log at a file that is torn, and passes over one that is not there.
+        let mut replaced = lost.iter().filter(|lost| log.is_replaced(lost, end));
+        replaced.try_for_each(|lost| blobs::remove(database, &lost.blob))?;
     }
     file.sync_all()
 }
 
-/// The log behind what was synced.
+/// What sled is about to replay: the log behind its snapshot.
 struct Log {
     /// Where the segments are, by their numbers.
     segments: BTreeMap<u64, u64>,
-    /// Where the first message is that is not whole.
+    /// Up to where it was on disk for sure.
+    synced: u64,
+    /// Where the first message behind that is that is not whole.
     torn: u64,
-    /// Messages that are files which are not there, and their pages.
-    lost: Vec<(u64, u64)>,
-    /// Messages that have all of their page.
+    files: Vec<InFile>,
+    /// Messages that have all of their page: their places and pages.
     pages: Vec<(u64, u64)>,
+    /// The first and last places of transactions.
+    transactions: Vec<(u64, u64)>,
+}
+
+/// A message that is a file.
+struct InFile {
+    at: u64,
+    page: u64,
+    blob: Blob,
 }
 
 impl Log {
-    /// `None` if it does not begin there: that is none of what this is for.
-    fn read(file: &File, database: &Path, from: u64) -> io::Result<Option<Self>> {
-        let mut log = Self { segments: BTreeMap::new(), torn: from, lost: Vec::new(), pages: Vec::new() };
+    /// `None` if nothing begins where the synced part ends: that is none of what this is for.
+    fn read(file: &File, snapshot: u64, synced: u64) -> io::Result<Option<Self>> {
+        let (segments, files, pages, transactions) = Default::default();
+        let mut log = Self { segments, synced, torn: synced, files, pages, transactions };
         for (head, at) in segments::heads(file)? {
             if let Head::Number(number) = head
-                && number >= number_of(from)
+                && number >= number_of(snapshot)
                 && log.segments.insert(number, at).is_some()
             {
                 return Ok(None);
             }
         }
+        let replayed: Vec<_> = log.segments.range(..=number_of(synced)).map(|(number, at)| (*number, *at)).collect();
+        for (number, at) in replayed {
+            let (start, end) = (start_of(number), start_of(number + 1));
+            // Where this is torn is none of ours.
+            let _ = log.walk(&segments::read(file, at)?, snapshot.max(start)..synced.min(end));
+        }
         while let Some(&at) = log.segments.get(&number_of(log.torn)) {
-            let number = number_of(log.torn);
-            let start = number * SEGMENT_BYTES as u64;
-            let segment = segments::read(file, at)?;
-            let whole = segments::walk(&segment, number, offset_of(log.torn), |offset, message| {
-                let here = (start + offset as u64, message.page);
-                if message.file().is_some_and(|name| !blobs::is_there(database, &name)) {
-                    log.lost.push(here);
-                } else if message.is_whole_page() {
-                    log.pages.push(here);
+            let end = start_of(number_of(log.torn) + 1);
+            match log.walk(&segments::read(file, at)?, log.torn..end) {
+                Ok(()) => log.torn = end,
+                Err(torn) => {
+                    log.torn = torn;
+                    return Ok(Some(log));
                 }
-            });
-            if let Err(offset) = whole {
-                log.torn = start + offset as u64;
-                return Ok(Some(log));
             }
-            log.torn = start + SEGMENT_BYTES as u64;
         }
         let begins = offset_of(log.torn) == 0;
         Ok(begins.then_some(log))
     }
 
-    /// The log ends where it is torn, or before, at a message whose file is not there. Unless the page was written anew
-    /// since: then sled has removed the file.
-    fn end(&self) -> u64 {
+    /// Takes in what stands between two places of a segment.
+    ///
+    /// # Errors
+    /// The place at which it is torn.
+    fn walk(&mut self, segment: &[u8], span: Range<u64>) -> Result<(), u64> {
+        let number = number_of(span.start);
+        let place = |offset: usize| start_of(number) + offset as u64;
+        let offsets = offset_of(span.start)..usize::try_from(span.end - start_of(number)).unwrap_or(SEGMENT_BYTES);
+        let whole = segments::walk(segment, number, offsets, |offset, message| {
+            let (at, page) = (place(offset), message.page);
+            self.files.extend(message.blob().map(|blob| InFile { at, page, blob }));
+            self.transactions.extend(message.transaction().map(|last| (at, last)));
+            if message.is_whole_page() {
+                self.pages.push((at, page));
+            }
+        });
+        whole.map_err(place)
+    }
+
+    /// The messages whose files are not whole. Of one that was replaced before a sync the name may be on disk, and none
+    /// or some of the bytes.
+    fn lost(&self, database: &Path) -> io::Result<Vec<&InFile>> {
+        let mut lost = Vec::new();
+        for file in &self.files {
+            if !blobs::is_whole(database, &file.blob)? {
+                lost.push(file);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether the page was written anew since, before `end`: then sled has removed the file.
+    fn is_replaced(&self, lost: &InFile, end: u64) -> bool {
+        self.pages.iter().any(|(later, of)| *of == lost.page && (lost.at + 1..end).contains(later))
+    }
+
+    /// The log ends where it is torn, or before: at a message whose file is not whole and that was not replaced, or at a
+    /// transaction that goes on behind the end.
+    fn end(&self, lost: &[&InFile]) -> u64 {
         let mut end = self.torn;
-        let is_replaced =
-            |(at, page): (u64, u64), end| self.pages.iter().any(|(later, of)| *of == page && (at..end).contains(later));
-        while let Some((at, _)) = self.lost.iter().find(|lost| lost.0 < end && !is_replaced(**lost, end)) {
-            end = *at;
+        let cut = |end| {
+            let lost = lost.iter().filter(|lost| !self.is_replaced(lost, end)).map(|lost| lost.at);
+            let halved = self.transactions.iter().filter(|(_, last)| *last >= end).map(|(first, _)| *first);
+            lost.chain(halved).find(|at| (self.synced..end).contains(at))
+        };
+        while let Some(at) = cut(end) {
+            end = at;
         }
         end
     }
@@ -123,6 +177,10 @@ impl Log {
 
 fn number_of(place: u64) -> u64 {
     place / SEGMENT_BYTES as u64
+}
+
+fn start_of(number: u64) -> u64 {
+    number * SEGMENT_BYTES as u64
 }
 
 fn offset_of(place: u64) -> usize {

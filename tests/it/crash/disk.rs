@@ -173,6 +173,11 @@ impl Disk {
         self.survive(0, target, mercy, random)
     }
 
+    /// Writes what is on the disk for sure.
+    pub(super) fn write_to(&self, target: &Path) -> io::Result<()> {
+        self.lose_power(target, Mercy { page: 512, whole: 0, nothing: 100 }, &mut Random::new(0))
+    }
+
     fn survive(&self, node: usize, target: &Path, mercy: Mercy, random: &mut Random) -> io::Result<()> {
         match &self.nodes[node] {
             Node::File { synced, pending } => fs::write(target, content(synced, pending, mercy, random)),

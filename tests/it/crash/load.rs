@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::ledger::Ledger;
 use super::seen::{Seen, Told, place};
 use crate::platform::Platform;
 use crate::random::Random;
@@ -31,6 +32,7 @@ pub(super) struct Work {
     pub(super) numbers: Arc<AtomicU64>,
     pub(super) answers: Arc<watch::Sender<u64>>,
     pub(super) stop: Arc<AtomicBool>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Work {
@@ -63,7 +65,9 @@ pub(super) async fn publisher(mut work: Work, gateways: Vec<GatewayId>) -> Vec<T
             assert_eq!(response.status(), 201);
             // What broke off in the middle of the answer was not answered.
             let Ok(answer) = response.json::<Value>().await else { break };
-            told.push((to, place(answer["eventId"].as_str().unwrap()), n));
+            let answered = (to, place(answer["eventId"].as_str().unwrap()), n);
+            work.ledger.note(&answered);
+            told.push(answered);
             work.answers.send_modify(|answers| *answers += 1);
         }
         dead = Some(address);

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -14,7 +15,9 @@ pub(super) struct Power {
     data: PathBuf,
     /// As it was when the server started.
     disk: Disk,
-    _directory: TempDir,
+    /// What the server before the last loss did, for who has to find out why a check failed.
+    notes: Vec<u8>,
+    directory: TempDir,
 }
 
 impl Power {
@@ -25,7 +28,7 @@ impl Power {
         let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&shim).arg(source).status();
         assert!(compiled.expect("a C compiler").success());
         let journal = directory.path().join("journal");
-        Self { shim, journal, data: data.to_owned(), disk: Disk::of(data).unwrap(), _directory: directory }
+        Self { shim, journal, data: data.to_owned(), disk: Disk::of(data).unwrap(), notes: Vec::new(), directory }
     }
 
     /// What a server needs in its environment.
@@ -58,5 +61,20 @@ impl Power {
         }
         self.disk = Disk::of(data).unwrap();
         println!("power lost: {mercy:?}, {} bytes of notes", journal.len());
+        self.notes = journal;
+    }
+}
+
+impl Drop for Power {
+    /// After a failure what the last loss of power has left is kept, as it was before a server saw it.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        self.directory.disable_cleanup(true);
+        let kept = self.directory.path();
+        let left = self.disk.write_to(&kept.join("data"));
+        let notes = fs::write(kept.join("notes"), &self.notes);
+        println!("kept: {}, {left:?}, {notes:?}", kept.display());
     }
 }

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use gatecast_storage::Cursor;
 use serde_json::Value;
 
 use super::LAST;
+use super::ledger::Ledger;
 use crate::platform::Registered;
 
 /// Epoch and seq.
@@ -31,13 +34,15 @@ pub(super) struct Seen {
     compacted: u64,
     /// The ack announced a reset.
     reset_is_due: bool,
+    /// Of all.
+    ledger: Arc<Ledger>,
 }
 
 impl Seen {
     /// Nothing yet, of a log with this epoch.
-    pub(super) fn nothing(gateway: Registered, epoch: String) -> Self {
+    pub(super) fn nothing(gateway: Registered, epoch: String, ledger: Arc<Ledger>) -> Self {
         let (told, next) = (Vec::new(), 1);
-        Self { gateway, told, lost: 0, resets: 0, epoch, last: 0, next, compacted: 0, reset_is_due: false }
+        Self { gateway, told, lost: 0, resets: 0, epoch, last: 0, next, compacted: 0, reset_is_due: false, ledger }
     }
 
     pub(super) fn cursor(&self) -> String {
@@ -92,6 +97,8 @@ impl Seen {
             self.next += 1;
         }
         self.last = seq;
-        self.told.push((self.gateway.id, (epoch, seq), message["payload"]["n"].as_u64().unwrap()));
+        let told = (self.gateway.id, (epoch, seq), message["payload"]["n"].as_u64().unwrap());
+        self.ledger.note(&told);
+        self.told.push(told);
     }
 }

@@ -1,6 +1,7 @@
 //! Losses of power amid writes that were not synced: what opens then is all that was synced and the beginning of the rest.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -162,6 +163,13 @@ impl Working {
     }
 }
 
+/// The files that sled has put large messages into.
+fn files(data: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let files = fs::read_dir(data.join(EVENTS).join("blobs")).unwrap().map(Result::unwrap);
+    // It removes them at any time.
+    files.filter_map(|file| Some((file.file_name(), fs::read(file.path()).ok()?))).collect()
+}
+
 fn rows(tree: &::sled::Db) -> Rows {
     let number = |row: &[u8]| u32::from_be_bytes(row[..4].try_into().unwrap());
     let rows = tree.scan_prefix([Table::Meta as u8]).map(Result::unwrap);
@@ -209,6 +217,32 @@ fn what_is_torn_before_the_sync_is_left_as_it_is() {
     assert!(fs::read(&db).unwrap() == before, "nothing is cut");
     tear::cut(&lost.path().join(EVENTS), Some(working.log_synced - 110_000)).unwrap();
     assert!(fs::read(&db).unwrap() != before, "it is unless it was synced");
+}
+
+/// Of a file that was removed before it was synced, the name may be on disk and its bytes not. sled ends its log at a file
+/// that is torn, whatever came after it.
+#[test]
+fn a_torn_file_of_what_was_replaced_takes_nothing() {
+    let data = TempDir::new().unwrap();
+    let db = open(data.path());
+    let (mut seen, mut written) = (BTreeMap::<OsString, Vec<u8>>::new(), Rows::new());
+    let gone = (0..2_000).find_map(|n| {
+        let (key, row) = write(n, 40);
+        db.put(&key, &row[..]).unwrap();
+        written.insert(key, n);
+        let there = files(data.path());
+        let gone = seen.iter().find(|(name, _)| !there.contains_key(*name)).map(|(name, _)| name.clone());
+        seen.extend(there);
+        gone
+    });
+    let name = gone.expect("sled removes what was replaced");
+    db.sync().unwrap();
+    for torn in [0, 4, 100_000] {
+        let lost = copied(data.path());
+        fs::write(lost.path().join(EVENTS).join("blobs").join(&name), &seen[&name][..torn]).unwrap();
+        assert_eq!(rows_of(lost.path()), written, "{torn} of {} bytes", seen[&name].len());
+        assert_eq!(rows_of(lost.path()), written, "and again");
+    }
 }
 
 /// Else what sled wrote in place of a page could be lost while that page is no longer there: see [`Database::keep_up`].
