@@ -10,7 +10,8 @@
 //!   met: at the next start the logs that are not exact start anew (`salvage.rs`; what exact is, says `walk.rs`).
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `C` how far the second copy goes, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
 //!   position 8), `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
-//!   them are tombstones (as `S`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
+//!   them are tombstones (as `S`), `P` parts of large bodies (as `R`, and the number of the part), `L` entries that have
+//!   left a compacted state and whose parts are being deleted (as `R`; `parts.rs`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
 //!   [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
@@ -27,8 +28,8 @@
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
-//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the blobs that sled
-//! never syncs. A batch that writes a lot of log is synced amid it as well, since sled uses room again before a sync.
+//! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the files of large pages that
+//! sled never syncs; entries make none (`parts.rs`). A batch that writes a lot of log is synced amid it as well, since sled uses room again before a sync.
 //!
 //! # What kill -9 may lose
 //! Entries that were not answered, from the end; and up to 500 ms of [`Durability::Lazy`](crate::Durability) commits.
@@ -49,8 +50,10 @@ mod job;
 mod keys;
 mod lock;
 mod log;
+mod log_rows;
 mod mark;
 mod open;
+mod parts;
 mod portable;
 mod records;
 mod replay;

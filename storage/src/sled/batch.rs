@@ -5,6 +5,7 @@ use super::database::Database;
 use super::fold::fold;
 use super::job::{Job, Reply};
 use super::keys;
+use super::parts::parts;
 use super::ring::Ring;
 use super::row::{Head, encode_entry};
 use super::sweeps::Sweep;
@@ -181,11 +182,14 @@ impl<'a> Batch<'a> {
         ring.newest = entry.seq;
         ring.end += entry.size();
         self.needs_sync = true;
+        for (number, part) in parts(&entry.body) {
+            self.rows.insert_part(keys::part(to, cursor.epoch, cursor.seq, number), part);
+        }
         self.rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(entry, ring.end));
         for row in &beside {
             self.rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
-        self.rows.in_parts |= !beside.is_empty();
+        self.rows.are_one |= !beside.is_empty();
         self.shared.db.note_appended();
         self.grown.push(to);
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
@@ -224,14 +228,15 @@ impl<'a> Batch<'a> {
         let to = (ring.oldest, ring.front.map_or(ring.end, |front| front.start));
         let mut rows = 0;
         while ring.head.floor < ring.oldest && rows < rows_max {
-            let (head, folded) = fold(db, of, ring.head, to, &retention.compaction)?;
-            ring.head = head;
-            rows += folded;
+            let folded = fold(db, of, ring.head, to, &retention.compaction)?;
+            ring.head = folded.head;
+            rows += folded.rows;
+            let epoch = ring.head.epoch;
+            self.sweeps.extend(folded.left.into_iter().map(|seq| Sweep::Left(of, epoch, seq)));
         }
         if ring.head.floor > before {
             self.needs_sync = true;
-            let span = (before, ring.head.floor);
-            self.sweeps.push(Sweep { gateway: of, epoch: ring.head.epoch, span, is_forgotten: false });
+            self.sweeps.push(Sweep::Entries(of, ring.head.epoch, (before, ring.head.floor)));
         }
         Ok(())
     }
@@ -266,7 +271,7 @@ impl<'a> Batch<'a> {
         self.needs_sync = true;
         self.shared.db.apply(rows)?;
         self.rings.insert(gateway, None);
-        self.sweeps.push(Sweep::forgotten(gateway, head.epoch));
+        self.sweeps.push(Sweep::Forgotten(gateway, head.epoch));
         Ok(())
     }
 
@@ -320,7 +325,7 @@ impl<'a> Batch<'a> {
         let ring = Ring::new(Epoch::unused(is_used));
         self.rows.insert(keys::head(of), ring.head.encode());
         self.rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
-        self.rows.in_parts = true;
+        self.rows.are_one = true;
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));
         ring
@@ -339,9 +344,10 @@ impl<'a> Batch<'a> {
         // Rows below the floor are what an interrupted sweep left.
         let below = head.floor.prev();
         if below > Seq(0) && self.shared.db.fronts(of, head.epoch, Seq(0), below).next().is_some() {
-            let span = (Seq(0), head.floor);
-            self.sweeps.push(Sweep { gateway: of, epoch: head.epoch, span, is_forgotten: false });
+            self.sweeps.push(Sweep::Entries(of, head.epoch, (Seq(0), head.floor)));
         }
+        // What a crash left of an entry that was never there.
+        self.shared.db.remove_parts(of, head.epoch, newest.next(), Seq(u64::MAX), usize::MAX)?;
         // Shown at once: it was durable before this process opened the store. And before anything is appended to it.
         self.shared.rings.publish(of, Some(ring));
         Ok(ring)
@@ -352,15 +358,22 @@ impl<'a> Batch<'a> {
 #[derive(Default)]
 struct Rows {
     rows: Vec<(::sled::IVec, ::sled::IVec)>,
+    /// Before the others. They are in no transaction: it would be too large.
+    parts: Vec<(::sled::IVec, ::sled::IVec)>,
     bytes: usize,
-    /// Some belong together: they are all there or none is.
-    in_parts: bool,
+    /// Some of the rows belong together: they are all there or none is.
+    are_one: bool,
 }
 
 impl Rows {
     fn insert(&mut self, key: impl AsRef<[u8]>, row: Vec<u8>) {
         self.bytes += row.len();
         self.rows.push((key.as_ref().into(), row.into()));
+    }
+
+    fn insert_part(&mut self, key: impl AsRef<[u8]>, part: &[u8]) {
+        self.bytes += part.len();
+        self.parts.push((key.as_ref().into(), part.into()));
     }
 
     fn is_full(&self) -> bool {
@@ -370,7 +383,8 @@ impl Rows {
     /// For each transaction sled hands what it has buffered to its writers twice, which costs as much as some ten rows. So
     /// jobs that need one share it, and rows that need none have none.
     fn put(self, db: &Database) -> Result<(), StoreError> {
-        if !self.in_parts {
+        self.parts.into_iter().try_for_each(|(key, part)| db.put(&key, part))?;
+        if !self.are_one {
             return self.rows.into_iter().try_for_each(|(key, row)| db.put(&key, row));
         }
         let mut batch = ::sled::Batch::default();

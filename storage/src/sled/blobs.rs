@@ -1,5 +1,6 @@
 //! Files beside the log. sled puts a message of more than a quarter of a segment (128 KiB) into a file of its own,
-//! `<database>/blobs/<number>`, and since a leaf holds up to 16 rows, entries of 8 KiB are enough for that.
+//! `<database>/blobs/<number>`, and since a leaf holds up to 16 rows, rows of 8 KiB are enough for that. Entries have no such
+//! rows any more ([parts](super::parts)), but records may.
 //!
 //! sled never syncs these files, and removes one whose message was replaced before the log that says so is synced. After
 //! a loss of power the log then points at a file that is not there, and sled drops the log from there on, answered or

@@ -17,8 +17,8 @@ use crate::records::StoreError;
 
 /// Jobs in one batch, so under one sync.
 const BATCH_JOBS_MAX: usize = 1_024;
-/// Entries after which a batch takes no further job: who waits for its answer waits for no more than about these.
-const BATCH_ENTRIES_MAX: usize = 2_048;
+/// Rows of entries after which a batch takes no further job: who waits for its answer waits for no more than about these.
+const BATCH_ROWS_MAX: usize = 2_048;
 
 /// What the committer and the readers share.
 pub(super) struct Shared {
@@ -66,9 +66,9 @@ impl Committer {
                     waiting.by_ref().for_each(Job::refuse);
                     continue;
                 }
-                let entries = self.commit(&mut waiting);
+                let rows = self.commit(&mut waiting);
                 if !self.is_poisoned() {
-                    self.sweep(entries);
+                    self.sweep(rows);
                 }
             }
         }
@@ -103,14 +103,14 @@ impl Committer {
         true
     }
 
-    /// Does the jobs of one batch; says how many entries that were.
+    /// Does the jobs of one batch; says how many rows of entries that were.
     fn commit(&mut self, jobs: &mut impl Iterator<Item = Job>) -> usize {
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch::new(&shared);
-        let mut entries = 0;
+        let mut rows = 0;
         // sled panics on some of what it finds on disk.
         let written = catch_unwind(AssertUnwindSafe(|| {
-            entries = self.write(&mut batch, jobs)?;
+            rows = self.write(&mut batch, jobs)?;
             if batch.needs_sync() { shared.db.sync() } else { Ok(()) }
         }));
         let written = written.unwrap_or_else(|panic| Err(shared.db.panicked(&*panic)));
@@ -118,7 +118,7 @@ impl Committer {
         if let Err(error) = written {
             self.poison(&error);
             done.replies.into_iter().for_each(Reply::refuse);
-            return entries;
+            return rows;
         }
         for (gateway, ring) in done.rings {
             self.shared.rings.publish(gateway, ring);
@@ -128,17 +128,17 @@ impl Committer {
         }
         self.sweeps.add(done.sweeps);
         done.replies.into_iter().for_each(Reply::send);
-        entries
+        rows
     }
 
-    /// Writes what there is room for and refuses the rest, until the batch has enough entries; says how many.
+    /// Writes what there is room for and refuses the rest, until the batch has enough rows; says how many.
     fn write(&mut self, batch: &mut Batch<'_>, jobs: &mut impl Iterator<Item = Job>) -> Result<usize, StoreError> {
         let mut space = Space::look(&self.shared.db)?;
-        let mut entries = 0;
-        while entries < BATCH_ENTRIES_MAX
+        let mut rows = 0;
+        while rows < BATCH_ROWS_MAX
             && let Some(job) = jobs.next()
         {
-            entries += job.weight();
+            rows += job.weight();
             let is_admitted = space.admits(&job);
             if matches!(job.need(), Need::Room { .. }) {
                 self.note_full(!is_admitted);
@@ -151,7 +151,7 @@ impl Committer {
         }
         self.waits_for_room = !space.has_little();
         batch.put_appended()?;
-        Ok(entries)
+        Ok(rows)
     }
 
     fn note_full(&mut self, is_full: bool) {
@@ -165,12 +165,12 @@ impl Committer {
         }
     }
 
-    fn sweep(&mut self, entries: usize) {
+    fn sweep(&mut self, rows: usize) {
         if self.waits_for_room {
             return;
         }
         let (sweeps, db) = (&mut self.sweeps, &self.shared.db);
-        let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, entries)));
+        let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, rows)));
         if let Err(error) = swept.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
             self.poison(&error);
         }

@@ -9,14 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::blobs::Blobs;
 use super::lock::DataLock;
 use super::mark::Mark;
-use super::row::{Front, Head, decode_entry, entry_end};
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
 use super::tree::Tree;
 use super::{clean, keys, suspect, walk};
-use crate::compaction::Compacted;
-use crate::ids::{Epoch, GatewayId, Seq};
-use crate::log::{Budget, Entry};
+use crate::ids::Seq;
 use crate::records::{Change, StoreError};
 
 /// One open database: the tree, and what it takes to make it durable.
@@ -293,195 +290,13 @@ impl Database {
         self.tree.scan_prefix(prefix).map(move |row| row.map_err(|error| self.fault(error)))
     }
 
-    pub(super) fn head(&self, gateway: GatewayId) -> Result<Option<Head>, StoreError> {
-        self.get(&keys::head(gateway))?.map(|row| Head::decode(&row)).transpose()
-    }
-
-    /// The gateway whose log has the epoch.
-    pub(super) fn owner(&self, epoch: Epoch) -> Result<Option<GatewayId>, StoreError> {
-        let Some(row) = self.get(&keys::owner(epoch))? else { return Ok(None) };
-        let owner = uuid::Uuid::from_slice(&row).map_err(|e| StoreError::Malformed(format!("an owner: {e}")))?;
-        Ok(Some(GatewayId(owner)))
-    }
-
-    /// Position and end offset of the last row at or after the floor.
-    pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
-        let last = self.tree.range(span(of, head.epoch, head.floor, Seq(u64::MAX))).next_back();
-        let Some((key, row)) = last.transpose().map_err(|error| self.fault(error))? else { return Ok(None) };
-        Ok(Some((seq_of(&key)?, entry_end(&row)?)))
-    }
-
-    pub(super) fn front(&self, of: GatewayId, epoch: Epoch, seq: Seq) -> Result<Option<Front>, StoreError> {
-        self.get(&keys::entry(of, epoch, seq))?.map(|row| Front::decode(seq, &row)).transpose()
-    }
-
-    pub(super) fn fronts(
+    pub(super) fn range<K: AsRef<[u8]>>(
         &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-        last: Seq,
-    ) -> impl Iterator<Item = Result<Front, StoreError>> {
-        self.entry_rows(of, epoch, first, last).map(|row| {
-            let (seq, row) = row?;
-            Front::decode(seq, &row)
-        })
-    }
-
-    /// The entries from `first` to `last` within `max`, as far as they are dense.
-    pub(super) fn entries(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-        last: Seq,
-        max: Budget,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let mut fault = None;
-        let mut expected = first;
-        let dense = self.entry_rows(of, epoch, first, last).map_while(|row| {
-            let entry = row.and_then(|(seq, row)| decode_entry(seq, &row));
-            let entry = entry.map_err(|error| fault = Some(error)).ok()?;
-            let fits = entry.seq == expected;
-            expected = expected.next();
-            fits.then_some(entry)
-        });
-        let entries = max.fill(dense);
-        fault.map_or(Ok(entries), Err)
-    }
-
-    /// Deletes up to `max` of the rows from `first` on and before `end`, whichever are there; says whether all are.
-    pub(super) fn remove_entries(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        (first, end): (Seq, Seq),
-        max: usize,
-    ) -> Result<bool, StoreError> {
-        if first >= end {
-            return Ok(true);
-        }
-        let keys = self.tree.range(span(of, epoch, first, end.prev())).keys().take(max);
-        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| self.fault(error))?;
-        for key in &keys {
-            self.remove(key)?;
-        }
-        Ok(keys.len() < max)
-    }
-
-    /// Deletes up to `max` rows of the compacted state of a life of a log; says whether all are deleted.
-    pub(super) fn remove_state(&self, of: GatewayId, epoch: Epoch, max: usize) -> Result<bool, StoreError> {
-        let prefixes = keys::all_state(of, epoch);
-        let keys = prefixes.iter().flat_map(|prefix| self.tree.scan_prefix(prefix).keys()).take(max);
-        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| self.fault(error))?;
-        for key in &keys {
-            self.remove(key)?;
-        }
-        Ok(keys.len() < max)
-    }
-
-    /// The compacted state after a position as it is on disk: of everything before the head's floor.
-    pub(super) fn compacted(
-        &self,
-        of: GatewayId,
-        head: Head,
-        newest: Seq,
-        after: Seq,
-        max: Budget,
-    ) -> Result<Compacted, StoreError> {
-        let mut fault = None;
-        let rows = self.state_rows(of, head.epoch, after.next()).map_while(|row| {
-            let entry = row.and_then(|(seq, row)| decode_entry(seq, &row));
-            entry.map_err(|error| fault = Some(error)).ok()
-        });
-        let entries = max.fill(rows);
-        if let Some(error) = fault {
-            return Err(error);
-        }
-        let left = match entries.last() {
-            None => 0,
-            Some(last) => {
-                let span = keys::state(of, head.epoch, last.seq.next())..=keys::state(of, head.epoch, Seq(u64::MAX));
-                self.tree
-                    .range(span)
-                    .keys()
-                    .try_fold(0, |left, key| key.map(|_| left + 1))
-                    .map_err(|error| self.fault(error))?
-            }
-        };
-        let Head { epoch, floor: oldest, let_go, .. } = head;
-        Ok(Compacted { epoch, oldest, newest, entries, left, let_go })
-    }
-
-    /// The positions in a compacted state added up, for its first page; `None` for others.
-    pub(super) fn state_seqs(&self, of: GatewayId, head: Head, after: Seq) -> Result<Option<u64>, StoreError> {
-        if after != Seq(0) {
-            return Ok(None);
-        }
-        let span = keys::state(of, head.epoch, Seq(0))..=keys::state(of, head.epoch, Seq(u64::MAX));
-        let seqs = self.tree.range(span).keys().try_fold(0_u64, |seqs, key| {
-            let key = key.map_err(|error| self.fault(error))?;
-            Ok(seqs.wrapping_add(seq_of(&key)?.0))
-        });
-        seqs.map(Some)
-    }
-
-    /// The page, if it is of a state that has as many entries as its head says, at positions that add up to the same: one
-    /// that lacks some, or has older ones, would lead a gateway astray. Rows, sum and head must be of one moment. The
-    /// first page stands for the others.
-    pub(super) fn whole(
-        &self,
-        of: GatewayId,
-        head: Head,
-        seqs: Option<u64>,
-        page: Compacted,
-    ) -> Result<Compacted, StoreError> {
-        let Some(seqs) = seqs else { return Ok(page) };
-        let has_all = page.entries.len() as u64 + page.left == head.keys;
-        if has_all && head.seqs.is_none_or(|of_head| of_head == seqs) {
-            return Ok(page);
-        }
-        Err(self.note_damage(&format!("the compacted state of gateway {of} is not what it was")))
-    }
-
-    /// The rows of entries from `first` to `last`, whichever are there.
-    pub(super) fn entry_rows(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-        last: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
-        self.rows(span(of, epoch, first, last))
-    }
-
-    /// The rows of the compacted state from `first` on.
-    pub(super) fn state_rows(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
-        self.rows(keys::state(of, epoch, first)..=keys::state(of, epoch, Seq(u64::MAX)))
-    }
-
-    /// The tombstones in the compacted state from `first` on.
-    pub(super) fn tombstones(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
-        self.rows(keys::tombstone(of, epoch, first)..=keys::tombstone(of, epoch, Seq(u64::MAX)))
-    }
-
-    fn rows(&self, span: RangeInclusive<[u8; 29]>) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+        span: RangeInclusive<K>,
+    ) -> impl DoubleEndedIterator<Item = Result<(::sled::IVec, ::sled::IVec), StoreError>> {
         // An inverted range would panic in the tree.
-        let rows = (span.start() <= span.end()).then(|| self.tree.range(span));
-        rows.into_iter().flatten().map(move |row| {
-            let (key, row) = row.map_err(|error| self.fault(error))?;
-            Ok((seq_of(&key)?, row))
-        })
+        let rows = (span.start().as_ref() <= span.end().as_ref()).then(|| self.tree.range(span));
+        rows.into_iter().flatten().map(move |row| row.map_err(|error| self.fault(error)))
     }
 }
 
@@ -494,14 +309,6 @@ impl Drop for Database {
             tracing::debug!(%error, "The store could not be marked as closed.");
         }
     }
-}
-
-fn span(of: GatewayId, epoch: Epoch, first: Seq, last: Seq) -> RangeInclusive<[u8; 29]> {
-    keys::entry(of, epoch, first)..=keys::entry(of, epoch, last)
-}
-
-fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
-    keys::seq_of(key).ok_or_else(|| StoreError::Malformed("the key of an entry".to_owned()))
 }
 
 /// The number of the last sync, and the ends of all logs added up.

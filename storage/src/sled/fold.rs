@@ -5,13 +5,21 @@ use bytes::Bytes;
 
 use super::database::Database;
 use super::keys;
-use super::row::{Head, Key, StateKey, entry_end, key_of};
+use super::row::{Head, Key, StateKey, entry_end, is_in_parts, key_of};
 use crate::compaction::Compaction;
 use crate::ids::{GatewayId, Seq};
 use crate::records::StoreError;
 
 /// Rows folded into a log's compacted state in one commit.
 const FOLD_ROWS_MAX: usize = 256;
+
+/// What folding has done.
+pub(super) struct Folded {
+    pub(super) head: Head,
+    pub(super) rows: usize,
+    /// Entries that are no longer in the state and may have parts.
+    pub(super) left: Vec<Seq>,
+}
 
 /// Folds the oldest rows of a log, up to `to` and [`FOLD_ROWS_MAX`], into its compacted state and raises its floor over
 /// them: rows and head in one commit, so a crash leaves all of it or nothing. `end` is the offset of `to`.
@@ -23,7 +31,7 @@ pub(super) fn fold(
     head: Head,
     (to, end): (Seq, u64),
     limits: &Compaction,
-) -> Result<(Head, usize), StoreError> {
+) -> Result<Folded, StoreError> {
     let mut fold = Fold::new(db, of, head, limits);
     let (mut rows, mut floor) = (0, (head.floor, head.floor_start));
     for row in db.entry_rows(of, head.epoch, head.floor, to.prev()).take(FOLD_ROWS_MAX) {
@@ -34,7 +42,8 @@ pub(super) fn fold(
     }
     // Rows that are missing count as gone.
     let (floor, floor_start) = if rows == FOLD_ROWS_MAX { floor } else { (to, end) };
-    Ok((fold.commit(floor, floor_start)?, rows))
+    let (head, left) = fold.commit(floor, floor_start)?;
+    Ok(Folded { head, rows, left })
 }
 
 /// Entries on their way into a compacted state. Keys that the chunk has several entries of are written once.
@@ -49,6 +58,7 @@ struct Fold<'a> {
     /// Entries on disk that are no longer in the state.
     gone: HashSet<Seq>,
     rows: Batch,
+    left: Vec<Seq>,
     /// On disk, everything before these was given up or is gone: where to look for what goes next.
     first_row: Seq,
     first_tombstone: Seq,
@@ -70,6 +80,7 @@ impl<'a> Fold<'a> {
             fresh_keys: HashMap::new(),
             gone: HashSet::new(),
             rows: Batch::default(),
+            left: Vec::new(),
             first_row: Seq(0),
             first_tombstone: Seq(0),
         }
@@ -107,7 +118,7 @@ impl<'a> Fold<'a> {
     }
 
     /// Writes what the chunk has made of the state, and the head with it.
-    fn commit(mut self, floor: Seq, floor_start: u64) -> Result<Head, StoreError> {
+    fn commit(mut self, floor: Seq, floor_start: u64) -> Result<(Head, Vec<Seq>), StoreError> {
         let epoch = self.head.epoch;
         for (seq, Fresh { key, row }) in self.fresh {
             self.rows.insert(&keys::state(self.of, epoch, seq), row);
@@ -120,7 +131,7 @@ impl<'a> Fold<'a> {
         self.head = Head { floor, floor_start, ..self.head };
         self.rows.insert(&keys::head(self.of), &self.head.encode()[..]);
         self.db.apply(self.rows)?;
-        Ok(self.head)
+        Ok((self.head, self.left))
     }
 
     fn give_up(&mut self, seq: Seq) -> Result<(), StoreError> {
@@ -151,6 +162,10 @@ impl<'a> Fold<'a> {
             self.rows.remove(&keys::tombstone(self.of, epoch, seq));
         }
         self.rows.remove(keys::state_key(self.of, epoch, key));
+        if usize::try_from(size).is_ok_and(|size| is_in_parts(size.saturating_sub(key.len()))) {
+            self.rows.insert(&keys::left(self.of, epoch, seq), &[]);
+            self.left.push(seq);
+        }
         self.gone.insert(seq);
         self.uncount(seq, size);
     }

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::database::Database;
+use super::row;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, GatewayId};
 use crate::log::{Budget, Draft, LogError};
@@ -85,10 +86,12 @@ impl Reply {
 }
 
 impl Job {
-    /// What it counts in a batch: its entries, at least 1.
+    /// What it counts in a batch: the rows of its entries, at least 1.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Append { drafts, .. } => drafts.len().max(1),
+            Self::Append { drafts, .. } => {
+                drafts.iter().map(|(_, draft)| row::rows(draft.body.len())).sum::<usize>().max(1)
+            }
             _ => 1,
         }
     }
@@ -114,7 +117,8 @@ impl Job {
         match self {
             Self::Append { drafts, .. } => Need::Room {
                 bytes: drafts.iter().map(|(_, draft)| draft.size()).sum::<usize>() as u64,
-                rows: drafts.iter().map(|(_, draft)| 1 + draft.beside.len()).sum::<usize>() as u64,
+                rows: drafts.iter().map(|(_, draft)| row::rows(draft.body.len()) + draft.beside.len()).sum::<usize>()
+                    as u64,
             },
             Self::Commit { changes, .. } if changes.iter().any(|change| change.row.is_some()) => {
                 let size = |change: &Change| change.key.len() + change.row.as_ref().map_or(0, Bytes::len);

@@ -16,6 +16,11 @@ const HEAD: u8 = b'H';
 /// Entries: this byte, the gateway, the epoch, the position.
 const ENTRY: u8 = b'R';
 
+/// Parts of the bodies of entries: this byte, the gateway, the epoch, the position, the number of the part.
+const PART: u8 = b'P';
+/// Entries that have left the compacted state and whose parts are not all deleted yet: as [`ENTRY`].
+const LEFT: u8 = b'L';
+
 /// Compacted state: this byte, the gateway, the epoch, the position.
 const STATE: u8 = b'S';
 /// Where in the compacted state a key is: this byte, the gateway, the epoch, the key.
@@ -56,6 +61,28 @@ pub(super) fn tombstone(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] 
     at(TOMBSTONE, gateway, epoch, seq)
 }
 
+/// Where a part of an entry's body is: 33 bytes, in order.
+pub(super) fn part(gateway: GatewayId, epoch: Epoch, seq: Seq, number: u32) -> [u8; 33] {
+    let mut key = [0; 33];
+    key[..29].copy_from_slice(&at(PART, gateway, epoch, seq));
+    key[29..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Where it says that an entry has left the compacted state and that its parts are to be deleted: as [`entry`].
+pub(super) fn left(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
+    at(LEFT, gateway, epoch, seq)
+}
+
+/// The prefix of all [`left`] keys.
+pub(super) const ALL_LEFT: [u8; 1] = [LEFT];
+
+/// The entry of a [`left`] key.
+pub(super) fn parse_left(key: &[u8]) -> Option<(GatewayId, Epoch, Seq)> {
+    let (of, epoch) = parse_forgotten(key.get(..21)?)?;
+    Some((of, epoch, seq_of(key)?))
+}
+
 /// Where it says which entry of the compacted state a key has.
 pub(super) fn state_key(gateway: GatewayId, epoch: Epoch, key: &[u8]) -> Vec<u8> {
     let mut on_disk = Vec::with_capacity(21 + key.len());
@@ -67,6 +94,11 @@ pub(super) fn state_key(gateway: GatewayId, epoch: Epoch, key: &[u8]) -> Vec<u8>
 /// The prefixes of all rows of a life of a log's compacted state.
 pub(super) fn all_state(gateway: GatewayId, epoch: Epoch) -> [[u8; 21]; 3] {
     [STATE, STATE_KEY, TOMBSTONE].map(|tag| of_log(tag, gateway, epoch))
+}
+
+/// The prefixes of all rows of a life of a log but its entries: state, parts, and what is said of them.
+pub(super) fn all_beside_entries(gateway: GatewayId, epoch: Epoch) -> [[u8; 21]; 5] {
+    [STATE, STATE_KEY, TOMBSTONE, PART, LEFT].map(|tag| of_log(tag, gateway, epoch))
 }
 
 fn of_log(tag: u8, gateway: GatewayId, epoch: Epoch) -> [u8; 21] {
@@ -138,7 +170,10 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         (Some(&OWNER), 5) => {
             key.get(1..).and_then(|epoch| epoch.try_into().ok()).map(|e| Kind::Owner(Epoch(u32::from_be_bytes(e))))
         }
-        (Some(&(ENTRY | STATE | TOMBSTONE)), 29) | (Some(&FORGOTTEN), 21) | (Some(&STATE_KEY), _) => of_log(),
+        (Some(&(ENTRY | STATE | TOMBSTONE | LEFT)), 29)
+        | (Some(&PART), 33)
+        | (Some(&FORGOTTEN), 21)
+        | (Some(&STATE_KEY), _) => of_log(),
         (Some(tag), _) if TABLES.contains(tag) => Some(Kind::Record),
         _ => None,
     };

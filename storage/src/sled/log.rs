@@ -166,7 +166,8 @@ impl Shared {
 
     /// A row that should be there is not: everything before the next one counts as gone.
     fn skip_hole(&self, of: GatewayId, mut ring: Ring, missing: Seq) -> Result<Ring, StoreError> {
-        let next = self.db.fronts(of, ring.head.epoch, missing, ring.newest).next().transpose()?;
+        // Its row may be there, and its body not.
+        let next = self.db.fronts(of, ring.head.epoch, missing.next(), ring.newest).next().transpose()?;
         ring.oldest = next.map_or(ring.newest.next(), |front| front.seq);
         ring.front = next;
         tracing::error!(gateway.id = %of, missing = %missing, oldest = %ring.oldest, "The log has a hole; it starts after it.");

@@ -16,7 +16,9 @@ use super::{clean, keys, replay, tear};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
-const FORMAT_VERSION: &[u8] = &[1];
+const FORMAT_VERSION: &[u8] = &[2];
+/// The layout before: without [parts](super::parts). What it has is read as it is.
+const FORMAT_BEFORE: &[u8] = &[1];
 /// How often a database locked by a closing thread of our own process is tried again.
 const OPEN_TRIES_MAX: u32 = 100;
 /// Between two of these tries.
@@ -82,6 +84,9 @@ fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Opti
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
     match get(keys::FORMAT)? {
         Some(version) if version == FORMAT_VERSION => {}
+        Some(version) if version == FORMAT_BEFORE => {
+            tree.insert(keys::FORMAT, FORMAT_VERSION).map_err(failed)?;
+        }
         Some(version) => return Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),
         None if mark.is_some_and(|syncs| syncs > 0) => return Err(damaged(path, "its rows are lost".to_owned())),
         None => {

@@ -28,7 +28,8 @@ pub(super) fn is_intact(database: &Path) -> io::Result<bool> {
     replayed.pop();
     for (number, at) in replayed {
         let (segment, mut of_files) = (segments::read(&file, at)?, Vec::new());
-        let whole = segments::walk(&segment, number, HEAD_BYTES..SEGMENT_BYTES, |_, message| of_files.extend(message.blob()));
+        let whole =
+            segments::walk(&segment, number, HEAD_BYTES..SEGMENT_BYTES, |_, message| of_files.extend(message.blob()));
         if whole.is_err() {
             return Ok(false);
         }

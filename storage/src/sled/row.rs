@@ -7,6 +7,10 @@ use crate::records::StoreError;
 
 /// Version byte of the rows below.
 const VERSION: u8 = 1;
+/// Version byte of the row of an entry whose body is in [parts](super::parts).
+const IN_PARTS: u8 = 2;
+/// Bytes of a body that are in the row of their entry at most, and of each of the parts that a longer one is in.
+pub(super) const PART_BYTES: usize = 4 * 1024;
 /// Version, time, end offset, key length: what comes before the key.
 const ENTRY_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 /// The key length that says that there is no key.
@@ -15,7 +19,7 @@ const NO_KEY: u32 = u32::MAX;
 const ENDS_KEY: u32 = 1 << 31;
 
 /// An entry's row: version, `at` in ms, `end`, key length (its highest bit: whether it ends the key), key, body; numbers
-/// big-endian.
+/// big-endian. If the body is in parts: the same with another version, and its length, 4 bytes, before the key instead.
 /// `end` counts the bytes of all keys and bodies of the log from its first entry up to and with this one, so the size
 /// of any span is a subtraction.
 pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
@@ -25,28 +29,53 @@ pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
         let len = u32::try_from(key.len()).unwrap_or(NO_KEY);
         if entry.ends_key { len | ENDS_KEY } else { len }
     });
-    let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len());
-    row.push(VERSION);
+    let in_parts = is_in_parts(entry.body.len());
+    let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len().min(PART_BYTES));
+    row.push(if in_parts { IN_PARTS } else { VERSION });
     row.extend_from_slice(&entry.at.timestamp_millis().to_be_bytes());
     row.extend_from_slice(&end.to_be_bytes());
     row.extend_from_slice(&key_len.to_be_bytes());
+    if in_parts {
+        // Bodies are far shorter than 4 GiB.
+        row.extend_from_slice(&u32::try_from(entry.body.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
     row.extend_from_slice(key.unwrap_or_default());
-    row.extend_from_slice(&entry.body);
+    if !in_parts {
+        row.extend_from_slice(&entry.body);
+    }
     row
 }
 
-/// The entry of a row.
-pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<Entry, StoreError> {
-    let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
+/// Whether a body of so many bytes is in parts.
+pub(super) fn is_in_parts(bytes: usize) -> bool {
+    bytes > PART_BYTES
+}
+
+/// Rows that an entry has whose body has so many bytes.
+pub(super) fn rows(bytes: usize) -> usize {
+    if is_in_parts(bytes) { 1 + bytes.div_ceil(PART_BYTES) } else { 1 }
+}
+
+/// The entry of a row, and how many bytes its body has that are in parts: it has none then.
+pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<(Entry, usize), StoreError> {
+    let EntryHead { at, key_len, in_parts, rest, .. } = EntryHead::decode(row)?;
     // One copy out of the store's cache; key and body share it.
-    let rest = Bytes::copy_from_slice(row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?);
+    let rest = Bytes::copy_from_slice(rest);
     let (len, ends_key) = key_len_of(key_len);
     let (key, body) = match len {
         None => (None, rest),
         Some(len) if len <= rest.len() => (Some(rest.slice(..len)), rest.slice(len..)),
         Some(_) => return Err(malformed_entry()),
     };
-    Ok(Entry { seq, at, key, ends_key, body })
+    if in_parts > 0 && !body.is_empty() {
+        return Err(malformed_entry());
+    }
+    Ok((Entry { seq, at, key, ends_key, body }, in_parts))
+}
+
+/// How many bytes an entry's body has that are in parts.
+pub(super) fn bytes_in_parts(row: &[u8]) -> Result<usize, StoreError> {
+    EntryHead::decode(row).map(|head| head.in_parts)
 }
 
 fn key_len_of(key_len: u32) -> (Option<usize>, bool) {
@@ -67,11 +96,10 @@ pub(super) struct Key {
 
 /// The key in an entry's row, if it has one.
 pub(super) fn key_of(row: &[u8]) -> Result<Option<Key>, StoreError> {
-    let (at, _, key_len) = entry_head(row).ok_or_else(malformed_entry)?;
-    let (Some(len), ends_key) = key_len_of(key_len) else { return Ok(None) };
-    let rest = row.get(ENTRY_HEAD_BYTES..).ok_or_else(malformed_entry)?;
-    let key = Bytes::copy_from_slice(rest.get(..len).ok_or_else(malformed_entry)?);
-    Ok(Some(Key { key, at, ends_key, size: rest.len() as u64 }))
+    let head = EntryHead::decode(row)?;
+    let (Some(len), ends_key) = key_len_of(head.key_len) else { return Ok(None) };
+    let key = Bytes::copy_from_slice(head.rest.get(..len).ok_or_else(malformed_entry)?);
+    Ok(Some(Key { key, at: head.at, ends_key, size: head.size() }))
 }
 
 /// Which entry of the compacted state a key has: position, size, whether it ends the key; numbers big-endian.
@@ -113,24 +141,52 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn decode(seq: Seq, row: &[u8]) -> Result<Self, StoreError> {
-        let (at, end, _) = entry_head(row).ok_or_else(malformed_entry)?;
-        let size = (row.len() - ENTRY_HEAD_BYTES) as u64;
-        Ok(Self { seq, at, start: end.saturating_sub(size) })
+        let head = EntryHead::decode(row)?;
+        Ok(Self { seq, at: head.at, start: head.end.saturating_sub(head.size()) })
     }
 }
 
 /// The end offset in an entry's row.
 pub(super) fn entry_end(row: &[u8]) -> Result<u64, StoreError> {
-    entry_head(row).map(|(_, end, _)| end).ok_or_else(malformed_entry)
+    EntryHead::decode(row).map(|head| head.end)
 }
 
-fn entry_head(row: &[u8]) -> Option<(DateTime<Utc>, u64, u32)> {
-    let (&version, rest) = row.split_first()?;
-    let (at, rest) = rest.split_first_chunk::<8>()?;
-    let (end, rest) = rest.split_first_chunk::<8>()?;
-    let (key_len, _) = rest.split_first_chunk::<4>()?;
-    let at = DateTime::from_timestamp_millis(i64::from_be_bytes(*at))?;
-    (version == VERSION).then(|| (at, u64::from_be_bytes(*end), u32::from_be_bytes(*key_len)))
+struct EntryHead<'a> {
+    at: DateTime<Utc>,
+    end: u64,
+    key_len: u32,
+    /// Bytes of the body that are in parts.
+    in_parts: usize,
+    /// Key and body.
+    rest: &'a [u8],
+}
+
+impl<'a> EntryHead<'a> {
+    fn decode(row: &'a [u8]) -> Result<Self, StoreError> {
+        let head = || {
+            let (&version, rest) = row.split_first()?;
+            let (at, rest) = rest.split_first_chunk::<8>()?;
+            let (end, rest) = rest.split_first_chunk::<8>()?;
+            let (key_len, rest) = rest.split_first_chunk::<4>()?;
+            let (in_parts, rest) = match version {
+                VERSION => (0, rest),
+                IN_PARTS => {
+                    let (bytes, rest) = rest.split_first_chunk::<4>()?;
+                    (usize::try_from(u32::from_be_bytes(*bytes)).ok().filter(|bytes| is_in_parts(*bytes))?, rest)
+                }
+                _ => return None,
+            };
+            let at = DateTime::from_timestamp_millis(i64::from_be_bytes(*at))?;
+            let (end, key_len) = (u64::from_be_bytes(*end), u32::from_be_bytes(*key_len));
+            Some(Self { at, end, key_len, in_parts, rest })
+        };
+        head().ok_or_else(malformed_entry)
+    }
+
+    /// As [`Entry::size`].
+    fn size(&self) -> u64 {
+        self.rest.len() as u64 + self.in_parts as u64
+    }
 }
 
 fn malformed_entry() -> StoreError {
@@ -204,12 +260,16 @@ mod tests {
         #[test]
         fn any_bytes_are_a_row_or_malformed(row: Vec<u8>, has_version: bool) {
             let mut row = row;
+            let version = if row.len() % 2 == 0 { VERSION } else { IN_PARTS };
             if let (true, Some(first)) = (has_version, row.first_mut()) {
-                *first = VERSION;
+                *first = version;
             }
-            if let Ok(entry) = decode_entry(Seq(1), &row) {
+            if let Ok((entry, in_parts)) = decode_entry(Seq(1), &row) {
                 let end = entry_end(&row).unwrap();
-                prop_assert_eq!(decode_entry(Seq(1), &encode_entry(&entry, end)).unwrap(), entry);
+                let body = if in_parts > 0 { vec![0; in_parts.min(1 << 20)].into() } else { entry.body };
+                if in_parts <= 1 << 20 {
+                    prop_assert_eq!(encode_entry(&Entry { body, ..entry }, end), row.clone());
+                }
             }
             let malformed = |error: &StoreError| matches!(error, StoreError::Malformed(_));
             prop_assert!(key_of(&row).err().as_ref().is_none_or(malformed));
@@ -219,13 +279,21 @@ mod tests {
         }
 
         #[test]
-        fn any_entry_survives_its_row(at in 0..1_i64 << 45, end: u64, key: Option<Vec<u8>>, ends: bool, body: Vec<u8>) {
+        fn any_entry_survives_its_row(
+            at in 0..1_i64 << 45, end: u64, key: Option<Vec<u8>>, ends: bool, body: Vec<u8>, more in 0..3_usize,
+        ) {
+            let body = body.repeat(1 + more * 40);
             let at = DateTime::from_timestamp_millis(at).unwrap();
             let ends_key = ends && key.is_some();
             let entry = Entry { seq: Seq(9), at, key: key.map(Bytes::from), ends_key, body: body.into() };
             let row = encode_entry(&entry, end);
             prop_assert_eq!(entry_end(&row).unwrap(), end);
-            prop_assert_eq!(decode_entry(Seq(9), &row).unwrap(), entry);
+            let front = Front::decode(Seq(9), &row).unwrap();
+            prop_assert_eq!(front.start, end.saturating_sub(entry.size()));
+            let (decoded, in_parts) = decode_entry(Seq(9), &row).unwrap();
+            prop_assert_eq!(in_parts, if is_in_parts(entry.body.len()) { entry.body.len() } else { 0 });
+            let body = if in_parts > 0 { entry.body.clone() } else { decoded.body.clone() };
+            prop_assert_eq!(Entry { body, ..decoded }, entry);
         }
 
         #[test]
@@ -256,7 +324,7 @@ mod tests {
             let at = DateTime::UNIX_EPOCH;
             let entry = Entry { seq: Seq(1), at, key: key.clone(), ends_key, body: Bytes::from_static(b"body") };
             let row = encode_entry(&entry, 9);
-            assert_eq!(decode_entry(Seq(1), &row).unwrap(), entry);
+            assert_eq!(decode_entry(Seq(1), &row).unwrap(), (entry.clone(), 0));
             let found = key_of(&row).unwrap().map(|found| (found.key, found.ends_key, found.size));
             assert_eq!(found, key.map(|key| (key, ends_key, entry.size())));
         }

@@ -5,4 +5,5 @@ mod faults;
 mod hostile;
 mod maintenance;
 mod model;
+mod parts;
 mod tear;

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::database::Database;
 use super::keys;
-use super::row::{Front, Head, StateKey, entry_end, key_of};
+use super::row::{Front, Head, StateKey, bytes_in_parts, entry_end, key_of};
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::records::StoreError;
 
@@ -54,6 +54,7 @@ fn entries(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u
         end = entry_end(&row)?;
         expected = seq.next();
         each(&keys::entry(of, head.epoch, seq), &row)?;
+        parts(db, of, head.epoch, seq, &row, each)?;
     }
     // From the other end: on a damaged index a walk may end early, and that the ends are right was seen at the opening.
     let last = db.last_entry(of, head)?.map_or(head.floor.prev(), |(seq, _)| seq);
@@ -61,6 +62,17 @@ fn entries(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u
         return Err(malformed(&format!("the events after {} are missing", expected.prev())));
     }
     Ok(expected.0 - head.floor.0)
+}
+
+/// The parts of an entry's body.
+fn parts(db: &Database, of: GatewayId, epoch: Epoch, seq: Seq, row: &[u8], each: Sink<'_>) -> Result<(), StoreError> {
+    let bytes = bytes_in_parts(row)?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    let parts = db.parts(of, epoch, seq, bytes)?;
+    let parts = parts.ok_or_else(|| malformed(&format!("the body of event {seq} is not whole")))?;
+    (0..).zip(parts).try_for_each(|(number, part)| each(&keys::part(of, epoch, seq, number), &part))
 }
 
 fn state(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u64, StoreError> {
@@ -74,6 +86,7 @@ fn state(db: &Database, of: GatewayId, head: Head, each: Sink<'_>) -> Result<u64
         }
         (count, bytes, seqs) = (count + 1, bytes + key.size, seqs.wrapping_add(seq.0));
         each(&keys::state(of, head.epoch, seq), &row)?;
+        parts(db, of, head.epoch, seq, &row, each)?;
         let at = keys::state_key(of, head.epoch, &key.key);
         let index = StateKey { seq, size: key.size, ends_key: key.ends_key }.encode();
         if db.get(&at)?.is_none_or(|row| row != index) {

@@ -21,9 +21,9 @@ use crate::sled::space::RESERVE_BYTES;
 use crate::sled::{SledLog, SledRecords, keys, open, open_sled, replay};
 use crate::stores::Stores;
 
-const SMALL: Retention = Retention { max_events: 100, ..ROOMY };
+pub(super) const SMALL: Retention = Retention { max_events: 100, ..ROOMY };
 
-fn engine(data: &Path, retention: Retention, follower: Arc<dyn Follower>) -> Arc<Engine> {
+pub(super) fn engine(data: &Path, retention: Retention, follower: Arc<dyn Follower>) -> Arc<Engine> {
     let lock = Arc::new(DataLock::take(data).unwrap());
     let db = open::open(&data.join("events"), 1 << 20, lock).unwrap();
     Arc::new(Engine::start("test", db, retention, Arc::new(ManualClock::default()), follower).unwrap())
@@ -375,14 +375,15 @@ pub(super) fn shorten(file: &Path, by: u64) {
 
 /// `DAMAGE_SEED=70024`.
 #[tokio::test]
-async fn a_file_of_a_large_entry_that_was_cut_off_is_damage_when_it_is_read() {
-    let (data, of) = (TempDir::new().unwrap(), gateway());
+async fn a_file_of_a_large_record_that_was_cut_off_is_damage_when_it_is_read() {
+    let data = TempDir::new().unwrap();
     let opened = stores(data.path()).await.unwrap();
-    let mut last = Cursor { epoch: Epoch(0), seq: Seq(0) };
+    let key = |n: u32| Bytes::copy_from_slice(&n.to_be_bytes());
     for n in 0..90 {
         // In a page that is not read when the store is opened, nor in the segment in which it ends.
-        let bytes = if n == 30 { 200_000 } else { 5_000 };
-        last = opened.log.append(of, draft(&"x".repeat(bytes))).await.unwrap();
+        let row = Some(Bytes::from(vec![7; if n == 30 { 200_000 } else { 5_000 }]));
+        let change = Change { table: Table::Meta, key: key(n), row };
+        opened.events_records.commit(vec![change], Durability::Synced).await.unwrap();
     }
     drop(opened);
     // What was written is in sled's snapshot then.
@@ -391,8 +392,8 @@ async fn a_file_of_a_large_entry_that_was_cut_off_is_damage_when_it_is_read() {
         fs::write(blob.unwrap().path(), "").unwrap();
     }
     let opened = stores(data.path()).await.unwrap();
-    let read = opened.log.read(of, Cursor { seq: Seq(0), ..last }, ALL).await;
-    assert!(matches!(read, Err(LogError::Store(StoreError::Damaged { .. }))), "{read:?}");
+    let read = opened.events_records.get(Table::Meta, &key(30)).await;
+    assert!(matches!(read, Err(StoreError::Damaged { .. })), "{read:?}");
     assert_eq!(opened.events_records.condition(), Condition::Broken);
 }
 
@@ -419,7 +420,7 @@ async fn a_damaged_directory_refuses_to_start_and_leaves_the_events_alone() {
 #[tokio::test]
 async fn a_store_of_a_later_format_is_neither_read_nor_set_aside() {
     let data = TempDir::new().unwrap();
-    engine(data.path(), ROOMY, Arc::new(NoFollower)).shared.db.put(keys::FORMAT, &[2]).unwrap();
+    engine(data.path(), ROOMY, Arc::new(NoFollower)).shared.db.put(keys::FORMAT, &[3]).unwrap();
     let error = stores(data.path()).await.err().unwrap();
     assert!(matches!(error, StoreError::Malformed(_)), "{error:?}");
     assert_eq!(set_aside(data.path()), 0);

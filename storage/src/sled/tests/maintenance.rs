@@ -16,7 +16,7 @@ use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::Draft;
 use crate::records::{Change, Durability, StoreError, Table};
 use crate::sled::data::{DIRECTORY, DataDir, EVENTS};
-use crate::sled::row::Head;
+use crate::sled::row::{Head, bytes_in_parts};
 use crate::sled::{Checked, check_store, export_store, import_store, keys, repair_store, second_copy, suspect};
 use crate::stores::Stores;
 
@@ -47,13 +47,10 @@ async fn filled(data: &Path) -> [(GatewayId, Cursor); 2] {
         let mut head = None;
         for n in 0..events {
             let key = (n % 3 > 0).then(|| Bytes::from(format!("{}", n % 40)));
-            head = Some(
-                stores
-                    .log
-                    .append(of, Draft { key, ends_key: n % 4 == 0, ..draft(&format!("event {n}")) })
-                    .await
-                    .unwrap(),
-            );
+            // Some are in parts.
+            let body = format!("event {n}").repeat(if n % 7 == 0 { 1_000 } else { 1 });
+            let draft = Draft { key, ends_key: n % 4 == 0, ..draft(&body) };
+            head = Some(stores.log.append(of, draft).await.unwrap());
         }
         heads.push((of, head.unwrap()));
         stores.log.compacted(of, head.unwrap(), ALL).await.unwrap();
@@ -113,11 +110,17 @@ async fn every_kind_of_fault_is_found_and_repaired_at_the_cost_of_that_log_alone
     let entry = db.get(&keys::entry(of, epoch, Seq(350))).unwrap().unwrap().to_vec();
     let [_, state_keys, _] = keys::all_state(of, epoch);
     let state_key = db.prefix(&state_keys).next().unwrap().unwrap().0.to_vec();
+    let mut compacted = db.state_rows(of, epoch, Seq(0)).map(Result::unwrap);
+    let (large_state, _) = compacted.find(|(_, row)| bytes_in_parts(row).unwrap() > 0).unwrap();
+    drop(compacted);
     drop(db);
     let mut other_total = entry.clone();
     other_total[16] ^= 1;
     let other_head = Head { keys: on_disk.keys + 1, ..on_disk }.encode();
-    let broken: [(Vec<u8>, Option<Vec<u8>>); 8] = [
+    let broken: [(Vec<u8>, Option<Vec<u8>>); 11] = [
+        (keys::part(of, epoch, Seq(351), 1).to_vec(), None),
+        (keys::part(of, epoch, Seq(351), 9).to_vec(), Some(b"too many".to_vec())),
+        (keys::part(of, epoch, large_state, 0).to_vec(), Some(b"short".to_vec())),
         (keys::entry(of, epoch, Seq(350)).to_vec(), None),
         (keys::entry(of, epoch, Seq(350)).to_vec(), Some(other_total)),
         (keys::entry(of, epoch, Seq(350)).to_vec(), Some(b"?".to_vec())),

@@ -19,10 +19,10 @@ use crate::memory::MemoryLog;
 
 const RETENTION: Retention = Retention {
     max_events: 12,
-    max_bytes: 2_000,
+    max_bytes: 20_000,
     max_age: Duration::from_secs(60),
     // Tight, so that all of its bounds are met.
-    compaction: Compaction { max_keys: 9, max_bytes: 1_500, max_tombstone_age: Duration::from_secs(90) },
+    compaction: Compaction { max_keys: 9, max_bytes: 15_000, max_tombstone_age: Duration::from_secs(90) },
 };
 
 #[derive(Debug, Clone)]
@@ -37,9 +37,15 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let append =
-        (0..3u8, 0..400usize, proptest::option::of(0..20usize), prop::bool::weighted(0.3), 0..70_000i64, any::<bool>());
-    let budget = (1..20usize, 0..3_000usize);
+    let append = (
+        0..3u8,
+        prop_oneof![3 => 0..400usize, 1 => 4_000..10_000usize],
+        proptest::option::of(0..20usize),
+        prop::bool::weighted(0.3),
+        0..70_000i64,
+        any::<bool>(),
+    );
+    let budget = (1..20usize, 0..20_000usize);
     prop_oneof![
         20 => append.prop_map(|(of, size, key, ends_key, age_ms, expect_head)| Step::Append {
             of, size, key, ends_key, age_ms, expect_head
