@@ -125,7 +125,7 @@ impl Database {
     }
 
     /// Writes to the file all of the log that there is; up to which place that is.
-    fn flush(&self) -> Result<u64, StoreError> {
+    pub(super) fn flush(&self) -> Result<u64, StoreError> {
         self.tree.flush().map_err(|error| self.fault(error))?;
         Ok(self.log_end())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -32,6 +33,8 @@ struct Working {
     writes: u32,
     /// How many keys there are.
     keys: u32,
+    /// All files of large rows that there ever were.
+    files: BTreeMap<OsString, Vec<u8>>,
     /// Up to where the log was synced.
     log_synced: u64,
 }
@@ -43,6 +46,21 @@ fn write(n: u32, keys: u32) -> (Vec<u8>, Vec<u8>) {
     row.resize(bytes, n as u8);
     let key = if n.is_multiple_of(3) { n % 90 } else { n % keys };
     (keys::record(Table::Meta, &key.to_be_bytes()), row)
+}
+
+/// The writes that are done as one from the n-th on.
+fn together(n: u32) -> Range<u32> {
+    let is_transaction = n.is_multiple_of(7) && (n / 7).is_multiple_of(3);
+    n..n + if is_transaction { 7 } else { 1 }
+}
+
+/// As one transaction, if they are several.
+fn batch(writes: Range<u32>, keys: u32) -> ::sled::Batch {
+    let mut batch = ::sled::Batch::default();
+    for (key, row) in writes.map(|n| write(n, keys)) {
+        batch.insert(key, row);
+    }
+    batch
 }
 
 fn open(data: &Path) -> Database {
@@ -82,13 +100,17 @@ impl Working {
         clean::take(&data.path().join(EVENTS)).unwrap();
         let tree = sled_alone(data.path());
         let log_end = || u64::try_from(tree.context.pagecache.log.stable_offset() + 1).unwrap();
-        let mut writes = 0;
+        let (mut writes, mut seen) = (0, BTreeMap::new());
         let mut write_up_to = |place: u64| {
             while log_end() < place {
                 let (key, row) = write(writes, u32::MAX);
-                tree.insert(key, row).unwrap();
+                match together(writes) {
+                    one if one.len() == 1 => drop(tree.insert(key, row).unwrap()),
+                    several => tree.apply_batch(batch(several, u32::MAX)).unwrap(),
+                }
                 tree.flush().unwrap();
-                writes += 1;
+                writes = together(writes).end;
+                see(data.path(), &mut seen);
             }
             writes
         };
@@ -99,7 +121,7 @@ impl Working {
         let synced = copied(data.path());
         let writes = write_up_to(6 * SEGMENT_BYTES as u64 - 20_000);
         let later = copied(data.path());
-        Self { synced, later, writes_synced, writes, keys: u32::MAX, log_synced }
+        Self { synced, later, writes_synced, writes, keys: u32::MAX, log_synced, files: seen }
     }
 
     /// A database that has overwritten all it has again and again, so that sled has used the room of most segments more
@@ -109,19 +131,25 @@ impl Working {
         let db = open(data.path());
         let marked = || Mark::read(&data.path().join(EVENTS)).unwrap().unwrap().synced.unwrap();
         let (mut synced, mut writes_synced, mut log_synced) = (copied(data.path()), 0, marked());
-        for n in 0..writes {
+        let (mut n, mut files) = (0, BTreeMap::new());
+        while n < writes {
             let (key, row) = write(n, keys);
-            db.put(&key, &row[..]).unwrap();
+            match together(n) {
+                one if one.len() == 1 => db.put(&key, &row[..]).unwrap(),
+                several => db.apply(batch(several, keys)).unwrap(),
+            }
+            n = together(n).end;
+            see(data.path(), &mut files);
             if marked() != log_synced {
-                (synced, writes_synced, log_synced) = (copied(data.path()), n + 1, marked());
+                (synced, writes_synced, log_synced) = (copied(data.path()), n, marked());
             }
         }
         let later = copied(data.path());
-        Self { synced, later, writes_synced, writes, keys, log_synced }
+        Self { synced, later, writes_synced, writes: n, keys, log_synced, files }
     }
 
-    /// The database after a loss of power that left each page of the log as it was at either time, and each file of the
-    /// later time or not. Files that were there before are there: `blobs.rs` sees to that.
+    /// The database after a loss of power that left each page of the log as it was at either time, and of each file that
+    /// was there meanwhile all, half, or nothing. Those that were there before are there: `blobs.rs` sees to that.
     fn lost(&self, page: usize, mut has_arrived: impl FnMut(u64) -> bool) -> TempDir {
         let lost = copied(self.synced.path());
         let db = |data: &TempDir| data.path().join(EVENTS).join(segments::NAME);
@@ -133,11 +161,12 @@ impl Working {
                 file.write_all_at(later, at as u64).unwrap();
             }
         }
-        let blobs = |data: &TempDir| data.path().join(EVENTS).join("blobs");
-        for blob in fs::read_dir(blobs(&self.later)).unwrap().map(Result::unwrap) {
-            let there = blobs(&lost).join(blob.file_name());
-            if !there.exists() && has_arrived(u64::MAX) {
-                fs::copy(blob.path(), there).unwrap();
+        let database = lost.path().join(EVENTS);
+        for (name, bytes) in &self.files {
+            let is_synced = database.join("blobs").join(name).exists() || database.join("kept").join(name).exists();
+            if !is_synced && has_arrived(u64::MAX) {
+                let arrived = if has_arrived(u64::MAX) { bytes.len() } else { bytes.len() / 2 };
+                fs::write(database.join("blobs").join(name), &bytes[..arrived]).unwrap();
             }
         }
         lost
@@ -157,7 +186,8 @@ impl Working {
         let mut rest = self.writes_synced..self.writes;
         while beginning != *rows {
             let Some(n) = rest.next() else { return false };
-            beginning.insert(write(n, self.keys).0, n);
+            beginning.extend(together(n).map(|n| (write(n, self.keys).0, n)));
+            rest.start = together(n).end;
         }
         true
     }
@@ -168,6 +198,18 @@ fn files(data: &Path) -> BTreeMap<OsString, Vec<u8>> {
     let files = fs::read_dir(data.join(EVENTS).join("blobs")).unwrap().map(Result::unwrap);
     // It removes them at any time.
     files.filter_map(|file| Some((file.file_name(), fs::read(file.path()).ok()?))).collect()
+}
+
+/// Adds the files that are new.
+fn see(data: &Path, files: &mut BTreeMap<OsString, Vec<u8>>) {
+    for file in fs::read_dir(data.join(EVENTS).join("blobs")).unwrap().map(Result::unwrap) {
+        // It removes them at any time.
+        if !files.contains_key(&file.file_name())
+            && let Ok(bytes) = fs::read(file.path())
+        {
+            files.insert(file.file_name(), bytes);
+        }
+    }
 }
 
 fn rows(tree: &::sled::Db) -> Rows {
@@ -255,7 +297,8 @@ fn the_log_is_never_further_ahead_of_the_mark_than_sled_leaves_room_alone() {
         let (key, row) = write(n, u32::MAX);
         db.put(&key, &row[..]).unwrap();
         let marked = Mark::read(&data.path().join(EVENTS)).unwrap().unwrap();
-        db.log_end() - marked.synced.unwrap()
+        // Else how far sled's own threads got would be left to chance.
+        db.flush().unwrap() - marked.synced.unwrap()
     });
     let behind = behind.max().unwrap();
     assert!(db.log_end() - before > 4 << 20, "{} without a sync of ours", db.log_end());
