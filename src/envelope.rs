@@ -19,7 +19,8 @@ use crate::traceparent::TraceParent;
 const SEALING_BYTES_MAX: usize = 24 + 8 + 1 + 20;
 
 /// The body to append for an event. `at` is spelled by [`timestamp`]; `payload` must be compact JSON (no raw line break).
-pub(crate) fn body(
+#[must_use]
+pub fn body(
     kind: &TypeName,
     gateway: GatewayId,
     at: &str,
@@ -69,7 +70,8 @@ fn parts(body: &[u8]) -> Option<(&str, &str)> {
 }
 
 /// The frame of a stored entry: the same bytes every time. `None` for a body that [`body`] did not make.
-pub(crate) fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
+#[must_use]
+pub fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
     let (kind, rest) = parts(&entry.body)?;
     let id = Cursor { epoch, seq: entry.seq }.to_string();
     let mut text = String::with_capacity(kind.len() + id.len() + rest.len() + 24);

@@ -72,8 +72,9 @@ struct Sealed {
 }
 
 /// Events of a window, ready to be written.
-pub(crate) struct Hot {
-    pub(crate) frames: Frames,
+pub struct Hot {
+    /// In order, right after the cursor.
+    pub frames: Frames,
     /// Those of them that were published after the moment that was asked for.
     pub(crate) live: Option<Live>,
 }
@@ -278,7 +279,10 @@ impl Tail {
     }
 
     /// A gateway's channel and what its log holds. Every append after these bounds wakes the channel.
-    pub(crate) async fn open(&self, gateway: GatewayId) -> Result<(Arc<Channel>, Bounds), LogError> {
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn open(&self, gateway: GatewayId) -> Result<(Arc<Channel>, Bounds), LogError> {
         // The channel first: an append that the bounds don't show yet then finds it.
         let channel = self.tails.channel(gateway);
         let bounds = self.log.bounds(gateway).await?;
@@ -311,7 +315,8 @@ impl Tail {
     }
 
     /// The events after a cursor, if the window has the first of them; live are those from `live_from` on.
-    pub(crate) fn hot(&self, channel: &Channel, from: Cursor, room: Room, live_from: Option<Instant>) -> Option<Hot> {
+    #[must_use]
+    pub fn hot(&self, channel: &Channel, from: Cursor, room: Room, live_from: Option<Instant>) -> Option<Hot> {
         lock(&channel.window).after(from, room, live_from)
     }
 
