@@ -11,6 +11,7 @@
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
 //! - What a connection has not handed over when it ends is its `shortfall.rs`, a failed delivery.
 //! - A session whose cursor its log's ring has left behind is below it: `below.rs` leads it back.
+//! - `reading.rs` is a read of a log and the pause before the next, of sessions and of who watches on the dashboard.
 //! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
 //! - [`metrics`] is what Prometheus is shown of all that, [`traces`] what a collector of OpenTelemetry is.
@@ -41,6 +42,7 @@ pub mod metrics;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;
+mod reading;
 pub mod receipts;
 pub mod registry;
 pub mod server;

@@ -7,6 +7,9 @@
 //! A call with an idempotency key has its answer stored with each event, all or nothing: a publisher that repeats a call
 //! it got no answer to, after a crash too, gets the first answer for what is stored and publishes what is not.
 
+mod call;
+mod event;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,21 +18,22 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{
-    Answer, AnswerName, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError, StoreError,
-};
-use serde::{Deserialize, Serialize};
+use gatecast_storage::{Answer, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+pub use self::call::Call;
+pub use self::event::{CheckedEvent, Fault, NewEvent};
+
+use self::call::Note;
+use self::event::compact;
 use crate::envelope;
 use crate::event_types::{EventTypes, TypeName};
 use crate::metrics::Histogram;
 use crate::registry::Registry;
-use crate::traceparent::TraceParent;
-use crate::traces::{Publishing, Tracer};
+use crate::traces::Tracer;
 
 /// Events under one sync: who publishes one event meanwhile waits for no more than twice these.
 const CHUNK_EVENTS_MAX: usize = 1_024;
@@ -39,37 +43,6 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 const ENVELOPE_BYTES: usize = 256;
 /// Chunks of a call under way: one is written while the next is made.
 const CHUNKS_AT_ONCE: usize = 2;
-/// The longest correlation id, in bytes.
-const CORRELATION_ID_BYTES_MAX: usize = 256;
-/// The longest entity key, in bytes.
-const KEY_BYTES_MAX: usize = 512;
-
-/// An event as a publisher states it.
-#[derive(Debug)]
-pub struct NewEvent {
-    /// Its type, which must be registered.
-    pub kind: TypeName,
-    /// Its payload, as it was written.
-    pub payload: Box<RawValue>,
-    /// For tracing; a UUID is made when there is none.
-    pub correlation_id: Option<String>,
-    /// The entity it is about; when absent, taken from where the type says it is.
-    pub key: Option<String>,
-    /// The publisher's trace, if it has one.
-    pub traceparent: Option<TraceParent>,
-}
-
-/// An event that may be appended: its type is registered, its payload valid and compact.
-#[derive(Debug, Clone)]
-pub struct CheckedEvent {
-    kind: TypeName,
-    payload: Arc<RawValue>,
-    correlation_id: String,
-    traceparent: Option<TraceParent>,
-    key: Option<Bytes>,
-    ends_key: bool,
-    trace: Option<Arc<Publishing>>,
-}
 
 /// An event on its way to one gateway.
 #[derive(Debug)]
@@ -91,44 +64,6 @@ impl<'a> Outgoing<'a> {
     #[must_use]
     pub fn new(to: GatewayId, event: &'a CheckedEvent) -> Self {
         Self { to, event, expect: None, about: None, beside: Vec::new() }
-    }
-}
-
-/// A call that may be repeated: its events are published once, its answers stay the first.
-#[derive(Debug, Clone, Copy)]
-pub struct Call {
-    /// A hash of the kind of call and the publisher's key.
-    pub key: [u8; 16],
-    /// The SHA-256 of what is asked.
-    pub asked: [u8; 32],
-}
-
-impl Call {
-    fn name(&self, gateway: GatewayId) -> AnswerName {
-        AnswerName { gateway, key: self.key }
-    }
-}
-
-/// What is kept of an answer, beside the position and the time.
-#[derive(Debug, Serialize, Deserialize)]
-struct Note {
-    #[serde(rename = "id")]
-    correlation_id: String,
-    #[serde(rename = "n")]
-    connections: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    about: Option<Box<RawValue>>,
-}
-
-impl Note {
-    fn encode(&self) -> Bytes {
-        // Text and numbers always have a JSON form.
-        serde_json::to_vec(self).unwrap_or_default().into()
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, PublishError> {
-        let note = serde_json::from_slice(bytes);
-        note.map_err(|error| LogError::from(StoreError::Malformed(format!("an answer: {error}"))).into())
     }
 }
 
@@ -171,15 +106,6 @@ pub enum PublishError {
     /// An earlier call with the same key asked for something else.
     #[error("the key was used for another call")]
     KeyReused,
-}
-
-/// One thing that is wrong with an event, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// A JSON pointer into the request, such as `/payload/apiId`.
-    pub pointer: String,
-    /// What is wrong there.
-    pub message: String,
 }
 
 /// Takes events from publishers to the log.
@@ -248,7 +174,7 @@ impl Publisher {
         if event.payload.get().len() > self.event_bytes_max() {
             return Err(self.too_large(event.payload.get().len()));
         }
-        let mut faults = out_of_bounds(&event);
+        let mut faults = event.out_of_bounds();
         let payload = compact(event.payload, &mut faults);
         let subject = self
             .types
@@ -387,50 +313,4 @@ impl Publisher {
     fn too_large(&self, bytes: usize) -> PublishError {
         PublishError::TooLarge { bytes, limit: self.event_bytes_max() }
     }
-}
-
-impl CheckedEvent {
-    fn body(&self, to: GatewayId, timestamp: &str) -> Bytes {
-        envelope::body(&self.kind, to, timestamp, &self.correlation_id, self.traceparent.as_ref(), &self.payload)
-    }
-}
-
-fn out_of_bounds(event: &NewEvent) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let mut check = |pointer: &str, text: &Option<String>, max: usize| {
-        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > max) {
-            faults.push(Fault { pointer: pointer.to_owned(), message: format!("must have 1 to {max} bytes") });
-        }
-    };
-    check("/correlationId", &event.correlation_id, CORRELATION_ID_BYTES_MAX);
-    check("/key", &event.key, KEY_BYTES_MAX);
-    faults
-}
-
-/// The payload without insignificant white space: a raw line break would split an SSE event. Numbers, strings and
-/// the order of members stay as they were written.
-fn compact(payload: Box<RawValue>, faults: &mut Vec<Fault>) -> Box<RawValue> {
-    if !payload.get().contains([' ', '\n', '\r', '\t']) {
-        return payload;
-    }
-    let mut text = String::with_capacity(payload.get().len());
-    let (mut quoted, mut escaped) = (false, false);
-    for c in payload.get().chars() {
-        if quoted || !matches!(c, ' ' | '\n' | '\r' | '\t') {
-            text.push(c);
-        }
-        match c {
-            '"' if !escaped => quoted = !quoted,
-            '\\' if !escaped => {
-                escaped = true;
-                continue;
-            }
-            _ => {}
-        }
-        escaped = false;
-    }
-    RawValue::from_string(text).unwrap_or_else(|_| {
-        faults.push(Fault { pointer: "/payload".to_owned(), message: "is not JSON".to_owned() });
-        RawValue::NULL.to_owned()
-    })
 }

@@ -1,45 +1,25 @@
 //! Who is connected: one map, one lock. A connection is in it as long as its [`Registration`] lives, so a count is
 //! never out of step with what it counts; the limits are checked under the same lock that adds the entry.
 
+mod connection;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seat, Seq};
+use gatecast_storage::{Cursor, Gateway, GatewayId, Replica, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
-use tokio::time::Instant;
-use uuid::Uuid;
+
+pub(crate) use self::connection::{Connection, Identity};
+pub use self::connection::{ConnectionId, ConnectionInfo};
 
 use crate::auth::Proof;
-use crate::below::Below;
-use crate::metrics::{Carried, Traffic};
+use crate::metrics::Traffic;
 use crate::tail::Channel;
-
-/// A connection's id, made by us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(Uuid);
-
-impl ConnectionId {
-    pub(crate) fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// How many may be connected.
 #[derive(Debug, Clone, Copy)]
@@ -59,76 +39,6 @@ pub enum Full {
     /// The gateway has as many as it may.
     #[error("the gateway has as many connections as it may")]
     Gateway,
-}
-
-/// What a connection is, from its admission on.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) gateway: GatewayId,
-    pub(crate) proof: Proof,
-    pub(crate) instance: Option<Box<str>>,
-    pub(crate) transport: &'static str,
-    pub(crate) peer: IpAddr,
-    pub(crate) connected_at: DateTime<Utc>,
-}
-
-impl Identity {
-    /// Whether its gateway, as it is now, would let it come as it came.
-    fn has_access(&self, gateway: &Gateway) -> bool {
-        let is_known = match &self.proof {
-            Proof::Token(_) => true,
-            Proof::Certificate(name) => gateway.access.knows(name),
-        };
-        is_known && gateway.access.allows(self.peer)
-    }
-}
-
-/// One live connection, as its session and the rest of the server see it.
-pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) identity: Identity,
-    pub(crate) channel: Arc<Channel>,
-    /// The counts of its transport.
-    pub(crate) carried: Arc<Carried>,
-    /// When it was registered.
-    pub(crate) began: Instant,
-    /// State, not a queue: why it shall end, the gravest reason told so far.
-    closing: Mutex<Option<CloseReason>>,
-    heard_ms: AtomicI64,
-    epoch: AtomicU64,
-    position: AtomicU64,
-    /// From here to its position its peer was written everything; before, it is not known what the peer has.
-    since: AtomicU64,
-    events_sent: AtomicU64,
-    /// The furthest that a poll was ever answered; a later poll may ask for the same again.
-    furthest: AtomicU64,
-    /// How far it is in the compacted state, while it is: for the next poll of a lease.
-    below: Mutex<Option<Box<(Cursor, Below)>>>,
-}
-
-/// A connection as stats show it.
-#[derive(Debug, Clone)]
-pub struct ConnectionInfo {
-    /// Its gateway.
-    pub gateway: GatewayId,
-    /// Its id.
-    pub connection: ConnectionId,
-    /// Which replica of the gateway it is; `default` if it did not say.
-    pub instance: String,
-    /// The transport's name.
-    pub transport: &'static str,
-    /// Where it comes from.
-    pub peer: IpAddr,
-    /// When it was admitted.
-    pub connected_at: DateTime<Utc>,
-    /// Its last sign of life: anything heard, or for SSE a write that the socket took.
-    pub last_heartbeat: DateTime<Utc>,
-    /// Up to where it was written.
-    pub position: Cursor,
-    /// Events after that which its gateway's log is known to hold.
-    pub lag: u64,
-    /// Events written to it.
-    pub events_sent: u64,
 }
 
 /// The connection of a gateway that is furthest behind.
@@ -200,21 +110,7 @@ impl Registry {
         if entries.by_gateway.range(of(identity.gateway)).count() >= self.per_gateway_max.load(Ordering::Relaxed) {
             return Err(Full::Gateway);
         }
-        let connection = Arc::new(Connection {
-            id: ConnectionId::random(),
-            heard_ms: AtomicI64::new(identity.connected_at.timestamp_millis()),
-            identity,
-            channel,
-            carried,
-            began: Instant::now(),
-            closing: Mutex::default(),
-            epoch: AtomicU64::new(u64::from(at.epoch.0)),
-            position: AtomicU64::new(at.seq.0),
-            since: AtomicU64::new(at.seq.0),
-            events_sent: AtomicU64::new(0),
-            furthest: AtomicU64::new(0),
-            below: Mutex::default(),
-        });
+        let connection = Arc::new(Connection::new(identity, channel, carried, at));
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
         if let Proof::Token(token) = connection.identity.proof {
             entries.by_token.insert((token, connection.id));
@@ -283,7 +179,7 @@ impl Registry {
 
     /// Ends the connections of a token, which was revoked.
     pub fn close_token(&self, token: TokenId) {
-        let all = (token, ConnectionId(Uuid::nil()))..=(token, ConnectionId(Uuid::max()));
+        let all = (token, ConnectionId::LEAST)..=(token, ConnectionId::GREATEST);
         let closing: Vec<_> = {
             let entries = self.entries();
             entries.by_token.range(all).filter_map(|(_, id)| entries.connections.get(id).cloned()).collect()
@@ -327,91 +223,6 @@ impl Registry {
     }
 }
 
-impl Connection {
-    /// Why the connection shall end, if it shall.
-    pub(crate) fn closing(&self) -> Option<CloseReason> {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn close(&self, reason: CloseReason) {
-        {
-            let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
-            // A revocation overrides a drain: from then on not one more byte may go out.
-            if closing.is_none_or(|now| matches!(now, CloseReason::Shutdown { .. })) {
-                *closing = Some(reason);
-            }
-        }
-        self.channel.bell.ring();
-    }
-
-    pub(crate) fn heard(&self, at_ms: i64) {
-        self.heard_ms.store(at_ms, Ordering::Relaxed);
-    }
-
-    pub(crate) fn moved(&self, to: Cursor) {
-        self.epoch.store(u64::from(to.epoch.0), Ordering::Relaxed);
-        self.position.store(to.seq.0, Ordering::Relaxed);
-    }
-
-    /// After `seq` its peer has everything that it is to have up to its position: it said so, or begins there.
-    pub(crate) fn set_since(&self, seq: Seq) {
-        self.since.store(seq.0, Ordering::Relaxed);
-    }
-
-    /// A poll was answered up to here.
-    pub(crate) fn reached(&self, to: Seq) {
-        self.furthest.fetch_max(to.0, Ordering::Relaxed);
-    }
-
-    /// Up to here events may be written once more, on a connection of polls.
-    pub(crate) fn furthest(&self) -> Seq {
-        Seq(self.furthest.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn position(&self) -> Cursor {
-        #[expect(clippy::cast_possible_truncation, reason = "stored from a u32")]
-        let epoch = Epoch(self.epoch.load(Ordering::Relaxed) as u32);
-        Cursor { epoch, seq: Seq(self.position.load(Ordering::Relaxed)) }
-    }
-
-    /// Whether it is a connection of the replica that has everything after `after` up to `up_to`.
-    fn has(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
-        let (since, position) = (Seq(self.since.load(Ordering::Relaxed)), self.position());
-        position.epoch == up_to.epoch
-            && since <= after
-            && position.seq >= up_to.seq
-            && Replica::of(self.identity.instance.as_deref(), self.identity.peer) == *replica
-    }
-
-    /// Remembers how far it is in the compacted state, or that it no longer is.
-    pub(crate) fn set_below(&self, below: Option<(Cursor, Below)>) {
-        *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below.map(Box::new);
-    }
-
-    /// What was remembered, if it is of this cursor.
-    pub(crate) fn below(&self, at: Cursor) -> Option<Below> {
-        let known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().filter(|known| known.0 == at).map(|known| known.1)
-    }
-
-    fn info(&self) -> ConnectionInfo {
-        let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
-        let position = self.position();
-        ConnectionInfo {
-            gateway: self.identity.gateway,
-            connection: self.id,
-            instance: self.identity.instance.as_deref().unwrap_or("default").to_owned(),
-            transport: self.identity.transport,
-            peer: self.identity.peer,
-            connected_at: self.identity.connected_at,
-            last_heartbeat: heard.unwrap_or(self.identity.connected_at),
-            position,
-            lag: self.channel.head().0.saturating_sub(position.seq.0),
-            events_sent: self.events_sent.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl Registration {
     /// A pong is a receipt of everything up to the position that its ping carried, if that was sent.
     pub(crate) fn pong(&self, payload: &[u8], sent: Cursor, now: DateTime<Utc>) {
@@ -443,7 +254,7 @@ impl Registration {
         if let Some(seat) = &self.seat {
             seat.sent(to, now_ms);
         }
-        self.connection.events_sent.fetch_add(events as u64, Ordering::Relaxed);
+        self.connection.count_sent(events);
     }
 }
 
@@ -461,5 +272,5 @@ impl Drop for Registration {
 
 /// All connections of a gateway in an index by gateway.
 fn of(gateway: GatewayId) -> RangeInclusive<(GatewayId, ConnectionId)> {
-    (gateway, ConnectionId(Uuid::nil()))..=(gateway, ConnectionId(Uuid::max()))
+    (gateway, ConnectionId::LEAST)..=(gateway, ConnectionId::GREATEST)
 }

@@ -9,10 +9,8 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step};
@@ -26,16 +24,12 @@ use crate::heartbeat::{Beat, Timing, beat};
 use crate::hold::Hold;
 use crate::metrics::Live;
 use crate::pacing::Pacing;
+use crate::reading::Reading;
 use crate::receipts::{Reporter, Reports};
 use crate::registry::Connection;
 use crate::shortfall::{self, Shortfall};
 use crate::tail::{Hot, Tail, Tailed};
 use crate::traces::{Receiver, Tracer};
-
-/// How long to wait before reading a log again that could not be read; doubled for each time in a row.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The longest such wait.
-const READ_AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
 /// What all sessions work with.
 pub(crate) struct Works {
@@ -68,11 +62,8 @@ pub(crate) struct CursorSession {
     /// Its heartbeat asks for nothing before this. Life and pings only move that back, so it may be known late.
     rests: Option<Instant>,
     expires: Option<Instant>,
-    /// A read of the log under way; it outlives a cancelled `next`.
-    reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
-    read_again: Option<Instant>,
-    /// Reads in a row that failed.
-    failures: u32,
+    /// A read under way outlives a cancelled `next`.
+    reading: Reading,
     alarm: Alarm,
 }
 
@@ -137,9 +128,7 @@ impl CursorSession {
             pinged: now,
             rests: None,
             expires,
-            reading: None,
-            read_again: None,
-            failures: 0,
+            reading: Reading::default(),
             alarm: Alarm::default(),
         }
     }
@@ -171,10 +160,10 @@ impl CursorSession {
         let beat = if let Beat::Wait(at) = beat { Some(at) } else { None };
         let until = [beat, self.expires].into_iter().flatten().min();
         let room = if paced { self.paced(room) } else { Some(room) };
-        if let Some(room) = room.filter(|_| self.behind() && self.read_again.is_none_or(|at| now >= at)) {
+        let read_again = self.reading.again().filter(|at| *at > now);
+        if let Some(room) = room.filter(|_| self.behind() && read_again.is_none()) {
             return self.events(room, until);
         }
-        let read_again = self.read_again.filter(|at| *at > now);
         Due::Wait([until, read_again].into_iter().flatten().min())
     }
 
@@ -188,7 +177,7 @@ impl CursorSession {
     }
 
     fn events(&mut self, room: Room, until: Option<Instant>) -> Due {
-        if self.reading.is_none()
+        if !self.reading.is_under_way()
             && self.below.is_none()
             && let Some(Hot { frames, live }) =
                 self.works.tail.hot(&self.connection().channel, self.position, room, self.live_from())
@@ -231,29 +220,20 @@ impl CursorSession {
         matches!(&self.hold, Hold::Leased(poll) if poll.superseded()).then_some(CloseReason::Superseded)
     }
 
-    /// Reads the log, for as long as that takes; a read under way outlives whoever waits for it.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Result<Tailed, LogError>> {
-        let gateway = self.connection().identity.gateway;
-        let Self { works, position, below, reading, .. } = self;
-        let under_way = reading.get_or_insert_with(|| match below {
-            Some(below) => Box::pin(works.tail.compacted(gateway, below.after(*position), room)),
-            None => Box::pin(works.tail.cold(gateway, *position, room)),
-        });
-        let read = ready!(under_way.as_mut().poll(cx));
-        *reading = None;
-        Poll::Ready(read)
+        let at = (self.connection().identity.gateway, self.position, self.below);
+        self.reading.poll(cx, &self.works.tail, at, room)
     }
 
     /// What a read of the log gives; `None` to look again.
     fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
-        self.read_again = None;
         if read.is_ok() {
-            self.failures = 0;
+            self.reading.worked();
         }
         let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames.into(), None)),
             Ok(Tailed::Frames(_)) => {
-                self.read_again = Some(Instant::now() + read_again_after(0));
+                self.reading.had_nothing();
                 return None;
             }
             Ok(Tailed::Compacted(page)) => {
@@ -264,12 +244,10 @@ impl CursorSession {
             Ok(Tailed::Truncated { oldest }) => (Below::overwritten(oldest), ResetReason::Overwritten),
             Ok(Tailed::Lost) => (Below::reset(ResetReason::UnknownEpoch), ResetReason::UnknownEpoch),
             Err(error) => {
-                let (gateway, failures) = (self.connection().identity.gateway, self.failures);
-                if failures == 0 {
+                if self.reading.failed() {
+                    let gateway = self.connection().identity.gateway;
                     warn!(gateway.id = %gateway, connection.id = %self.id, %error, "Event log is not readable; the connection waits.");
                 }
-                self.read_again = Some(Instant::now() + read_again_after(failures));
-                self.failures = failures.saturating_add(1);
                 return None;
             }
         };
@@ -383,7 +361,7 @@ impl Session for CursorSession {
     }
 
     fn ready(&self) -> bool {
-        !self.opening.is_empty() || (self.behind() && self.read_again.is_none())
+        !self.opening.is_empty() || (self.behind() && self.reading.again().is_none())
     }
 
     fn written(&mut self) {
@@ -470,9 +448,4 @@ impl Session for CursorSession {
             "Gateway disconnected from {}.", identity.transport,
         );
     }
-}
-
-/// The wait after the next failure when so many came before it.
-pub(crate) fn read_again_after(failures: u32) -> Duration {
-    READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
 }

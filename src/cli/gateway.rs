@@ -48,17 +48,8 @@ pub(super) struct Create {
     /// For people [default: the name]
     #[arg(long, value_name = "TEXT")]
     display_name: Option<String>,
-    /// For people
-    #[arg(long, value_name = "TEXT")]
-    description: Option<String>,
-    /// The host name that its APIs are served under
-    #[arg(long, value_name = "HOST")]
-    vhost: Option<String>,
-    /// Where a connection without a cursor starts
-    #[arg(long, value_name = "live|stored", value_parser = ["live", "stored"])]
-    catch_up: Option<String>,
     #[command(flatten)]
-    access: AccessArgs,
+    properties: PropertyArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -68,6 +59,13 @@ pub(super) struct Update {
     /// For people
     #[arg(long, value_name = "TEXT")]
     display_name: Option<String>,
+    #[command(flatten)]
+    properties: PropertyArgs,
+}
+
+/// What a gateway may be given at first and changed to later. In a list, an empty value stands for no entry.
+#[derive(Debug, Clone, Args)]
+struct PropertyArgs {
     /// For people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -77,13 +75,6 @@ pub(super) struct Update {
     /// Where a connection without a cursor starts
     #[arg(long, value_name = "live|stored", value_parser = ["live", "stored"])]
     catch_up: Option<String>,
-    #[command(flatten)]
-    access: AccessArgs,
-}
-
-/// Who may come as the gateway. An empty value stands for no entry.
-#[derive(Debug, Clone, Args)]
-struct AccessArgs {
     /// Networks that it may come from, comma-separated or repeated; without any: from everywhere
     #[arg(long = "allowed-address", value_name = "NETWORK", value_delimiter = ',')]
     allowed_addresses: Option<Vec<String>>,
@@ -136,15 +127,16 @@ impl GatewayCommand {
 }
 
 async fn create(args: Create, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
+    let Create { organization, name, display_name, properties } = args;
     let new = NewGateway {
-        organization_id: args.organization,
-        display_name: args.display_name.unwrap_or_else(|| args.name.clone()),
-        name: args.name,
-        description: args.description,
-        vhost: args.vhost,
-        catch_up: args.catch_up,
-        allowed_addresses: entries(args.access.allowed_addresses).unwrap_or_default(),
-        certificate_names: entries(args.access.certificate_names).unwrap_or_default(),
+        organization_id: organization,
+        display_name: display_name.unwrap_or_else(|| name.clone()),
+        name,
+        description: properties.description,
+        vhost: properties.vhost,
+        catch_up: properties.catch_up,
+        allowed_addresses: entries(properties.allowed_addresses).unwrap_or_default(),
+        certificate_names: entries(properties.certificate_names).unwrap_or_default(),
     };
     let answer = api.create_gateway(&new).await?;
     let words = |gateway: &Gateway, out: &mut dyn io::Write| {
@@ -160,17 +152,18 @@ fn entries(written: Option<Vec<String>>) -> Option<Vec<String>> {
 }
 
 async fn update(args: Update, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
+    let Update { id, display_name, properties } = args;
     // The call sets all that may change, so what is there is sent back.
-    let mut to = api.gateway(args.id).await?.json;
+    let mut to = api.gateway(id).await?.json;
     let texts = [
-        ("displayName", args.display_name),
-        ("description", args.description),
-        ("vhost", args.vhost),
-        ("catchUp", args.catch_up),
+        ("displayName", display_name),
+        ("description", properties.description),
+        ("vhost", properties.vhost),
+        ("catchUp", properties.catch_up),
     ];
     let lists = [
-        ("allowedAddresses", entries(args.access.allowed_addresses)),
-        ("certificateNames", entries(args.access.certificate_names)),
+        ("allowedAddresses", entries(properties.allowed_addresses)),
+        ("certificateNames", entries(properties.certificate_names)),
     ];
     let texts = texts.into_iter().filter_map(|(name, text)| Some((name, Value::from(text?))));
     let lists = lists.into_iter().filter_map(|(name, list)| Some((name, Value::from(list?))));
@@ -178,7 +171,7 @@ async fn update(args: Update, api: &ApiClient, output: &mut Output<'_>) -> Resul
         // An empty text is none, as an empty list is.
         to[name] = if value == "" { Value::Null } else { value };
     }
-    let answer = api.put_gateway(args.id, &to).await?;
+    let answer = api.put_gateway(id, &to).await?;
     let words =
         |gateway: &Gateway, out: &mut dyn io::Write| writeln!(out, "✓ Updated gateway {}", printable(&gateway.name));
     Ok(output.answer(&answer, words)?)

@@ -21,6 +21,7 @@ mod printable;
 mod publish;
 mod remote;
 mod resume;
+mod seconds;
 mod settings;
 mod stats;
 mod store;

@@ -1,10 +1,10 @@
 //! What happens in the words of the quickstart's test client.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use super::pretty::pretty;
 use super::printable::printable;
+use super::seconds::seconds;
 use super::view::View;
 use crate::client::{Ack, Closed, Incoming, Reset};
 
@@ -97,10 +97,6 @@ impl TextView<'_> {
         }
         Ok(())
     }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures::future::BoxFuture;
 use gatecast_storage::{Cursor, Directory, GatewayId, LogError};
 use gatecast_transports::{Alarm, CloseReason, Frame, Frames, Room};
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,8 @@ use super::viewing::{Feed, Shown};
 use crate::bell::Listener;
 use crate::below::Below;
 use crate::control::ResetReason;
-use crate::session::{Works, read_again_after};
+use crate::reading::Reading;
+use crate::session::Works;
 use crate::tail::{Channel, Tailed};
 
 /// The feed.
@@ -30,11 +30,7 @@ pub(super) struct Following {
     below: Option<Below>,
     /// It was told where it begins: it comes back there if it is cut off before the first event.
     is_told: bool,
-    /// A read of the log under way.
-    reading: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
-    read_again: Option<Instant>,
-    /// Reads in a row that failed.
-    failures: u32,
+    reading: Reading,
     alarm: Alarm,
     /// Where it is once what was given is out.
     given: Option<(Cursor, Option<Below>)>,
@@ -80,9 +76,7 @@ impl Following {
             position,
             below,
             is_told: false,
-            reading: None,
-            read_again: None,
-            failures: 0,
+            reading: Reading::default(),
             alarm: Alarm::default(),
             given: None,
         })
@@ -99,25 +93,18 @@ impl Following {
 
     /// What the log has after the position.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Result<Tailed, LogError>> {
-        let Self { works, gateway, channel, position, below, reading, .. } = self;
-        if reading.is_none()
-            && below.is_none()
-            && let Some(hot) = works.tail.hot(channel, *position, room, None)
+        let tail = &self.works.tail;
+        if !self.reading.is_under_way()
+            && self.below.is_none()
+            && let Some(hot) = tail.hot(&self.channel, self.position, room, None)
         {
             return Poll::Ready(Ok(Tailed::Frames(hot.frames.into_vec())));
         }
-        let under_way = reading.get_or_insert_with(|| match below {
-            Some(below) => Box::pin(works.tail.compacted(*gateway, below.after(*position), room)),
-            None => Box::pin(works.tail.cold(*gateway, *position, room)),
-        });
-        let read = ready!(under_way.as_mut().poll(cx));
-        *reading = None;
-        Poll::Ready(read)
+        self.reading.poll(cx, tail, (self.gateway, self.position, self.below), room)
     }
 
     /// What a read of the log gives; `None` to look again.
     fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Shown> {
-        self.read_again = None;
         match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => {
                 let seq = gatecast_storage::Seq(self.position.seq.0 + frames.len() as u64);
@@ -129,17 +116,15 @@ impl Following {
             }
             Ok(Tailed::Truncated { oldest }) => self.below = Some(Below::overwritten(oldest)),
             Ok(Tailed::Lost) => self.below = Some(Below::reset(ResetReason::UnknownEpoch)),
-            Ok(Tailed::Frames(_)) => self.read_again = Some(Instant::now() + read_again_after(0)),
+            Ok(Tailed::Frames(_)) => self.reading.had_nothing(),
             Err(error) => {
-                if self.failures == 0 {
+                if self.reading.failed() {
                     warn!(gateway.id = %self.gateway, %error, "Event log is not readable; who watches it waits.");
                 }
-                self.read_again = Some(Instant::now() + read_again_after(self.failures));
-                self.failures = self.failures.saturating_add(1);
                 return None;
             }
         }
-        self.failures = 0;
+        self.reading.worked();
         None
     }
 }
@@ -160,7 +145,7 @@ impl Feed for Following {
             if self.below.is_none() && self.position.seq >= self.channel.head() {
                 return Poll::Pending;
             }
-            if let Some(at) = self.read_again.filter(|at| Instant::now() < *at) {
+            if let Some(at) = self.reading.again().filter(|at| Instant::now() < *at) {
                 ready!(self.alarm.poll_at(cx, Some(at)));
                 continue;
             }

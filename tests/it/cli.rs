@@ -65,6 +65,7 @@ const COMMANDS: [(&str, &[&str]); 19] = [
         &[
             "--organization",
             "--name",
+            "For people [default: the name]",
             "--display-name",
             "--description",
             "--vhost",
@@ -73,7 +74,18 @@ const COMMANDS: [(&str, &[&str]); 19] = [
             "--certificate-name",
         ],
     ),
-    ("gateway update", &["<ID>", "--display-name", "--vhost", "--catch-up", "--allowed-address", "--certificate-name"]),
+    (
+        "gateway update",
+        &[
+            "<ID>",
+            "--display-name",
+            "--description",
+            "--vhost",
+            "--catch-up",
+            "--allowed-address",
+            "--certificate-name",
+        ],
+    ),
     ("gateway list", &["--organization", "--connected", "--limit", "--offset"]),
     ("gateway delete", &["<ID>"]),
     ("token create", &["--gateway", "--expires-at"]),

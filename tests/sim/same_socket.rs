@@ -63,14 +63,20 @@ impl Line {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_token_that_is_revoked_between_two_polls_is_refused() {
+/// Something happens to a gateway between two polls, and the second is refused; the world after it.
+async fn is_refused_after(happens: impl AsyncFnOnce(&World, &Member)) -> World {
     let world = World::new().await;
     let member = world.gateway().await;
     let mut line = Line::new(&world);
     let cursor = line.settle(&member).await;
-    world.revoke(&member).await;
+    happens(&world, &member).await;
     line.is_refused(&member.key, &cursor).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_revoked_between_two_polls_is_refused() {
+    let world = is_refused_after(async |world, member| world.revoke(member).await).await;
     assert!(world.hub.registry.is_empty());
 }
 
@@ -89,30 +95,26 @@ async fn a_token_whose_time_passes_between_two_polls_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_is_deleted_between_two_polls_is_refused() {
-    let world = World::new().await;
-    let member = world.gateway().await;
-    let mut line = Line::new(&world);
-    let cursor = line.settle(&member).await;
-    world.hub.directory.delete_gateway(member.id).await.unwrap();
-    line.is_refused(&member.key, &cursor).await;
+    is_refused_after(async |world, member| {
+        world.hub.directory.delete_gateway(member.id).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_address_that_is_barred_between_two_polls_is_refused() {
-    let world = World::new().await;
-    let member = world.gateway().await;
-    let mut line = Line::new(&world);
-    let cursor = line.settle(&member).await;
-    let before = world.hub.directory.gateway(member.id).unwrap();
-    let update = GatewayUpdate {
-        display_name: before.display_name.clone(),
-        description: None,
-        vhost: None,
-        catch_up: before.catch_up,
-        access: Access { addresses: vec!["192.0.2.0/24".parse().unwrap()], ..Access::default() },
-    };
-    world.hub.directory.update_gateway(member.id, update, before.updated_at).await.unwrap();
-    line.is_refused(&member.key, &cursor).await;
+    is_refused_after(async |world, member| {
+        let before = world.hub.directory.gateway(member.id).unwrap();
+        let update = GatewayUpdate {
+            display_name: before.display_name.clone(),
+            description: None,
+            vhost: None,
+            catch_up: before.catch_up,
+            access: Access { addresses: vec!["192.0.2.0/24".parse().unwrap()], ..Access::default() },
+        };
+        world.hub.directory.update_gateway(member.id, update, before.updated_at).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::exit::Exit;
+use super::super::seconds::seconds;
 use crate::client::probe::{TlsFault, Unreached};
 
 /// Something in the way.
@@ -171,7 +172,7 @@ impl Finding {
             Self::PongsDropped { after } => {
                 format!("after {} the server saw no sign of life: pongs do not pass", seconds(*after))
             }
-            Self::Cut { at, silence, reason } if *silence * 2 < *at => format!(
+            Self::Cut { at, silence, reason } if is_by_age(*at, *silence) => format!(
                 "cut {} after it began, {} after the last byte: a limit on its age ({reason})",
                 seconds(*at),
                 seconds(*silence)
@@ -223,7 +224,7 @@ impl Finding {
             Self::PingsDropped { .. } | Self::PongsDropped { .. } => {
                 "Let WebSocket control frames pass; a gateway leaves after 35 s without a ping"
             }
-            Self::Cut { silence, at, .. } => return cut_advice(idle, *silence, *at),
+            Self::Cut { at, silence, .. } => return cut_advice(idle, *at, *silence),
             Self::PollCut { .. } | Self::PollEarly { .. } => {
                 return format!(
                     "Raise the proxy's time-out for answers to {idle} s or more (nginx: proxy_read_timeout; haproxy: timeout server)"
@@ -276,8 +277,13 @@ fn unreached_advice(unreached: &Unreached) -> &'static str {
     }
 }
 
-fn cut_advice(idle: u64, silence: Duration, at: Duration) -> String {
-    if silence * 2 < at {
+/// Whether a stream was cut for how long it lasted: something came shortly before, so it was not for its silence.
+fn is_by_age(at: Duration, silence: Duration) -> bool {
+    silence * 2 < at
+}
+
+fn cut_advice(idle: u64, at: Duration, silence: Duration) -> String {
+    if is_by_age(at, silence) {
         return "Raise or lift the limit on how long a request may take; each cut costs a reconnect, though no event"
             .to_owned();
     }
@@ -292,8 +298,4 @@ fn cut_advice(idle: u64, silence: Duration, at: Duration) -> String {
         }
         _ => raise,
     }
-}
-
-pub(super) fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval_at};
 
 use super::super::printable::printable;
-use super::finding::seconds;
+use super::super::seconds::seconds;
 use crate::client::Transport;
 use crate::client::probe::{Polled, Reached, Unopened, Unreached, Watched};
 

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::super::output::table;
 use super::super::printable::printable;
+use super::super::seconds::seconds;
 use super::diagnosis::{Diagnosis, OfTransport};
 use super::examination::Examination;
-use super::finding::{Finding, seconds};
+use super::finding::Finding;
 use crate::heartbeat::Timing;
 
 /// All there is to say.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::super::exit::Exit;
 use super::diagnosis::{Diagnosis, diagnose};
 use super::examination::{Examination, Streams};
+use super::finding::Finding;
 use crate::client::Ack;
 use crate::client::probe::{
     Credential, Ending, Head, Polled, Reached, Sign, TlsFault, Unopened, Unreached, Watched, Why,
@@ -148,6 +149,18 @@ fn a_connection_that_breaks_before_anything_comes_is_told_from_one_that_is_cut()
     {
         let diagnosis = of(Streams { sse: Some(sse), ..clean() });
         assert_eq!((codes(&diagnosis), diagnosis.exit()), (vec![vec![], vec![], vec![code], vec![]], Exit::Ok));
+    }
+}
+
+#[test]
+fn a_cut_is_said_to_be_for_age_or_for_silence_and_the_advice_is_of_the_same() {
+    for (silence, seen, advice) in
+        [(29, "a limit on its age", "how long a request may take"), (30, "30.0 s of silence", "idle time-out to 35 s")]
+    {
+        let (at, silence) = (Duration::from_secs(60), Duration::from_secs(silence));
+        let cut = Finding::Cut { at, silence, reason: "reset".to_owned() };
+        let (told, advised) = (cut.seen(), cut.advice(Duration::from_secs(35)));
+        assert!(told.contains(seen) && advised.contains(advice), "{told}: {advised}");
     }
 }
 

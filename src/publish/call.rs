@@ -1,0 +1,47 @@
+//! A call that may be repeated, and what is kept of its answer until it is.
+
+use bytes::Bytes;
+use gatecast_storage::{AnswerName, GatewayId, LogError, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::PublishError;
+
+/// A call that may be repeated: its events are published once, its answers stay the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// A hash of the kind of call and the publisher's key.
+    pub key: [u8; 16],
+    /// The SHA-256 of what is asked.
+    pub asked: [u8; 32],
+}
+
+impl Call {
+    /// What its answer for a gateway is kept under.
+    pub(super) fn name(&self, gateway: GatewayId) -> AnswerName {
+        AnswerName { gateway, key: self.key }
+    }
+}
+
+/// What is kept of an answer, beside the position and the time.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Note {
+    #[serde(rename = "id")]
+    pub(super) correlation_id: String,
+    #[serde(rename = "n")]
+    pub(super) connections: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) about: Option<Box<RawValue>>,
+}
+
+impl Note {
+    pub(super) fn encode(&self) -> Bytes {
+        // Text and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, PublishError> {
+        let note = serde_json::from_slice(bytes);
+        note.map_err(|error| LogError::from(StoreError::Malformed(format!("an answer: {error}"))).into())
+    }
+}

@@ -1,0 +1,79 @@
+//! Reads of a log by whoever follows it at a cursor: the one under way, and the pause before the next where the log could
+//! not be read, or had nothing though its head says otherwise.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use gatecast_storage::{Cursor, GatewayId, LogError};
+use gatecast_transports::Room;
+use tokio::time::Instant;
+
+use crate::below::Below;
+use crate::tail::{Tail, Tailed};
+
+/// How long to wait before reading a log again that could not be read; doubled for each time in a row.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The longest such wait.
+const READ_AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
+
+/// Reads of one log, one at a time.
+#[derive(Default)]
+pub(crate) struct Reading {
+    under_way: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
+    again: Option<Instant>,
+    /// Reads in a row that failed.
+    failures: u32,
+}
+
+impl Reading {
+    /// Whether a read was begun whose outcome nobody has seen yet.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Until when to wait with the next read, if the last one said so; it may be over.
+    pub(crate) fn again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Reads what lies after a cursor, in the ring or below it, for as long as that takes. A read under way outlives
+    /// whoever waits for it.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        tail: &Tail,
+        (gateway, position, below): (GatewayId, Cursor, Option<Below>),
+        room: Room,
+    ) -> Poll<Result<Tailed, LogError>> {
+        let under_way = self.under_way.get_or_insert_with(|| match below {
+            Some(below) => Box::pin(tail.compacted(gateway, below.after(position), room)),
+            None => Box::pin(tail.cold(gateway, position, room)),
+        });
+        let read = ready!(under_way.as_mut().poll(cx));
+        (self.under_way, self.again) = (None, None);
+        Poll::Ready(read)
+    }
+
+    /// The log was read, and had nothing.
+    pub(crate) fn had_nothing(&mut self) {
+        self.again = Some(Instant::now() + read_again_after(0));
+    }
+
+    /// The log could not be read; whether that is news.
+    pub(crate) fn failed(&mut self) -> bool {
+        self.again = Some(Instant::now() + read_again_after(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
+
+    /// The log can be read.
+    pub(crate) fn worked(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// The wait after the next failure when so many came before it.
+fn read_again_after(failures: u32) -> Duration {
+    READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
+}
