@@ -52,6 +52,9 @@ impl Reading {
         });
         let read = ready!(under_way.as_mut().poll(cx));
         (self.under_way, self.again) = (None, None);
+        if read.is_ok() {
+            self.failures = 0;
+        }
         Poll::Ready(read)
     }
 
@@ -66,14 +69,50 @@ impl Reading {
         self.failures = self.failures.saturating_add(1);
         self.failures == 1
     }
-
-    /// The log can be read.
-    pub(crate) fn worked(&mut self) {
-        self.failures = 0;
-    }
 }
 
 /// The wait after the next failure when so many came before it.
 fn read_again_after(failures: u32) -> Duration {
     READ_AGAIN_AFTER.saturating_mul(2_u32.saturating_pow(failures)).min(READ_AGAIN_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use gatecast_storage::{Clock, Draft, Epoch, EventLog, ManualClock, MemoryLog, NoFollower, Retention, Seq};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::api::tests::world::FragileLog;
+    use crate::tail::Tails;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_after_a_read_that_gave_events_is_the_first_again() {
+        let clock = Arc::new(ManualClock::default());
+        let (max_age, compaction) = (Duration::from_secs(60), gatecast_storage::Compaction::default());
+        let retention = Retention { max_events: 9, max_bytes: 99, max_age, compaction };
+        let log = Arc::new(FragileLog::new(MemoryLog::new(retention, clock.clone(), Arc::new(NoFollower))));
+        let (of, at, since) = (GatewayId(Uuid::from_u128(1)), clock.now(), Instant::now());
+        let draft =
+            Draft { at, since, key: None, ends_key: false, body: "\x01t{}".into(), expect: None, beside: vec![] };
+        let from = Cursor { seq: Seq(0), ..log.append(of, draft).await.unwrap() };
+        assert_ne!(from.epoch, Epoch(0));
+        let tail = Tail::new(Tails::new(), log.clone());
+        let mut reading = Reading::default();
+        let room = Room { frames: 9, bytes: 99 };
+        for _ in 0..2 {
+            log.is_down.store(true, Ordering::SeqCst);
+            assert!(poll_fn(|cx| reading.poll(cx, &tail, (of, from, None), room)).await.is_err());
+            assert!(reading.failed(), "that is news");
+            assert!(poll_fn(|cx| reading.poll(cx, &tail, (of, from, None), room)).await.is_err());
+            assert!(!reading.failed());
+            assert_eq!(reading.again(), Some(Instant::now() + 2 * READ_AGAIN_AFTER));
+            log.is_down.store(false, Ordering::SeqCst);
+            let read = poll_fn(|cx| reading.poll(cx, &tail, (of, from, None), room)).await.unwrap();
+            assert!(matches!(read, Tailed::Frames(frames) if frames.len() == 1));
+        }
+    }
 }

@@ -227,9 +227,6 @@ impl CursorSession {
 
     /// What a read of the log gives; `None` to look again.
     fn take(&mut self, read: Result<Tailed, LogError>) -> Option<Step> {
-        if read.is_ok() {
-            self.reading.worked();
-        }
         let (below, reason) = match read {
             Ok(Tailed::Frames(frames)) if !frames.is_empty() => return Some(self.deliver(frames.into(), None)),
             Ok(Tailed::Frames(_)) => {

@@ -387,4 +387,4 @@ where
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -121,10 +121,8 @@ impl Following {
                 if self.reading.failed() {
                     warn!(gateway.id = %self.gateway, %error, "Event log is not readable; who watches it waits.");
                 }
-                return None;
             }
         }
-        self.reading.worked();
         None
     }
 }

@@ -12,4 +12,4 @@ mod metrics;
 mod operations;
 mod receipts;
 mod tokens;
-mod world;
+pub(crate) mod world;

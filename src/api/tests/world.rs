@@ -247,10 +247,10 @@ pub(super) enum AppendFault {
 }
 
 /// A log that can be made to fail.
-pub(super) struct FragileLog {
+pub(crate) struct FragileLog {
     inner: MemoryLog,
     /// Takes nothing, for now.
-    pub(super) is_down: AtomicBool,
+    pub(crate) is_down: AtomicBool,
     /// The answer of appends from now on; they are stored all the same if it says so.
     pub(super) fails_with: Mutex<Option<AppendFault>>,
     /// Appends find no room.
@@ -260,7 +260,7 @@ pub(super) struct FragileLog {
 }
 
 impl FragileLog {
-    fn new(inner: MemoryLog) -> Self {
+    pub(crate) fn new(inner: MemoryLog) -> Self {
         Self {
             inner,
             is_down: AtomicBool::new(false),
