@@ -112,7 +112,8 @@ async fn the_unit_and_the_image_name_what_there_is() {
     assert_eq!(values(&unit, "ExecStart="), [format!("{installed} serve --config /etc/gatecast/gatecast.env")]);
     assert_eq!(values(&image, "ENTRYPOINT "), [format!("[\"{installed}\"]")]);
     assert_eq!(values(&image, "CMD "), ["[\"serve\"]"]);
-    assert_eq!(values(&image, "COPY --from=build "), [format!("/src/target/release/{binary} {installed}")]);
+    let copied = values(&image, "COPY --from=build ");
+    assert!(copied.contains(&format!("/src/target/release/{binary} {installed}").as_str()), "{copied:?}");
     assert_eq!(values(&image, "USER "), ["10001:10001"]);
     assert_eq!(values(&image, "VOLUME "), ["/var/lib/gatecast"]);
     assert_eq!(values(&unit, "RestartPreventExitStatus="), ["64 65"]);
