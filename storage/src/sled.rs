@@ -26,7 +26,7 @@
 //!   loss of power tore it, before sled opens it (`tear.rs`; `segments.rs` is the log's form).
 //!
 //! # Writing
-//! One committer thread per database takes up to 1,024 jobs or 2,048 entries, writes, syncs once, shows the entries to readers, tells the
+//! One committer thread per database takes up to 1,024 jobs or 2,048 rows of entries, writes, syncs once, shows the entries to readers, tells the
 //! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
 //! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the files of large pages that
 //! sled never syncs; entries make none (`parts.rs`). A batch that writes a lot of log is synced amid it as well, since sled uses room again before a sync.
@@ -54,6 +54,7 @@ mod log_rows;
 mod mark;
 mod open;
 mod parts;
+mod pending_rows;
 mod portable;
 mod records;
 mod replay;

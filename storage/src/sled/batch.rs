@@ -1,13 +1,12 @@
 use std::collections::HashMap;
 
 use super::committer::Shared;
-use super::database::Database;
 use super::fold::fold;
 use super::job::{Job, Reply};
 use super::keys;
-use super::parts::parts;
+use super::pending_rows::PendingRows;
 use super::ring::Ring;
-use super::row::{Head, encode_entry};
+use super::row::Head;
 use super::sweeps::Sweep;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
@@ -22,13 +21,6 @@ const TRIM_SLACK_ROWS_MAX: u64 = 1_024;
 /// Rows that one append lets go of: no publisher waits for more than about a slack of them. Logs whose entries went by
 /// age have more, which the next appends let go of, or who reads the compacted state.
 const TRIM_ROWS_MAX: usize = 1_024;
-/// Rows that wait to be put, so of one transaction, are no more than these and one entry's. Each may have sled write its
-/// whole page anew, some KB, and the log of a transaction has to stay well below what [`Database::keep_up`] allows: it can
-/// be synced only after it. A transaction costs as much as some ten rows, so with more rows little would be saved.
-const ROWS_MAX: usize = 64;
-/// As [`ROWS_MAX`].
-const ROWS_BYTES_MAX: usize = 128 * 1024;
-
 /// The writes under one sync. Until then they are in the tree, but in no ring that a reader sees.
 pub(super) struct Batch<'a> {
     shared: &'a Shared,
@@ -40,7 +32,7 @@ pub(super) struct Batch<'a> {
     replies: Vec<Reply>,
     sweeps: Vec<Sweep>,
     /// What was appended and is not in the tree yet.
-    rows: Rows,
+    rows: PendingRows,
     /// The logs that these are of.
     grown: Vec<GatewayId>,
     needs_sync: bool,
@@ -64,7 +56,7 @@ impl<'a> Batch<'a> {
             slots: HashMap::new(),
             replies: Vec::new(),
             sweeps: Vec::new(),
-            rows: Rows::default(),
+            rows: PendingRows::default(),
             grown: Vec::new(),
             needs_sync: false,
         }
@@ -182,10 +174,7 @@ impl<'a> Batch<'a> {
         ring.newest = entry.seq;
         ring.end += entry.size();
         self.needs_sync = true;
-        for (number, part) in parts(&entry.body) {
-            self.rows.insert_part(keys::part(to, cursor.epoch, cursor.seq, number), part);
-        }
-        self.rows.insert(keys::entry(to, cursor.epoch, cursor.seq), encode_entry(entry, ring.end));
+        self.rows.insert_entry(to, cursor.epoch, entry, ring.end);
         for row in &beside {
             self.rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
@@ -351,45 +340,6 @@ impl<'a> Batch<'a> {
         // Shown at once: it was durable before this process opened the store. And before anything is appended to it.
         self.shared.rings.publish(of, Some(ring));
         Ok(ring)
-    }
-}
-
-/// Rows to be put, in this order.
-#[derive(Default)]
-struct Rows {
-    rows: Vec<(::sled::IVec, ::sled::IVec)>,
-    /// Before the others. They are in no transaction: it would be too large.
-    parts: Vec<(::sled::IVec, ::sled::IVec)>,
-    bytes: usize,
-    /// Some of the rows belong together: they are all there or none is.
-    are_one: bool,
-}
-
-impl Rows {
-    fn insert(&mut self, key: impl AsRef<[u8]>, row: Vec<u8>) {
-        self.bytes += row.len();
-        self.rows.push((key.as_ref().into(), row.into()));
-    }
-
-    fn insert_part(&mut self, key: impl AsRef<[u8]>, part: &[u8]) {
-        self.bytes += part.len();
-        self.parts.push((key.as_ref().into(), part.into()));
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows.len() >= ROWS_MAX || self.bytes >= ROWS_BYTES_MAX
-    }
-
-    /// For each transaction sled hands what it has buffered to its writers twice, which costs as much as some ten rows. So
-    /// jobs that need one share it, and rows that need none have none.
-    fn put(self, db: &Database) -> Result<(), StoreError> {
-        self.parts.into_iter().try_for_each(|(key, part)| db.put(&key, part))?;
-        if !self.are_one {
-            return self.rows.into_iter().try_for_each(|(key, row)| db.put(&key, row));
-        }
-        let mut batch = ::sled::Batch::default();
-        self.rows.into_iter().for_each(|(key, row)| batch.insert(key, row));
-        db.apply(batch)
     }
 }
 
