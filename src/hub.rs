@@ -260,10 +260,10 @@ impl Hub {
         publishing.or(routes).unify().boxed()
     }
 
-    /// What a transport can serve before hyper does.
+    /// What the transports can serve before hyper does.
     #[must_use]
-    pub fn direct(&self, transports: &[Box<dyn Transport>]) -> Option<Arc<dyn Direct>> {
-        transports.iter().find_map(|transport| transport.direct(self.gate.clone()))
+    pub fn direct(&self, transports: &[Box<dyn Transport>]) -> Arc<[Arc<dyn Direct>]> {
+        transports.iter().filter_map(|transport| transport.direct(self.gate.clone())).collect()
     }
 
     fn metrics(&self) -> Metrics {

@@ -96,8 +96,9 @@ impl Server {
         let transports = transports(&tasks);
         let service =
             Service { routes: hub.routes(auth, &transports, &watch(&tasks)), direct: hub.direct(&transports) };
-        let listener =
-            Listener::bind(config.listen).map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let wire = Wire::new(config.connection_timeout, config.max_connections as usize);
+        let listener = Listener::bind(config.listen, &wire)
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
         if tls.is_none() {
             warn!("TLS is off: tokens and events travel in the clear unless a proxy in front speaks TLS.");
         }
@@ -107,7 +108,7 @@ impl Server {
             hub,
             service,
             tasks,
-            wire: Arc::new(Wire::new(config.connection_timeout, config.max_connections as usize)),
+            wire: Arc::new(wire),
             grace: config.shutdown_grace,
             created_admin_token: created,
             exporter,
@@ -154,33 +155,43 @@ impl Server {
         if let Some(tls) = tls {
             background.spawn(stop.clone().run_until_cancelled_owned(async move { tls.watch().await }));
         }
-        let accepting = self.listener.accept(self.tls.clone(), &self.service, &self.wire, &self.tasks, &drain);
-        tokio::select! { biased; () = shutdown => {}, () = accepting => {} }
-        let drained = self.drain(&drain).await;
+        let Self { listener, tls, hub, service, tasks, wire, grace, .. } = self;
+        // A task of its own, on a worker: this future may run on a thread beside those, and each connection would cost
+        // turns between the two.
+        let mut accepting = tokio::spawn(listener.accept(tls, service, wire, tasks.clone(), drain.clone()));
+        tokio::select! {
+            biased;
+            () = shutdown => {
+                // The port is freed first: a successor may listen while the connections end.
+                accepting.abort();
+                let _ = (&mut accepting).await;
+            }
+            _ = &mut accepting => {}
+        }
+        let drained = drained(&hub, &tasks, grace, &drain).await;
         stop.cancel();
         background.close();
         background.wait().await;
         drained
     }
+}
 
-    async fn drain(self, drain: &CancellationToken) -> Result<(), StoreError> {
-        let connections = self.hub.registry.len();
-        info!(connections, "Draining: no new connections; telling each gateway when to come back.");
-        // The port is freed first: a successor may listen while these connections end.
-        drop(self.listener);
-        self.hub.drain();
-        drain.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
-            warn!(tasks = self.tasks.len(), "The shutdown grace is over; what is still under way is cut.");
-        }
-        let flushed = self.hub.flush().await;
-        info!("Stopped.");
-        flushed.map_err(|error| match error {
-            LogError::Store(error) => error,
-            other => StoreError::Io(Box::new(other)),
-        })
+/// Ends every connection within `grace` and flushes the store.
+async fn drained(hub: &Hub, tasks: &TaskTracker, grace: Duration, drain: &CancellationToken) -> Result<(), StoreError> {
+    let connections = hub.registry.len();
+    info!(connections, "Draining: no new connections; telling each gateway when to come back.");
+    hub.drain();
+    drain.cancel();
+    tasks.close();
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        warn!(tasks = tasks.len(), "The shutdown grace is over; what is still under way is cut.");
     }
+    let flushed = hub.flush().await;
+    info!("Stopped.");
+    flushed.map_err(|error| match error {
+        LogError::Store(error) => error,
+        other => StoreError::Io(Box::new(other)),
+    })
 }
 
 fn limits(config: &Config) -> Limits {

@@ -1,4 +1,4 @@
-//! Instructions in user space that the server spends on a delivery and on a publish, counted by callgrind. Unlike CPU
+//! Instructions in user space that the server spends on a delivery, a publish and a reconnect, counted by callgrind. Unlike CPU
 //! time they are the same on a busy machine, so that a change that makes a delivery dearer shows in one run.
 //!
 //! A figure is a difference of two runs of which one has twice as many events, so that whatever comes once is in
@@ -16,8 +16,9 @@ use tokio::task::LocalSet;
 use crate::Result;
 use crate::floor::EVENT_BYTES;
 use crate::http::Http;
-use crate::lab::{Keys, Lab, Server, make, publish};
-use crate::peer::{Peers, Transport};
+use crate::lab::{Keys, Lab, Server, make, publish, publish_all};
+use crate::peer::{Pass, Peers, SETTLE, Transport};
+use crate::scenario::before;
 
 /// Events of the shorter run.
 const EVENTS: u64 = 100;
@@ -26,6 +27,9 @@ const WARM_UP: u64 = 250;
 /// Connections of the gateway that has many.
 const MANY: usize = 50;
 const AT_ONCE: usize = 8;
+/// Connections of the shorter run that come back, and what each has missed.
+const BACK: usize = 100;
+const MISSED: usize = 5;
 /// Above this share of what is kept, the run fails; below its inverse, what is kept is to be lowered.
 const DEARER_MAX: f64 = 1.10;
 
@@ -57,6 +61,10 @@ async fn count(lab: &Lab, profiles: &Path) -> Result<Vec<(&'static str, f64)>> {
         counted.push((name, delivery));
         server.process.stop().await?;
     }
+    let profile = profiles.join("Reconnect");
+    let server = lab.counted_server(&profile).await?;
+    counted.push(("WebSocket reconnect with 5 events missed", per_reconnect(&server, &profile).await?));
+    server.process.stop().await?;
     Ok(counted)
 }
 
@@ -87,6 +95,26 @@ async fn per_event(
     }
     let [_, shorter, longer] = totals[..] else { return Err("not three runs".into()) };
     Ok((longer - shorter) / EVENTS as f64)
+}
+
+/// Instructions per connection that comes back, catches up and goes.
+async fn per_reconnect(server: &Server, profile: &Path) -> Result<f64> {
+    let gateways = make(&server.address, 0..2 * BACK, Keys::OneEach).await?;
+    let last = publish_all(&server.address, &gateways, MISSED).await?;
+    let passes = gateways.iter().zip(&last);
+    let passes = passes.map(|(gateway, last)| Ok(gateway.pass(Some(before(last, MISSED as u64)?))));
+    let passes = passes.collect::<Result<Vec<Pass>>>()?;
+    let mut totals = Vec::new();
+    for (taken, connections) in (1..).zip([2 * BACK, BACK, 2 * BACK]) {
+        let passes = passes.get(..connections).unwrap_or_default();
+        let peers = Peers::connect(&server.address, Transport::WebSocket, passes, AT_ONCE);
+        peers.tally.until(connections as u64, (connections * MISSED) as u64).await?;
+        drop(peers);
+        tokio::time::sleep(SETTLE).await;
+        totals.push(instructions(server, profile, taken).await?);
+    }
+    let [_, shorter, longer] = totals[..] else { return Err("not three runs".into()) };
+    Ok((longer - shorter) / BACK as f64)
 }
 
 /// Instructions since this was last asked; the how many-th time is `taken`.

@@ -11,6 +11,8 @@ mod publish;
 mod scale;
 mod storm;
 
+pub(crate) use self::catch_up::before;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

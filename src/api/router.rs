@@ -172,6 +172,11 @@ pub(crate) fn route<'p>(method: &Method, path: &'p str) -> Result<Call<'p>, ApiE
 
 /// What stands for `{}`, if the path is of the pattern. A segment that a parameter stands for is not empty.
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<[&'p str; 2]> {
+    // Most patterns differ from most paths here, which costs a tenth of a look at the segments.
+    let fixed = pattern.split_once('{').map_or(pattern, |(fixed, _)| fixed);
+    if !path.starts_with(fixed) {
+        return None;
+    }
     let mut params = [""; 2];
     let mut free = params.iter_mut();
     let mut segments = path.split('/');

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
-use tracing::debug;
+use tracing::{debug, warn};
 use warp::filters::BoxedFilter;
 
 use super::certificate_names::certificate_names;
@@ -86,10 +86,11 @@ impl Wire {
         self.sockets.clone().acquire_owned().await.ok()
     }
 
-    pub(super) fn tune(&self, stream: &TcpStream) {
-        let set = SockRef::from(stream).set_tcp_user_timeout(Some(self.unacknowledged_max));
-        if let Err(error) = set.and_then(|()| stream.set_nodelay(true)) {
-            debug!(%error, "A socket option was not taken.");
+    /// Sets what is asked of every socket on the one that listens.
+    pub(super) fn tune(&self, listening: SockRef<'_>) {
+        let set = listening.set_tcp_user_timeout(Some(self.unacknowledged_max));
+        if let Err(error) = set.and_then(|()| listening.set_tcp_nodelay(true)) {
+            warn!(%error, "A socket option was not taken: dead peers of SSE are found late.");
         }
     }
 }
@@ -103,8 +104,8 @@ fn sockets_max(connections_max: usize) -> usize {
 pub(super) struct Service {
     /// Every route.
     pub(super) routes: BoxedFilter<(warp::reply::Response,)>,
-    /// Serves what it can over HTTP/1.1 before hyper does.
-    pub(super) direct: Option<Arc<dyn Direct>>,
+    /// Serve what they can over HTTP/1.1 before hyper does.
+    pub(super) direct: Arc<[Arc<dyn Direct>]>,
 }
 
 /// Serves one accepted socket to its end.
@@ -158,21 +159,19 @@ async fn open(socket: Socket, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Option
 async fn serve_http1(
     socket: BoxSocket,
     requests: Requests,
-    direct: Option<Arc<dyn Direct>>,
+    direct: Arc<[Arc<dyn Direct>]>,
     drain: CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let stream = match direct {
-        Some(direct) => {
-            let (info, sever) = (requests.info.clone(), requests.sever.clone());
-            direct.serve(Newcomer { socket, info, sever, drain: drain.clone() }).await
-        }
-        None => Some(Rewound::from(socket)),
-    };
-    if let Some(stream) = stream {
-        // A fresh box: what hyper needs is not held while it is not asked.
-        Box::pin(serve_by_hyper(stream, requests, drain, permit)).await;
+    let mut stream = Rewound::from(socket);
+    for direct in direct.iter() {
+        let (info, sever) = (requests.info.clone(), requests.sever.clone());
+        let newcomer = Newcomer { socket: stream, info, sever, drain: drain.clone() };
+        let Some(left) = direct.serve(newcomer).await else { return };
+        stream = left;
     }
+    // A fresh box: what hyper needs is not held while it is not asked.
+    Box::pin(serve_by_hyper(stream, requests, drain, permit)).await;
 }
 
 async fn serve_by_hyper(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::{Access, GatewayUpdate};
-use gatecast_transports::{ConnInfo, LongPoll, Newcomer, Sever, Transport};
+use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,14 +18,15 @@ impl Line {
     fn new(world: &World) -> Self {
         let transports: [Box<dyn Transport>; 1] =
             [Box::new(LongPoll::new(gatecast_transports::Timing::default(), TaskTracker::new()))];
-        let direct = world.hub.direct(&transports).unwrap();
+        let [direct] = &*world.hub.direct(&transports) else { panic!("polls need no hyper") };
         let (near, far) = tokio::io::duplex(64 * 1024);
         let newcomer = Newcomer {
-            socket: Box::new(near),
+            socket: Rewound::from(Box::new(near) as BoxSocket),
             info: Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into())),
             sever: Sever::new(),
             drain: CancellationToken::new(),
         };
+        let direct = direct.clone();
         drop(tokio::spawn(async move { direct.serve(newcomer).await }));
         Self(far)
     }

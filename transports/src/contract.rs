@@ -11,6 +11,7 @@
 //! This is test code: whatever goes wrong panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod by_hyper;
 pub mod cases;
 pub mod client;
 pub mod poll;

@@ -8,17 +8,21 @@
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
 //! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer. [`sever`]: the end of a socket whose peer does not read.
+//! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen.
 //! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
 
 pub mod alarm;
+mod answer;
 pub mod bare;
 pub mod close;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod date;
 pub mod hand_over;
 pub mod handshake;
+mod head;
 pub mod long_poll;
 mod pipe;
 mod query;

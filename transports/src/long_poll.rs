@@ -4,10 +4,9 @@
 //! `lastEventId` of the reply that it read, so a reply that nobody read has lost nothing.
 //!
 //! - `reply`: what a poll is answered.
-//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them, `date` dates their answers. Over
-//!   HTTP/2, and behind another request, a poll comes by hyper.
+//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them. Over HTTP/2, and behind another
+//!   request, a poll comes by hyper.
 
-mod date;
 mod direct;
 mod head;
 mod reply;
@@ -21,15 +20,14 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response as HttpResponse, StatusCode};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply as _, Response};
 
-use self::date::Date;
 use self::direct::Polls;
 use self::reply::Reply;
 use crate::alarm::Alarm;
 use crate::close::CloseReason;
+use crate::date::Date;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError, Headers};
 use crate::pipe::{PIECE_BYTES, pipe};
 use crate::query::Query;
@@ -165,14 +163,10 @@ impl Transport for LongPoll {
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
         let transport = self.clone();
-        request::get(
-            warp::path!("api" / "internal" / "v1" / "poll" / "gateways" / "connect").boxed(),
-            gate,
-            move |gate, request| {
-                let transport = transport.clone();
-                async move { transport.connect(gate.as_ref(), request).await }
-            },
-        )
+        request::get(request::path(PATH), gate, move |gate, request| {
+            let transport = transport.clone();
+            async move { transport.connect(gate.as_ref(), request).await }
+        })
     }
 
     fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
@@ -277,6 +271,7 @@ fn last_frames(reason: CloseReason, gathered: Frames) -> Frames {
 }
 
 const NAME: &str = "long-poll";
+const PATH: &str = "/api/internal/v1/poll/gateways/connect";
 const TIMEOUT_S: (u32, u32, u32) = (0, 25, 60);
 const EVENTS: (u32, u32, u32) = (1, 256, 1000);
 const REPLY_BYTES_MAX: usize = 1024 * 1024;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::bare::{BoxSocket, Rewound};
+use crate::bare::Rewound;
 use crate::close::CloseReason;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError};
 use crate::sever::Sever;
@@ -42,10 +42,10 @@ pub trait Direct: Send + Sync {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound>;
 }
 
-/// A socket whose first request is yet to be read.
+/// A socket whose first request is yet to be served.
 pub struct Newcomer {
-    /// The socket.
-    pub socket: BoxSocket,
+    /// The socket, and what others have read of it and left.
+    pub socket: Rewound,
     /// Facts about it.
     pub info: Arc<ConnInfo>,
     /// Resets it when it is dropped.

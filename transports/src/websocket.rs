@@ -1,6 +1,6 @@
 //! WebSocket (RFC 6455): text frames, one JSON message each; pings with a position, pongs as receipts.
 //!
-//! - `upgrade`: what makes a request an upgrade, and the 101.
+//! - `upgrade`: what makes a request an upgrade, and the 101. `direct`: one with which a socket begins, without hyper.
 //! - `connection`: one task per connection, from the upgraded socket to the last words.
 //! - `outbox`: the socket and what waits for it; shared bytes, whole frames, vectored writes. `wire`: a frame as bytes.
 //! - `reader`: the peer's bytes as messages. `inbound`: what came in, or why nothing more will.
@@ -8,6 +8,7 @@
 //! Per idle connection: one task, no buffer, and the socket without hyper's layers ([`crate::hand_over`]).
 
 mod connection;
+mod direct;
 #[cfg(all(test, feature = "contract"))]
 mod hostile;
 mod inbound;
@@ -21,16 +22,17 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use self::direct::Upgrades;
 use crate::close::CloseReason;
+use crate::date::Date;
 use crate::hand_over;
 use crate::request::{self, ConnectRequest};
 use crate::sever::Sever;
 use crate::timing::Timing;
-use crate::transport::{Gate, Liveness, Session, Transport};
+use crate::transport::{Direct, Gate, Liveness, Session, Transport};
 
 /// The WebSocket transport: `GET /api/internal/v1/ws/gateways/connect`.
 #[derive(Debug, Clone)]
@@ -47,7 +49,8 @@ impl WebSocket {
     }
 
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
-        let accept = match upgrade::check(&request.headers) {
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let accept = match upgrade::check(headers) {
             Ok(accept) => accept,
             Err(error) => return request::reject(gate, error),
         };
@@ -59,7 +62,7 @@ impl WebSocket {
         match request.admit(gate, self.name(), Liveness::PingPong).await {
             Ok(session) => {
                 drop(self.tasks.spawn(serve(socket, session, self.timing, request.sever.take(), self.tasks.clone())));
-                upgrade::switching_protocols(accept)
+                upgrade::switching_protocols(accept).map(Into::into)
             }
             Err(refusal) => request::refuse(refusal),
         }
@@ -68,19 +71,19 @@ impl WebSocket {
 
 impl Transport for WebSocket {
     fn name(&self) -> &'static str {
-        "websocket"
+        NAME
     }
 
     fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
         let transport = self.clone();
-        request::get(
-            warp::path!("api" / "internal" / "v1" / "ws" / "gateways" / "connect").boxed(),
-            gate,
-            move |gate, request| {
-                let transport = transport.clone();
-                async move { transport.connect(gate.as_ref(), request).await }
-            },
-        )
+        request::get(request::path(PATH), gate, move |gate, request| {
+            let transport = transport.clone();
+            async move { transport.connect(gate.as_ref(), request).await }
+        })
+    }
+
+    fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
+        Some(Arc::new(Upgrades { transport: self.clone(), gate, date: Date::default() }))
     }
 }
 
@@ -104,6 +107,9 @@ async fn serve(
         }
     }
 }
+
+const NAME: &str = "websocket";
+const PATH: &str = "/api/internal/v1/ws/gateways/connect";
 
 #[cfg(test)]
 mod tests {

@@ -1,15 +1,15 @@
 //! Every transport against the one contract.
 
-use gatecast_transports::contract::{
-    self,
-    poll::{PollByHyper, PollClient},
-    sse::SseClient,
-    ws::WsClient,
-};
+use gatecast_transports::contract::{self, by_hyper::ByHyper, poll::PollClient, sse::SseClient, ws::WsClient};
 
 #[tokio::test]
 async fn websocket_keeps_the_contract() {
     contract::all::<WsClient>().await;
+}
+
+#[tokio::test]
+async fn websocket_by_hyper_keeps_the_contract() {
+    contract::all::<ByHyper<WsClient>>().await;
 }
 
 #[tokio::test]
@@ -24,5 +24,5 @@ async fn long_poll_keeps_the_contract() {
 
 #[tokio::test]
 async fn long_poll_by_hyper_keeps_the_contract() {
-    contract::all::<PollByHyper>().await;
+    contract::all::<ByHyper<PollClient>>().await;
 }

@@ -101,7 +101,7 @@ async fn measure(lab: &Lab, what: &str, gateways: &[Gateway], events: usize, rep
 }
 
 /// The cursor that lies so many events before an event.
-pub(super) fn before(event: &str, events: u64) -> Result<String> {
+pub(crate) fn before(event: &str, events: u64) -> Result<String> {
     let (epoch, seq) = event.split_once('-').ok_or("not an eventId")?;
     Ok(format!("{epoch}-{}", seq.parse::<u64>()?.checked_sub(events).ok_or("too few events")?))
 }

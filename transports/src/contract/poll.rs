@@ -2,43 +2,23 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use tokio_util::task::TaskTracker;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use super::client::{Client, Got};
 use super::raw::{Head, Raw};
 use crate::close::Ending;
 use crate::long_poll::LongPoll;
 use crate::timing::Timing;
-use crate::transport::{Gate, Transport};
+use crate::transport::Transport;
 
 /// A long-poll client: polls again whenever it has read all that it got.
 #[derive(Debug)]
 pub struct PollClient {
     addr: SocketAddr,
     events: VecDeque<String>,
-}
-
-/// The same client of the same transport where every poll comes by hyper, as over HTTP/2 or behind another request.
-#[derive(Debug)]
-pub struct PollByHyper(PollClient);
-
-/// A transport that hyper alone serves.
-struct ByHyper(LongPoll);
-
-impl Transport for ByHyper {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn routes(&self, gate: Arc<dyn Gate>) -> BoxedFilter<(Response,)> {
-        self.0.routes(gate)
-    }
 }
 
 /// Polls once.
@@ -91,28 +71,5 @@ impl Client for PollClient {
 
     fn told(ending: &Ending) -> (Option<String>, Option<u16>) {
         (ending.last.as_ref().filter(|_| ending.spoken).map(|frame| frame.text().to_string()), None)
-    }
-}
-
-#[async_trait]
-impl Client for PollByHyper {
-    const STREAMS: bool = PollClient::STREAMS;
-    const PATH: &'static str = PollClient::PATH;
-    const HEADERS: &'static str = PollClient::HEADERS;
-
-    fn transport(timing: Timing, tasks: TaskTracker) -> Box<dyn Transport> {
-        Box::new(ByHyper(LongPoll::new(timing, tasks)))
-    }
-
-    async fn connect(addr: SocketAddr) -> Result<Self, (Head, Vec<u8>)> {
-        PollClient::connect(addr).await.map(Self)
-    }
-
-    async fn next(&mut self) -> Got {
-        self.0.next().await
-    }
-
-    fn told(ending: &Ending) -> (Option<String>, Option<u16>) {
-        PollClient::told(ending)
     }
 }

@@ -67,14 +67,14 @@ async fn serve(
     version: http::Version,
 ) {
     let (info, sever, hand_over) = (Arc::new(ConnInfo::of(peer)), Sever::new(), HandOver::new());
-    let socket: BoxSocket = Box::new(socket);
+    let socket = Rewound::from(Box::new(socket) as BoxSocket);
     let socket = match direct {
         Some(direct) => {
             let (info, sever, drain) = (Arc::clone(&info), sever.clone(), CancellationToken::new());
             let Some(socket) = direct.serve(Newcomer { socket, info, sever, drain }).await else { return };
             socket
         }
-        None => Rewound::from(socket),
+        None => socket,
     };
     let (inserted, offered) = (sever.clone(), hand_over.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use http::{HeaderName, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::date::Date;
-use super::head::{self, Head, Known, PollHead};
+use super::head::{self, Known, PollHead};
 use super::reply::cut_off;
 use super::{Answer, LongPoll, Said, Turn};
 use crate::alarm::Alarm;
+use crate::answer::{spell, spelled};
 use crate::bare::{BareSocket, Rewound};
+use crate::date::Date;
 use crate::handshake::ConnInfo;
+use crate::head::Head;
 use crate::transport::{Direct, Gate, Newcomer};
 
 /// Polls outside hyper.
@@ -34,8 +34,9 @@ pub(super) struct Polls {
 impl Direct for Polls {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound> {
         let Newcomer { socket, info, sever, drain } = newcomer;
+        let (first, socket) = socket.into_parts();
         let socket = BareSocket::new(socket, Some(sever));
-        let input = Input { bytes: Vec::new(), info, known: None };
+        let input = Input { bytes: first.into(), info, known: None };
         let mut line = Line { socket, input, drain: drain.clone(), alarm: Alarm::default() };
         // Made once: each poll would take its place among those who wait, and leave it again.
         let mut drained = pin!(drain.cancelled());
@@ -130,10 +131,7 @@ impl Line {
                 let headers = headers.iter().map(|(name, value)| (name, value.as_bytes()));
                 spell(reply.status(), headers, reply.body(), closes, date)
             }
-            Said::Refusal(refusal) => {
-                let headers = refusal.headers().iter().map(|(name, value)| (name, value.as_bytes()));
-                spell(refusal.status(), headers, refusal.body(), closes, date)
-            }
+            Said::Refusal(refusal) => spelled(refusal, closes, date),
         };
         let Some(mut session) = answer.session else {
             return self.socket.tell(&bytes, timing.write_stall).await;
@@ -158,16 +156,16 @@ impl Input {
         }
         let bytes = if self.bytes.is_empty() { more } else { &*self.bytes };
         let head = match self.known.as_ref().and_then(|known| known.again(bytes)) {
-            Some(poll) => Head::Poll(poll),
+            Some(poll) => Head::Of(poll),
             None if bytes.is_empty() => Head::Partial,
             None => {
                 let head = head::read(bytes, &self.info);
-                let poll = if let Head::Poll(poll) = &head { Some(poll) } else { None };
+                let poll = if let Head::Of(poll) = &head { Some(poll) } else { None };
                 self.known = poll.and_then(|poll| Known::of(bytes, poll)).map(Box::new);
                 head
             }
         };
-        let read = if let Head::Poll(poll) = &head { poll.len } else { 0 };
+        let read = if let Head::Of(poll) = &head { poll.len } else { 0 };
         let left = bytes.get(read..).unwrap_or_default();
         if left.is_empty() {
             self.bytes = Vec::new();
@@ -175,7 +173,7 @@ impl Input {
             self.bytes = left.to_vec();
         }
         match head {
-            Head::Poll(PollHead { asked, closes, .. }) => Some(Next::Poll { turn: Turn::new(gate, asked), closes }),
+            Head::Of(PollHead { asked, closes, .. }) => Some(Next::Poll { turn: Turn::new(gate, asked), closes }),
             Head::Other => Some(Next::Other),
             Head::Partial => None,
         }
@@ -191,43 +189,5 @@ async fn gone(socket: &mut BareSocket, input: &mut Vec<u8>) {
     }
 }
 
-/// An answer as HTTP/1.1 (RFC 9112 § 4).
-fn spell<'a>(
-    status: StatusCode,
-    headers: impl Iterator<Item = (&'a HeaderName, &'a [u8])>,
-    body: &[u8],
-    closes: bool,
-    date: &Date,
-) -> Vec<u8> {
-    let mut text = Vec::with_capacity(HEAD_BYTES + body.len());
-    text.extend_from_slice(b"HTTP/1.1 ");
-    text.extend_from_slice(status.as_str().as_bytes());
-    text.push(b' ');
-    text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    text.extend_from_slice(b"\r\n");
-    let mut line = |name: &HeaderName, value: &[u8]| {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value);
-        text.extend_from_slice(b"\r\n");
-    };
-    for (name, value) in headers.filter(|(name, _)| *name != CONTENT_LENGTH) {
-        line(name, value);
-    }
-    // RFC 9110 § 8.6: a 204 has none.
-    if status != StatusCode::NO_CONTENT {
-        line(&CONTENT_LENGTH, body.len().to_string().as_bytes());
-    }
-    if closes {
-        line(&CONNECTION, b"close");
-    }
-    date.with(|date| line(&DATE, date.as_bytes()));
-    text.extend_from_slice(b"\r\n");
-    text.extend_from_slice(body);
-    text
-}
-
-/// A head is mostly smaller.
-const HEAD_BYTES: usize = 256;
 /// Requests that come while another is served are kept up to here.
 const EARLY_BYTES_MAX: usize = 32 * 1024;

@@ -1,21 +1,10 @@
-//! The head of a request, read without hyper: a plain poll, or something for hyper.
+//! The head of a poll, read without hyper, and the next one on the same socket, known from the one before.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::{Asked, Wish};
-use crate::handshake::{CURSOR_BYTES_MAX, ConnInfo, Handshake, HandshakeError, Headers};
-
-/// What a socket's next bytes are.
-#[expect(clippy::large_enum_variant, reason = "it is kept nowhere")]
-pub(super) enum Head {
-    /// Not told yet.
-    Partial,
-    /// A poll.
-    Poll(PollHead),
-    /// Anything else, also a poll that is unusual in any way: hyper knows what to do about it.
-    Other,
-}
+use super::{Asked, PATH, Wish};
+use crate::handshake::{CURSOR_BYTES_MAX, ConnInfo, Handshake, HandshakeError};
+use crate::head::{self, Get, Head};
 
 /// A poll's head.
 pub(super) struct PollHead {
@@ -60,58 +49,22 @@ impl Known {
     }
 }
 
-/// Reads a head: `GET` of the poll path over HTTP/1.1, without a body (RFC 9112 § 3, § 6.3).
-///
-/// What it asks for is read from the bytes as they came: a map of headers took as long as all the rest.
-pub(super) fn read(bytes: &[u8], info: &ConnInfo) -> Head {
-    let known = bytes.len().min(START.len());
-    if bytes.get(..known) != START.get(..known) {
-        return Head::Other;
-    }
-    let mut space = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, &mut space) {
-        Ok(httparse::Status::Complete(len)) => poll(&request, bytes, len, info).map_or(Head::Other, Head::Poll),
-        Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => Head::Partial,
-        _ => Head::Other,
-    }
+/// Reads a head. What it asks for is read from the bytes as they came.
+pub(super) fn read(bytes: &[u8], info: &ConnInfo) -> Head<PollHead> {
+    head::read(PATH, bytes, |get| poll(get, bytes, info))
 }
 
-fn poll(request: &httparse::Request<'_, '_>, bytes: &[u8], len: usize, info: &ConnInfo) -> Option<PollHead> {
-    let query = match request.path?.strip_prefix(PATH)? {
-        "" => "",
-        rest => rest.strip_prefix('?')?,
-    };
-    if request.version != Some(1) {
+fn poll(get: &Get<'_, '_>, bytes: &[u8], info: &ConnInfo) -> Option<PollHead> {
+    if get.headers().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
         return None;
     }
-    let mut closes = false;
-    for header in request.headers.iter() {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if FOR_HYPER.into_iter().any(is) && !(is(CONTENT_LENGTH) && header.value == b"0") {
-            return None;
-        }
-        if is("connection") {
-            let options = std::str::from_utf8(header.value).ok()?;
-            closes |= options.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
-        }
-    }
-    let headers = Headers::find(request.headers.iter().map(|header| (header.name, header.value)));
+    let (headers, closes) = (get.found(), get.closes);
     let cursor = headers.cursor().filter(|_| !closes).map(|cursor| {
         let start = cursor.as_ptr().addr() - bytes.as_ptr().addr();
         start..start + cursor.len()
     });
-    Some(PollHead { asked: Asked::read(info, &headers, query), closes, len, cursor })
+    Some(PollHead { asked: Asked::read(info, &headers, get.query), closes, len: get.len, cursor })
 }
-
-const PATH: &str = "/api/internal/v1/poll/gateways/connect";
-const START: &[u8] = b"GET /api/internal/v1/poll/gateways/connect";
-/// They announce a body, or ask for something that is not ours to give.
-const FOR_HYPER: [&str; 4] = [CONTENT_LENGTH, "transfer-encoding", "expect", "upgrade"];
-const CONTENT_LENGTH: &str = "content-length";
-/// Larger heads are for hyper to judge.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-const HEADERS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -119,13 +72,13 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Head {
+    fn read(bytes: &[u8]) -> Head<PollHead> {
         super::read(bytes, &ConnInfo::of(([127, 0, 0, 1], 1).into()))
     }
 
     fn polled(text: &str) -> Option<PollHead> {
         match read(text.as_bytes()) {
-            Head::Poll(head) => Some(head),
+            Head::Of(head) => Some(head),
             _ => None,
         }
     }
@@ -146,34 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn until_its_end_a_head_is_partial() {
-        let text = format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n");
-        for len in 0..text.len() {
-            assert!(matches!(read(&text.as_bytes()[..len]), Head::Partial), "{len}");
-        }
-    }
-
-    #[test]
-    fn whatever_is_unusual_is_for_hyper() {
-        let with = |line: &str| format!("GET {PATH} HTTP/1.1\r\n{line}\r\n\r\n");
-        let heads = [
-            "POST / HTTP/1.1\r\n\r\n".to_owned(),
-            format!("HEAD {PATH} HTTP/1.1\r\n\r\n"),
-            format!("GET {PATH}/ HTTP/1.1\r\n\r\n"),
-            format!("GET {PATH}x HTTP/1.1\r\n\r\n"),
-            format!("GET {PATH} HTTP/1.0\r\n\r\n"),
-            with("Content-Length: 3"),
-            with("Transfer-Encoding: chunked"),
-            with("Expect: 100-continue"),
-            with("Upgrade: h2c"),
-            with("no header"),
-            with("Api-Key: a\u{1}b"),
-            with(&"A: b\r\n".repeat(HEADERS_MAX + 1)),
-            format!("GET {PATH} HTTP/1.1\r\nA: {}", "b".repeat(HEAD_BYTES_MAX)),
-        ];
-        for head in heads {
-            assert!(matches!(read(head.as_bytes()), Head::Other), "{}", &head[..head.len().min(99)]);
-        }
+    fn an_upgrade_is_no_poll() {
+        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nUpgrade: h2c\r\n\r\n")).is_none());
     }
 
     /// All that is read of a head.
@@ -229,16 +156,6 @@ mod tests {
             let known = polled(&first).and_then(|read| Known::of(first.as_bytes(), &read));
             if let Some(again) = known.and_then(|known| known.again(head(&next).as_bytes())) {
                 prop_assert_eq!(shown(Some(again)), shown(polled(&head(&next))));
-            }
-        }
-
-        #[test]
-        fn no_bytes_are_too_much_for_it(tail in prop::collection::vec(any::<u8>(), 0..256)) {
-            for start in [&b""[..], START, b"GET /api/internal/v1/poll/gateways/connect?a=b HTTP/1.1\r\n"] {
-                let bytes = [start, &tail].concat();
-                if let Head::Poll(head) = read(&bytes) {
-                    prop_assert!(head.len <= bytes.len());
-                }
             }
         }
     }

@@ -9,7 +9,7 @@ use gatecast_transports::contract::client::Client;
 use gatecast_transports::contract::poll::{PollClient, events};
 use gatecast_transports::contract::raw::Raw;
 use gatecast_transports::contract::script::{Act, Script, ack, frame};
-use gatecast_transports::{ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
+use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -32,7 +32,12 @@ fn line(script: &Script, pipe_bytes: usize) -> Line {
     let (sever, drain) = (Sever::new(), CancellationToken::new());
     let direct = LongPoll::new(Timing::default(), TaskTracker::new()).direct(Arc::new(script.clone())).unwrap();
     let info = Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into()));
-    let newcomer = Newcomer { socket: Box::new(near), info, sever: sever.clone(), drain: drain.clone() };
+    let newcomer = Newcomer {
+        socket: Rewound::from(Box::new(near) as BoxSocket),
+        info,
+        sever: sever.clone(),
+        drain: drain.clone(),
+    };
     Line { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time of day as HTTP spells it (RFC 9110 § 5.6.7).
 #[derive(Default)]
-pub(super) struct Date(Mutex<Spelled>);
+pub(crate) struct Date(Mutex<Spelled>);
 
 #[derive(Default)]
 struct Spelled {
@@ -17,7 +17,7 @@ struct Spelled {
 impl Date {
     /// Shows the present time.
     #[expect(clippy::disallowed_methods, reason = "as hyper does: no decision hangs on it")]
-    pub(super) fn with<T>(&self, show: impl FnOnce(&str) -> T) -> T {
+    pub(crate) fn with<T>(&self, show: impl FnOnce(&str) -> T) -> T {
         self.at(SystemTime::now(), show)
     }
 
