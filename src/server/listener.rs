@@ -52,8 +52,7 @@ impl Listener {
             let socket = wire.socket().await;
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    wire.tune(&stream);
-                    tasks.spawn(serve(stream, peer, tls.clone(), service.clone(), drain.clone(), socket));
+                    tasks.spawn(serve(wire.tuned(stream), peer, tls.clone(), service.clone(), drain.clone(), socket));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

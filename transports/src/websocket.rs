@@ -96,6 +96,7 @@ async fn serve(
     match timeout(timing.upgrade, socket).await {
         Ok(Ok(upgraded)) => {
             let (socket, first) = hand_over::upgraded(upgraded);
+            sever.iter().for_each(Sever::watch);
             drop(tasks.spawn(connection::run(socket, first, session, timing, sever)));
         }
         Ok(Err(_)) | Err(_) => {
