@@ -23,8 +23,8 @@ pub(super) struct Database {
     tree: Tree,
     /// After the tree.
     at_end: NoteAtEnd,
-    /// Whether it was closed before it was opened, so that nothing is in it that was written after the last sync.
-    pub(super) was_closed: bool,
+    /// Whether it was opened after a crash that damaged nothing, so that it may have more than was synced.
+    pub(super) may_have_more: bool,
     path: PathBuf,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
@@ -60,13 +60,19 @@ struct Syncing {
 
 impl Database {
     /// `syncs` is what the mark goes on from.
-    pub(super) fn new(tree: Tree, path: &Path, syncs: u64, was_closed: bool, lock: Arc<DataLock>) -> io::Result<Self> {
+    pub(super) fn new(
+        tree: Tree,
+        path: &Path,
+        syncs: u64,
+        may_have_more: bool,
+        lock: Arc<DataLock>,
+    ) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let syncing = Syncing { blobs: Blobs::new(path)?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
             tree,
             at_end: NoteAtEnd::new(path),
-            was_closed,
+            may_have_more,
             path: path.to_owned(),
             is_damaged: AtomicBool::new(false),
             ends: AtomicU64::new(0),

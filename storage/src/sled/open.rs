@@ -41,12 +41,13 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
             if end == End::Open {
                 tear::cut(path, mark.and_then(|mark| mark.synced)).map_err(|error| judge_io(path, error))?;
             }
-            let is_exact = look_at_replay(path, end)?;
+            let is_intact = look_at_replay(path, end)?;
+            let is_exact = is_intact && matches!(end, End::Closed { segments: Some(_) });
             let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
             let tree = Tree::new(tree);
             let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
-            let was_closed = end != End::Open;
-            let db = Database::new(tree, path, syncs, was_closed, Arc::clone(&lock)).map_err(failed)?;
+            let may_have_more = is_intact && end == End::Open;
+            let db = Database::new(tree, path, syncs, may_have_more, Arc::clone(&lock)).map_err(failed)?;
             match totals {
                 // A look-up a log takes longer than all the rest.
                 Some(totals) if is_exact => db.trust_totals(totals),
@@ -67,8 +68,8 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
     Err(StoreError::InUse(path.display().to_string()))
 }
 
-/// Whether the database was closed and all of its log is there that sled replays. What is damaged of that leaves a doubt
-/// that stays until all rows were looked at: sled passes over it, and tells nobody.
+/// Whether all of the log is there that sled replays. What is damaged of that leaves a doubt that stays until all rows were
+/// looked at: sled passes over it, and tells nobody.
 fn look_at_replay(path: &Path, end: End) -> Result<bool, StoreError> {
     let closed = match end {
         End::Closed { segments } => segments,
@@ -79,7 +80,7 @@ fn look_at_replay(path: &Path, end: End) -> Result<bool, StoreError> {
     if !is_intact {
         suspect::doubt(path, closed.is_some()).map_err(failed)?;
     }
-    Ok(is_intact && closed.is_some())
+    Ok(is_intact)
 }
 
 fn config(path: &Path, cache_bytes: u64) -> ::sled::Config {

@@ -62,7 +62,7 @@ impl SecondCopy {
         let known = db.get(keys::COPY)?.and_then(|row| State::try_from(&*row).ok());
         if let Some(known) = known
             && let Some(mut copy) = Self::in_step(&path, known)
-            && (db.was_closed || copy.take_over(db)?)
+            && (!db.may_have_more || copy.take_over(db)?)
         {
             return Ok(copy);
         }

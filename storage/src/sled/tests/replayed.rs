@@ -14,7 +14,7 @@ use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::{Draft, EventLog, NoFollower, Page};
 use crate::records::{Change, Durability, StoreError, Table};
 use crate::sled::data::{DIRECTORY, EVENTS};
-use crate::sled::{SledLog, check_store, keys, repair_store, replay, segments};
+use crate::sled::{SledLog, check_store, keys, repair_store, replay, second_copy, segments};
 use crate::stores::Stores;
 
 /// Changes rows of a database that is closed, as a replay that passes over something leaves them.
@@ -209,6 +209,27 @@ async fn what_a_crash_has_left_of_a_change_is_in_the_second_copy_as_well() {
     assert_eq!(rows_of(&stores(data.path()).await.unwrap()).await.len(), 2);
     let checked = check_store(data.path(), Arc::new(ManualClock::default())).await.unwrap();
     assert_eq!(checked.faults, Vec::<String>::new());
+}
+
+/// Which of the two has more cannot be told then, and the copy is what a repair needs.
+#[tokio::test]
+async fn what_is_missing_after_a_crash_that_damaged_something_is_not_taken_out_of_the_second_copy() {
+    let data = TempDir::new().unwrap();
+    let opened = stores(data.path()).await.unwrap();
+    for n in 0..9 {
+        opened.directory_records.commit(vec![row_of(n)], Durability::Synced).await.unwrap();
+    }
+    drop(opened);
+    let directory = data.path().join(DIRECTORY);
+    fs::remove_file(directory.join("clean")).unwrap();
+    change(&directory, |tree| drop(tree.remove(keys::record(Table::Meta, &[4])).unwrap()));
+    let mut log = fs::read(directory.join(segments::NAME)).unwrap();
+    log.resize(log.len().next_multiple_of(segments::SEGMENT_BYTES), 0);
+    log.extend_from_slice(&[7; segments::SEGMENT_BYTES]);
+    fs::write(directory.join(segments::NAME), log).unwrap();
+    assert_eq!(rows_of(&stores(data.path()).await.unwrap()).await.len(), 8);
+    let copied = second_copy::rows(&data.path().join(second_copy::NAME)).unwrap();
+    assert!(copied.contains_key(&keys::record(Table::Meta, &[4])[..]));
 }
 
 #[tokio::test]
