@@ -11,6 +11,9 @@ use crate::envelope::timestamp;
 use crate::registry::ConnectionId;
 use crate::tail::CompactedPage;
 
+/// The types of control messages: events of such a type would be taken for one.
+pub(crate) const TYPES: [&str; 4] = ["connection.ack", "stream.reset", "server.goodbye", "error"];
+
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resume {

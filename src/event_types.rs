@@ -28,6 +28,7 @@ pub use self::key::KeyRule;
 pub use self::name::{InvalidTypeName, TypeName};
 pub use self::schema::SCHEMA_BYTES_MAX;
 
+use crate::control;
 use crate::publish::Fault;
 
 /// The most faults of one payload that are reported.
@@ -84,11 +85,17 @@ impl CheckedType {
         let mut faults = Vec::new();
         let fault = |pointer: &str, message: String| Fault { pointer: pointer.to_owned(), message };
         let name = row.name.parse::<TypeName>().map_err(|e| faults.push(fault("/type", e.to_string()))).ok();
+        if control::TYPES.contains(&&*row.name) {
+            faults.push(fault("/type", "is the type of a control message".to_owned()));
+        }
         let key = KeyRule::at(row.key_pointer.as_deref())
             .map_err(|message| faults.push(fault("/keyPointer", message.to_owned())))
             .ok();
         let validator = schema::compile(&row.schema).map_err(|fault| faults.push(fault)).ok();
         let (Some(name), Some(key), Some(validator)) = (name, key, validator) else { return Err(faults) };
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         Ok(Self {
             name,
             description: row.description,

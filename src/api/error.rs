@@ -245,8 +245,11 @@ fn headers(error: &ApiError) -> Vec<(HeaderName, HeaderValue)> {
         }
         // What follows on this connection is the rest of a body that nobody reads.
         ApiError::BodyTimeout => vec![(CONNECTION, fixed("close"))],
+        // RFC 9110 § 15.5.22: a 426 always says to what.
         ApiError::UpgradeRequired => vec![(UPGRADE, fixed("websocket")), (CONNECTION, fixed("upgrade"))],
-        ApiError::UnsupportedVersion => vec![(SEC_WEBSOCKET_VERSION, fixed("13"))],
+        ApiError::UnsupportedVersion => {
+            vec![(UPGRADE, fixed("websocket")), (CONNECTION, fixed("upgrade")), (SEC_WEBSOCKET_VERSION, fixed("13"))]
+        }
         ApiError::RateLimited { retry_after } => {
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             vec![(RETRY_AFTER, HeaderValue::from(seconds.max(1) + u64::from(random_of(RATE_JITTER_SECONDS))))]

@@ -2,8 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gatecast_storage::{Budget, Cursor, GatewayId, Page, Passage};
-use http::header::IF_MATCH;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -17,6 +16,9 @@ use crate::envelope;
 use crate::event_types::TypeName;
 use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
 use crate::traceparent::TraceParent;
+
+/// The header that says which event has to be the newest.
+pub(super) const IF_MATCH: &str = "If-Match";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,7 +84,7 @@ struct AboutPayload {
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
-    let expect = if_match(request.headers)?;
+    let expect = if_match(request)?;
     let call = idempotency::call(request, &format!("events {gateway}"), "")?;
     let (api, body, traceparent) = (Arc::clone(api), request.body.clone(), TraceParent::of(request.headers));
     let event = move |api: &Api| api.publisher.check(event(&body, traceparent)?).map_err(ApiError::from);
@@ -194,10 +196,10 @@ fn faults(body: &[u8], error: &serde_json::Error) -> ApiError {
 }
 
 /// `If-Match: <eventId>`, with or without quotes.
-fn if_match(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
-    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
+fn if_match(request: &Request<'_>) -> Result<Option<Cursor>, ApiError> {
+    let Some(value) = request.header(IF_MATCH)? else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let expected = "one eventId, or <epoch>-0 for an empty log".to_owned();
-    text.parse().map(Some).map_err(|_| ApiError::InvalidParameter { name: "If-Match", expected })
+    text.parse().map(Some).map_err(|_| ApiError::InvalidParameter { name: IF_MATCH, expected })
 }

@@ -18,17 +18,18 @@ use crate::publish::Call;
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 /// The header that holds the key.
-const KEY: &str = "idempotency-key";
+const KEY: &str = "Idempotency-Key";
 /// The header of an answer that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The call that a request makes, if it has a key. `kind` is the scope of the key; `terms` is what is asked beside the
 /// body.
 pub(super) fn call(request: &Request<'_>, kind: &str, terms: &str) -> Result<Option<Call>, ApiError> {
-    let Some(key) = request.headers.get(KEY) else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len())).ok_or_else(|| {
-        ApiError::InvalidParameter { name: "Idempotency-Key", expected: "1 to 255 visible characters".to_owned() }
-    })?;
+    let Some(key) = request.header(KEY)? else { return Ok(None) };
+    let key =
+        key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len())).ok_or_else(|| {
+            ApiError::InvalidParameter { name: KEY, expected: "1 to 255 visible characters".to_owned() }
+        })?;
     // No kind and no terms contain the byte that divides them from what follows.
     let name = Sha256::new().chain_update(kind).chain_update([0]).chain_update(key).finalize();
     let asked = Sha256::new().chain_update(terms).chain_update([0]).chain_update(&request.body).finalize();

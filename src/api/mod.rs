@@ -48,7 +48,7 @@ use gatecast_storage::{
     Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
 };
 use gatecast_transports::{ConnInfo, Secret};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -193,6 +193,16 @@ impl Request<'_> {
         id.parse().ok().and_then(|id: GatewayId| api.directory.gateway(id)).ok_or_else(ApiError::no_gateway)
     }
 
+    /// A header that says how the call is meant, so that it must not be given twice.
+    fn header(&self, name: &'static str) -> Result<Option<&HeaderValue>, ApiError> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next();
+        if values.next().is_some() {
+            return Err(ApiError::InvalidParameter { name, expected: "given once".to_owned() });
+        }
+        Ok(value)
+    }
+
     /// The body as JSON, unless it says that it is something else.
     fn json(&self) -> Result<serde_json::Value, ApiError> {
         self.expect_json()?;
@@ -246,6 +256,10 @@ where
     let call = router::route(&head.method, head.path)?;
     let caller = authenticate(api, &call, &head)?;
     let body = match api.bytes_max(call.body) {
+        // A gateway would exit on a 4xx, for a body that is hardly looked at.
+        Some(_) if call.access == Access::Admin && is_encoded(&head.headers) => {
+            return Err(ApiError::UnsupportedMediaType { expected: "sent as it is, without Content-Encoding" });
+        }
         Some(max) => {
             let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
             body::collect(body, declared, max).await?
@@ -260,6 +274,11 @@ where
         (None, action) => for_admin(api, action, &request).await,
     };
     answer.map(Said::Whole)
+}
+
+/// Whether a body is in an encoding, such as gzip: it would be taken for what it is not, and an artifact kept as such.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A call that came over no socket.

@@ -57,6 +57,8 @@ impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::Config,
+            // The files are read after the settings that name them are found good.
+            Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
             Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
             Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,

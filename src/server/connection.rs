@@ -1,8 +1,9 @@
 //! One accepted socket: TLS, then HTTP/1.1 or HTTP/2 as agreed by ALPN, until it ends or is upgraded away.
 //!
 //! Every wait on a peer has a deadline: the TLS handshake, a request's head (and the pause before it), an HTTP/2
-//! connection without a stream, unacknowledged bytes (`TCP_USER_TIMEOUT`). A connection may hold 64 KiB in each
-//! direction in user space. A transport whose peer does not read what it has to end severs the socket ([`Sever`]).
+//! connection without a stream, unacknowledged bytes (`TCP_USER_TIMEOUT`: half the limit of silence, or all of it where a
+//! transport watches its peer). A connection may hold 64 KiB in each direction in user space. A transport whose peer does
+//! not read what it has to end severs the socket ([`Sever`]).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -51,6 +52,8 @@ pub(super) struct Wire {
     /// How many there may be.
     sockets_max: Mutex<usize>,
     unacknowledged_max: Duration,
+    /// The same where the transport has a deadline of its own for its peer.
+    life_limit: Duration,
 }
 
 impl Wire {
@@ -64,6 +67,7 @@ impl Wire {
             sockets: Arc::new(Semaphore::new(sockets_max)),
             sockets_max: Mutex::new(sockets_max),
             unacknowledged_max,
+            life_limit,
         }
     }
 
@@ -93,6 +97,11 @@ impl Wire {
             warn!(%error, "A socket option was not taken: dead peers of SSE are found late.");
         }
     }
+
+    /// An accepted socket as it is served.
+    pub(super) fn served(&self, stream: TcpStream) -> Socket {
+        Socket::new(stream, Sever::new(), self.life_limit)
+    }
 }
 
 fn sockets_max(connections_max: usize) -> usize {
@@ -110,16 +119,16 @@ pub(super) struct Service {
 
 /// Serves one accepted socket to its end.
 pub(super) async fn serve(
-    stream: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     service: Service,
     drain: CancellationToken,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let sever = Sever::new();
+    let sever = socket.sever().clone();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
-    let opened = Box::pin(open(Socket::new(stream, sever.clone()), peer, tls)).await;
+    let opened = Box::pin(open(socket, peer, tls)).await;
     let Some(Opened { socket, is_http2, info }) = opened else { return };
     let Service { routes, direct } = service;
     let info = Arc::new(info);

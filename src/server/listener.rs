@@ -55,7 +55,7 @@ impl Listener {
             let socket = wire.socket().await;
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    tasks.spawn(serve(stream, peer, tls.clone(), service.clone(), drain.clone(), socket));
+                    tasks.spawn(serve(wire.served(stream), peer, tls.clone(), service.clone(), drain.clone(), socket));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {

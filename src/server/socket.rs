@@ -18,11 +18,25 @@ use tokio::net::TcpStream;
 pub(super) struct Socket {
     stream: TcpStream,
     sever: Sever,
+    /// How long the peer may take nothing once its transport watches it; `None` after TCP was told.
+    patience: Option<Duration>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, sever: Sever) -> Self {
-        Self { stream, sever }
+    pub(super) fn new(stream: TcpStream, sever: Sever, patience: Duration) -> Self {
+        Self { stream, sever, patience: Some(patience) }
+    }
+
+    pub(super) fn sever(&self) -> &Sever {
+        &self.sever
+    }
+
+    /// Before a write, since only what is written can be unacknowledged.
+    fn take_patience(&mut self) {
+        if self.patience.is_some() && self.sever.is_watched() {
+            // If it is not taken, TCP gives up as early as before.
+            let _ = SockRef::from(&self.stream).set_tcp_user_timeout(self.patience.take());
+        }
     }
 }
 
@@ -43,6 +57,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.take_patience();
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -51,6 +66,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.take_patience();
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -303,6 +303,8 @@ const RECORD_EXTRA_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use gatecast_transports::Sever;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
@@ -332,7 +334,7 @@ mod tests {
     async fn sockets() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Socket::new(listener.accept().await.unwrap().0, Sever::new()), far)
+        (Socket::new(listener.accept().await.unwrap().0, Sever::new(), Duration::from_secs(30)), far)
     }
 
     #[tokio::test]

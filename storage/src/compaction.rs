@@ -77,8 +77,8 @@ pub struct Compacted {
     pub entries: Vec<Entry>,
     /// How many follow after these.
     pub left: u64,
-    /// The newest entry that was ever let go of by [`Compaction`]'s bounds; 0 for none. For a cursor at or after it
-    /// nothing is missing: what follows leads to exactly the state of a reader that never left.
+    /// The newest entry that was ever let go of by [`Compaction`]'s bounds, or lost to damage; 0 for none. For a cursor at
+    /// or after it nothing is missing: what follows leads to exactly the state of a reader that never left.
     pub let_go: Seq,
 }
 

@@ -18,8 +18,11 @@
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
 //! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
-//! - `<database>/clean` says that the database was closed with all of it synced (`clean.rs`). Without it, or if the part
-//!   that sled replays is damaged (`replay.rs`), the end of every log is looked at when it is opened.
+//! - `<database>/clean` says that the database was closed with all of it synced, and what its segments were (`clean.rs`).
+//!   Without it, or if the part that sled replays is damaged (`replay.rs`), it is looked at when it is opened which logs
+//!   there are and where each ends, against what the last sync said of that (`totals.rs`).
+//! - `<database>/doubtful` says that sled has replayed something damaged, so that any row may lack its newest change: all
+//!   rows are looked at before they are used (`suspect.rs`).
 //! - `<data>/events.fresh` is being rebuilt, `<data>/events.whole` is about to take its place (`salvage.rs`).
 //! - `<database>/mark` tells a database that lost answered writes from one that never had them (`mark.rs`): sled opens
 //!   a shortened file without complaint. It also says how far sled's log was synced: behind that the log is cut where a
@@ -67,6 +70,7 @@ mod space;
 mod suspect;
 mod sweeps;
 mod tear;
+mod totals;
 mod tree;
 mod walk;
 
@@ -148,6 +152,13 @@ fn open_directory(dir: &DataDir) -> Result<Database, StoreError> {
             })?;
             suspect::clear(&path).map_err(failed)?;
         }
+        if suspect::is_proved(&path)
+            && let Some(detail) = check::rows(DIRECTORY, &db, dir.path()).faults.into_iter().next()
+        {
+            // The second copy has all that was answered. After a crash that would not do: the directory may have more.
+            return Err(StoreError::Damaged { path: path.display().to_string(), detail });
+        }
+        suspect::trust(&path).map_err(failed)?;
         db.start_copy(dir.path())?;
         Ok(db)
     });
@@ -163,6 +174,7 @@ fn open_directory(dir: &DataDir) -> Result<Database, StoreError> {
 /// Opens the events; a store that is damaged is set aside, or rebuilt from what is exact in it.
 fn open_events(dir: &DataDir, clock: &dyn Clock) -> Result<Database, StoreError> {
     let opened = salvage::salvage_suspect(dir, clock).and_then(|()| dir.open_or_create(EVENTS));
+    let opened = opened.and_then(|db| salvage::settle_doubt(dir, db, clock));
     let Err(StoreError::Damaged { detail, .. }) = opened else { return opened };
     let aside = dir.set_aside(EVENTS, clock)?;
     tracing::error!(

@@ -34,6 +34,44 @@ fn fields(problem: &Value) -> Vec<&str> {
     problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
 }
 
+/// A publisher counts on it.
+#[tokio::test]
+async fn what_says_how_a_call_is_meant_is_never_passed_over() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    let newest = app.publish(gateway.id, 1).await;
+    let before = app.bounds(gateway.id).await;
+    let (one, many) = (events_of(&gateway), "/api/internal/v1/events");
+    let mut event = json!({"type": "api.deployed", "payload": {"apiId": API}});
+    event["targets"] = json!({"gatewayIds": [gateway.id]});
+    let send = async |method: Method, path: &str, kind: &str, name: &str, values: &[&str]| {
+        let request = app.http.request(method, app.url(path)).header("content-type", kind).body(event.to_string());
+        let request = values.iter().fold(request, |request, value| request.header(name, *value));
+        let (status, problem) = answer(request.send().await.unwrap()).await;
+        (status.as_u16(), problem)
+    };
+    for (path, name, values) in [
+        (&*one, "If-Match", &[&*newest, "00000000-7"][..]),
+        (&*one, "Idempotency-Key", &["a", "b"]),
+        (many, "Idempotency-Key", &["a", "a"]),
+        // There is no newest event of several gateways.
+        (many, "If-Match", &[&*newest]),
+    ] {
+        let (status, problem) = send(Method::POST, path, "application/json", name, values).await;
+        assert_eq!((status, fields(&problem)), (400, vec![name]), "{problem}");
+    }
+    let artifact = format!("/api/v1/apis/{API}");
+    for (method, path, kind) in [(Method::POST, &one, "application/json"), (Method::PUT, &artifact, "application/yaml")]
+    {
+        let (status, problem) = send(method, path, kind, "Content-Encoding", &["gzip"]).await;
+        assert_eq!((status, &problem["code"]), (415, &json!("UNSUPPORTED_MEDIA_TYPE")), "{problem}");
+    }
+    assert_eq!(app.get(&artifact).await.0, 404, "an artifact that nobody can read is not kept");
+    assert_eq!(app.bounds(gateway.id).await, before);
+    let (status, _) = send(Method::POST, &one, "application/json", "Content-Encoding", &["identity"]).await;
+    assert_eq!(status, 201);
+}
+
 #[tokio::test]
 async fn a_bad_event_is_refused_with_its_reason_and_nothing_is_stored() {
     let app = App::start().await;

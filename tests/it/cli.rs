@@ -122,6 +122,25 @@ async fn every_fault_of_a_configuration_is_told_at_once_with_64() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_a_fault_of_the_configuration() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (data, no_pem) = (dir.path().join("data"), dir.path().join("no.pem"));
+    std::fs::write(&no_pem, "no PEM").unwrap();
+    for file in [no_pem, dir.path().join("missing")] {
+        let file = file.to_str().unwrap();
+        let settings = [
+            ("GATECAST_DATA_DIR", data.to_str().unwrap()),
+            ("GATECAST_TLS_CERT", file),
+            ("GATECAST_TLS_KEY", file),
+            ("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests"),
+        ];
+        let said = run(&["serve", "--listen", "127.0.0.1:0"], &settings).await;
+        assert!(said.exit == 64 && said.err.contains(file), "{said:?}");
+        assert!(!data.exists(), "nothing is made");
+    }
+}
+
+#[tokio::test]
 async fn exit_codes_tell_failures_apart() {
     let app = App::with(&[("GATECAST_ADMIN_TOKEN", "an-admin-token-for-tests")]).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

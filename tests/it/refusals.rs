@@ -206,6 +206,7 @@ async fn what_is_no_websocket_upgrade_gets_426_and_another_method_405_with_allow
     let old = Refused::of(old.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").send().await.unwrap()).await;
     old.is(426, "UNSUPPORTED_VERSION");
     assert_eq!(old.headers["sec-websocket-version"], "13");
+    assert_eq!(old.headers["upgrade"], "websocket");
     for over in TRANSPORTS {
         for method in [Method::POST, Method::PUT, Method::DELETE] {
             let answer =

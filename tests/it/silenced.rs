@@ -1,4 +1,7 @@
-//! What the kernel holds for a peer that does not read does not reach it after it was silenced.
+//! Peers that do not read: what the kernel holds for them does not reach them after they were silenced, and waits for them
+//! while they are busy.
+
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
@@ -6,10 +9,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
 use crate::app::App;
-use crate::wire::{PATIENCE, Tls, tls_over};
+use crate::wire::{PATIENCE, Tls, raw, tls_over};
 
 /// What a peer may still read: its own receive buffer, and what TCP had on the way to it.
 const OWN_BYTES_MAX: usize = 512 * 1024;
+
+/// How long a gateway may be busy that is silent for at most 6 s.
+const BUSY: Duration = Duration::from_millis(4_500);
 
 /// A connection whose kernel takes little for it, so that the rest stays with the server's.
 async fn narrow(app: &App) -> Tls {
@@ -50,4 +56,33 @@ async fn megabytes_on_their_way_are_thrown_away_with_the_token() {
     let mut seen = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut seen)).await.expect("the socket has ended");
     assert!(seen.len() < OWN_BYTES_MAX, "{} bytes", seen.len());
+}
+
+/// A gateway may be busy for long with an event that it was sent (CONTRACT.md § 4): TCP does not give it up for the rest that
+/// waits, before its silence does.
+#[tokio::test]
+async fn a_gateway_that_is_busy_keeps_its_connection_though_it_takes_nothing_meanwhile() {
+    // TCP alone gives up after 2 s then.
+    let app = App::with(&[("WS_CONNECTION_TIMEOUT", "6")]).await;
+    let gateway = app.register("one").await;
+    let mut stream = narrow(&app).await;
+    let connect = format!(
+        "GET /api/internal/v1/ws/gateways/connect HTTP/1.1\r\nHost: localhost\r\napi-key: {}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        gateway.token
+    );
+    raw(&mut stream, &connect, "connection.ack").await;
+    let filler = "x".repeat(30 * 1024);
+    for n in 0..4 {
+        let event = json!({"type": "api.deployed", "payload": {"apiId": format!("a{n}"), "filler": filler}});
+        assert!(app.post(&format!("/api/internal/v1/gateways/{}/events", gateway.id), event).await.0.is_success());
+    }
+    let gone = async {
+        while !app.hub.registry.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(BUSY, gone).await.is_err(), "it is given up");
+    let mut seen = vec![0; 4 * filler.len()];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut seen)).await.unwrap().unwrap();
 }

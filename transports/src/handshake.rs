@@ -234,7 +234,7 @@ impl Values<'_> {
     /// The value, or else a query parameter; empty counts as absent.
     fn or(&self, query: &Query<'_>, parameter: &'static str) -> Result<Option<String>, HandshakeError> {
         if !self.more.is_empty() {
-            return Err(HandshakeError::InvalidParameter { name: parameter, expected: "to be given once" });
+            return Err(HandshakeError::InvalidParameter { name: parameter, expected: "given once" });
         }
         match self.first.map(|value| std::str::from_utf8(value).map(str::trim_ascii)) {
             Some(Err(_)) => Err(HandshakeError::InvalidParameter { name: parameter, expected: "UTF-8 text" }),

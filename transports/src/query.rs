@@ -26,7 +26,7 @@ impl<'a> Query<'a> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
         let value = values.next();
         if values.next().is_some() {
-            return Err(HandshakeError::InvalidParameter { name, expected: "to be given once" });
+            return Err(HandshakeError::InvalidParameter { name, expected: "given once" });
         }
         match value {
             // The decoder puts U+FFFD where bytes are not UTF-8.

@@ -1,4 +1,8 @@
-//! A way to end the socket under a response that its peer does not read.
+//! What a transport may ask for the socket under it: that it ends though its peer does not read, and that it does not end
+//! as long as the peer does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 /// for nothing more, so ending or failing the body reaches nobody. Without one in the extensions such a socket lives
 /// until TCP gives up (`TCP_USER_TIMEOUT`).
 #[derive(Debug, Clone, Default)]
-pub struct Sever(CancellationToken);
+pub struct Sever {
+    severed: CancellationToken,
+    is_watched: Arc<AtomicBool>,
+}
 
 impl Sever {
     /// One for a new connection.
@@ -20,17 +27,29 @@ impl Sever {
 
     /// Ends the socket.
     pub fn sever(&self) {
-        self.0.cancel();
+        self.severed.cancel();
     }
 
     /// Whether the socket shall be dropped, and with it what is on its way: the accept loop resets it then.
     #[must_use]
     pub fn is_severed(&self) -> bool {
-        self.0.is_cancelled()
+        self.severed.is_cancelled()
+    }
+
+    /// The transport hears from its peer, and has a deadline for that. So TCP is not to give the peer up before only because
+    /// it takes nothing for a while: it may be busy with what it was sent.
+    pub fn watch(&self) {
+        self.is_watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the transport has said that it [watches](Self::watch) its peer.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed)
     }
 
     /// Resolves once the socket shall be dropped. Cancel safe.
     pub async fn severed(&self) {
-        self.0.cancelled().await;
+        self.severed.cancelled().await;
     }
 }

@@ -47,6 +47,17 @@ async fn a_registered_type_works_at_once_and_after_a_restart() {
     restarted.admin("POST", &events, event).await.problem(400, "UNKNOWN_EVENT_TYPE");
 }
 
+/// A gateway tells messages by their type alone.
+#[tokio::test]
+async fn no_event_can_pass_for_a_control_message() {
+    let world = World::new().await;
+    for name in ["connection.ack", "stream.reset", "server.goodbye", "error"] {
+        let path = format!("/api/internal/v1/event-types/{name}");
+        let reply = world.admin("PUT", &path, json!({ "schema": true })).await;
+        assert_eq!(reply.problem(400, "VALIDATION_FAILED"), ["/type"]);
+    }
+}
+
 #[tokio::test]
 async fn built_in_types_are_listed_and_cannot_be_changed() {
     let world = World::new().await;

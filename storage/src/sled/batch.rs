@@ -251,12 +251,12 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Ring { head, newest, .. } = self.ring(gateway)?;
-        let (ends_key, ends) = self.shared.db.note_forgotten(newest);
+        let (totals_key, totals) = self.shared.db.note_forgotten(head.epoch, newest);
         let mut rows = ::sled::Batch::default();
         rows.remove(&keys::head(gateway));
         rows.remove(&keys::owner(head.epoch));
         rows.insert(&keys::forgotten(gateway, head.epoch), &[]);
-        rows.insert(ends_key, &ends[..]);
+        rows.insert(totals_key, &totals[..]);
         self.needs_sync = true;
         self.shared.db.apply(rows)?;
         self.rings.insert(gateway, None);
@@ -314,6 +314,8 @@ impl<'a> Batch<'a> {
         let ring = Ring::new(Epoch::unused(is_used));
         self.rows.insert(keys::head(of), ring.head.encode());
         self.rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
+        let (totals_key, totals) = db.note_created(ring.head.epoch);
+        self.rows.insert(totals_key, totals.to_vec());
         self.rows.are_one = true;
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));

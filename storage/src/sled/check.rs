@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,7 +8,8 @@ use bytes::Bytes;
 
 use super::data::{DIRECTORY, DataDir, EVENTS};
 use super::database::{Database, failed};
-use super::{keys, second_copy, walk};
+use super::second_copy::{self, Sums};
+use super::{keys, suspect, walk};
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::deliveries::{Deliveries, DeliveryLimits};
@@ -96,7 +96,8 @@ fn merge(mut a: Checked, b: Checked) -> Checked {
     }
 }
 
-fn rows(name: &'static str, db: &Database, data: &Path) -> Checked {
+/// All rows of a database, and what is wrong with them.
+pub(super) fn rows(name: &'static str, db: &Database, data: &Path) -> Checked {
     let mut checked = Checked::default();
     let looked =
         guarded(db, || if name == EVENTS { events(db, &mut checked) } else { directory(db, data, &mut checked) });
@@ -131,7 +132,7 @@ fn events(db: &Database, checked: &mut Checked) -> Result<(), StoreError> {
 
 /// All rows, and whether the second copy has the same.
 fn directory(db: &Database, data: &Path, checked: &mut Checked) -> Result<(), StoreError> {
-    let mut rows = BTreeMap::new();
+    let mut rows = Sums::new();
     for tag in keys::TABLES {
         checked.directory_rows += walk::table(db, tag, &mut |key, row| {
             rows.insert(key.to_vec(), crc32fast::hash(row));
@@ -139,17 +140,13 @@ fn directory(db: &Database, data: &Path, checked: &mut Checked) -> Result<(), St
         })?;
     }
     walk::strays(db, &[], &mut |fault| checked.fault(format!("directory: {fault}")))?;
-    let mut copied = BTreeMap::new();
-    let read = second_copy::read(&data.join(second_copy::NAME), |key, row| {
-        match row {
-            Some(row) => copied.insert(key.to_vec(), crc32fast::hash(row)),
-            None => copied.remove(key),
-        };
-        Ok(())
-    });
-    match read {
-        Ok(()) if copied != rows => checked.fault("directory.copy: it is not what the directory is".to_owned()),
-        Ok(()) => {}
+    match second_copy::rows(&data.join(second_copy::NAME)) {
+        // What sled has not replayed is in the copy.
+        Ok(copied) if copied != rows && suspect::is_proved(&data.join(DIRECTORY)) => {
+            checked.fault("directory: it lacks what its second copy has".to_owned())
+        }
+        Ok(copied) if copied != rows => checked.fault("directory.copy: it is not what the directory is".to_owned()),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             checked.fault("directory.copy: it is missing".to_owned())
         }

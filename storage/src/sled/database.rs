@@ -7,24 +7,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blobs::Blobs;
+use super::clean::NoteAtEnd;
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
+use super::totals::{Totals, TotalsRow, mixed};
 use super::tree::Tree;
-use super::{clean, keys, suspect, walk};
-use crate::ids::Seq;
+use super::{keys, suspect, walk};
+use crate::ids::{Epoch, Seq};
 use crate::records::{Change, StoreError};
 
 /// One open database: the tree, and what it takes to make it durable.
 pub(super) struct Database {
     tree: Tree,
+    /// After the tree.
+    at_end: NoteAtEnd,
+    /// Whether it was opened after a crash that damaged nothing, so that it may have more than was synced.
+    pub(super) may_have_more: bool,
     path: PathBuf,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
     /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
     ends: AtomicU64,
-    /// What they were when the last sync was done, [`NO_SYNC`] before; `None` after one that failed.
+    /// Which logs there are: their epochs, mixed and added up.
+    logs: AtomicU64,
+    /// What the ends were when the last sync was done, [`NO_SYNC`] before; `None` after one that failed.
     synced_ends: Mutex<Option<u64>>,
     /// sled's flush writes and starts the writeback, but waits for no disk: this handle does.
     file: File,
@@ -52,14 +60,23 @@ struct Syncing {
 
 impl Database {
     /// `syncs` is what the mark goes on from.
-    pub(super) fn new(tree: Tree, path: &Path, syncs: u64, lock: Arc<DataLock>) -> io::Result<Self> {
+    pub(super) fn new(
+        tree: Tree,
+        path: &Path,
+        syncs: u64,
+        may_have_more: bool,
+        lock: Arc<DataLock>,
+    ) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let syncing = Syncing { blobs: Blobs::new(path)?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
             tree,
+            at_end: NoteAtEnd::new(path),
+            may_have_more,
             path: path.to_owned(),
             is_damaged: AtomicBool::new(false),
             ends: AtomicU64::new(0),
+            logs: AtomicU64::new(0),
             synced_ends: Mutex::new(Some(NO_SYNC)),
             file,
             syncing: Mutex::new(syncing),
@@ -93,7 +110,7 @@ impl Database {
         if let Some(frame) = &frame {
             self.insert(keys::COPY, &frame.state[..])?;
         }
-        self.insert(keys::SYNCS, &syncs_row(syncing.mark.next(), ends)[..])?;
+        self.insert(keys::SYNCS, &self.totals(ends).row(syncing.mark.next())[..])?;
         self.sync_log(syncing)?;
         // Only what the database has: after a crash it says that the copy lacks something, never the other way round.
         if let (Some(frame), Some(copy)) = (frame, &mut syncing.copy)
@@ -147,27 +164,38 @@ impl Database {
 
     /// sled may open a file with a damaged part as a database without the rows of that part, and not say so. Rows that
     /// are missing within a log are noticed when they are read, but not that a log lacks its end: its positions would be
-    /// given a second time. So the ends of all logs, added up, are kept with the number of syncs; fewer are damage. One
-    /// look-up a log, which is too long for each opening of a large store: see [`Database::trust_ends`].
-    pub(super) fn look_for_lost_ends(&self, known: Option<u64>) -> Result<(), StoreError> {
-        let mut ends = 0_u64;
+    /// given a second time. So the ends of all logs, added up, are kept with the number of syncs; fewer are damage. So are
+    /// other logs than there were: one that was forgotten and is back would make up for ends that are missing. One look-up
+    /// a log, which is too long for each opening of a large store: see [`Database::trust_totals`].
+    pub(super) fn look_at_ends(&self, known: Option<Totals>) -> Result<(), StoreError> {
+        let mut found = Totals { ends: 0, logs: Some(0) };
         for (of, head) in walk::heads(self)? {
             let last = self.last_entry(of, head)?;
-            ends = ends.wrapping_add(last.map_or(head.floor.prev(), |(seq, _)| seq).0);
+            found.ends = found.ends.wrapping_add(last.map_or(head.floor.prev(), |(seq, _)| seq).0);
+            found.logs = found.logs.map(|logs| logs.wrapping_add(mixed(head.epoch)));
         }
-        self.ends.store(ends, Ordering::Relaxed);
+        self.trust_totals(found);
+        let damaged = |detail| Err(StoreError::Damaged { path: self.path.display().to_string(), detail });
         match known {
-            Some(known) if ends < known => Err(StoreError::Damaged {
-                path: self.path.display().to_string(),
-                detail: format!("its logs end {} events too early", known - ends),
-            }),
+            Some(known) if known.logs.is_some() && known.logs != found.logs => {
+                damaged("it has other logs than it had".to_owned())
+            }
+            Some(known) if found.ends < known.ends => {
+                damaged(format!("its logs end {} events too early", known.ends - found.ends))
+            }
             _ => Ok(()),
         }
     }
 
-    /// The database was closed with all of it synced, and sled finds all of it: it ends where it did.
-    pub(super) fn trust_ends(&self, known: u64) {
-        self.ends.store(known, Ordering::Relaxed);
+    /// The database was closed with all of it synced, and sled finds all of it: it has the logs that it had, and they end
+    /// where they did.
+    pub(super) fn trust_totals(&self, known: Totals) {
+        self.ends.store(known.ends, Ordering::Relaxed);
+        self.logs.store(known.logs.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    fn totals(&self, ends: u64) -> Totals {
+        Totals { ends, logs: Some(self.logs.load(Ordering::Relaxed)) }
     }
 
     /// An entry was written.
@@ -175,18 +203,31 @@ impl Database {
         self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A log that ended there goes; the row belongs into the commit that makes it go. It is of the sync to come: what was
-    /// written since the last one may be lost although the commit is not.
-    pub(super) fn note_forgotten(&self, newest: Seq) -> (&'static [u8], [u8; 16]) {
-        let ends = self.ends.fetch_sub(newest.0, Ordering::Relaxed).wrapping_sub(newest.0);
-        (keys::SYNCS, syncs_row(self.syncing().mark.last() + 1, ends))
+    /// A log of this epoch is made; the row belongs into the commit that makes it.
+    pub(super) fn note_created(&self, epoch: Epoch) -> (&'static [u8], TotalsRow) {
+        self.logs.fetch_add(mixed(epoch), Ordering::Relaxed);
+        self.next_totals()
+    }
+
+    /// A log of this epoch that ended there goes; the row belongs into the commit that makes it go.
+    pub(super) fn note_forgotten(&self, epoch: Epoch, newest: Seq) -> (&'static [u8], TotalsRow) {
+        self.ends.fetch_sub(newest.0, Ordering::Relaxed);
+        self.logs.fetch_sub(mixed(epoch), Ordering::Relaxed);
+        self.next_totals()
+    }
+
+    /// Of the sync to come: what was written since the last one may be lost although this is not.
+    fn next_totals(&self) -> (&'static [u8], TotalsRow) {
+        let totals = self.totals(self.ends.load(Ordering::Relaxed));
+        (keys::SYNCS, totals.row(self.syncing().mark.last() + 1))
     }
 
     /// Keeps a second copy of all records from now on.
     pub(super) fn start_copy(&self, data: &Path) -> Result<(), StoreError> {
         let copy = SecondCopy::open(data, self)?;
+        let has_all = copy.has_all();
         self.syncing().copy = Some(copy);
-        Ok(())
+        if has_all { Ok(()) } else { self.sync() }
     }
 
     /// Records are being changed: the second copy, if there is one, follows at the next sync.
@@ -303,20 +344,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let synced_ends = *self.synced_ends.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let is_exact = !self.is_damaged() && synced_ends == Some(self.ends.load(Ordering::Relaxed));
-        // Without it the next opening takes longer.
-        if is_exact && let Err(error) = clean::note(&self.path) {
-            tracing::debug!(%error, "The store could not be marked as closed.");
-        }
+        let is_copied = self.syncing().copy.as_ref().is_none_or(SecondCopy::has_all);
+        let is_synced = synced_ends == Some(self.ends.load(Ordering::Relaxed));
+        self.at_end.is_exact = !self.is_damaged() && is_synced && is_copied;
     }
-}
-
-/// The number of the last sync, and the ends of all logs added up.
-fn syncs_row(syncs: u64, ends: u64) -> [u8; 16] {
-    let mut row = [0; 16];
-    row[..8].copy_from_slice(&syncs.to_be_bytes());
-    row[8..].copy_from_slice(&ends.to_be_bytes());
-    row
 }
 
 /// An I/O error, or one of sled's, as the store's.

@@ -37,12 +37,15 @@ pub(super) fn fold(
     for row in db.entry_rows(of, head.epoch, head.floor, to.prev()).take(FOLD_ROWS_MAX) {
         let (seq, row) = row?;
         rows += 1;
+        fold.miss(floor.0, seq);
         floor = (seq.next(), entry_end(&row).unwrap_or(floor.1));
         fold.take(seq, row)?;
     }
-    // Rows that are missing count as gone.
-    let (floor, floor_start) = if rows == FOLD_ROWS_MAX { floor } else { (to, end) };
-    let (head, left) = fold.commit(floor, floor_start)?;
+    if rows < FOLD_ROWS_MAX {
+        fold.miss(floor.0, to);
+        floor = (to, end);
+    }
+    let (head, left) = fold.commit(floor.0, floor.1)?;
     Ok(Folded { head, rows, left })
 }
 
@@ -86,10 +89,20 @@ impl<'a> Fold<'a> {
         }
     }
 
+    /// Rows from `first` on and before `end` are not there, if that is any. Which keys they were of is not known, so the
+    /// state lacks something from there on, and says so.
+    fn miss(&mut self, first: Seq, end: Seq) {
+        if first < end {
+            tracing::error!(gateway.id = %self.of, %first, %end, "Stored events are lost.");
+            self.head.let_go = self.head.let_go.max(end.prev());
+        }
+    }
+
     fn take(&mut self, seq: Seq, row: IVec) -> Result<(), StoreError> {
         let key = key_of(&row).unwrap_or_else(|error| {
             // Not a reason to let the log grow for ever.
             tracing::error!(gateway.id = %self.of, event.seq = %seq, %error, "A stored event is lost.");
+            self.head.let_go = self.head.let_go.max(seq);
             None
         });
         let Some(key) = key else { return Ok(()) };

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::birth;
 use super::blobs::Blobs;
+use super::clean::{self, End};
 use super::database::{Database, failed, message};
 use super::lock::DataLock;
 use super::mark::Mark;
+use super::totals::Totals;
 use super::tree::Tree;
-use super::{clean, keys, replay, tear};
+use super::{keys, replay, suspect, tear};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
@@ -35,20 +37,21 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
             birth::remove_unfinished_snapshots(path).map_err(failed)?;
             Blobs::restore(path).map_err(failed)?;
             let mark = Mark::read(path).map_err(failed)?;
-            let is_clean = clean::take(path).map_err(failed)?;
-            if !is_clean {
+            let end = clean::take(path).map_err(failed)?;
+            if end == End::Open {
                 tear::cut(path, mark.and_then(|mark| mark.synced)).map_err(|error| judge_io(path, error))?;
             }
-            // What cannot be read, as of a file that is cut off, is sled's to tell.
-            let is_exact = is_clean && replay::is_intact(path).unwrap_or(false);
+            let is_intact = look_at_replay(path, end)?;
+            let is_exact = is_intact && matches!(end, End::Closed { segments: Some(_) });
             let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
             let tree = Tree::new(tree);
-            let (syncs, ends) = check(&tree, path, mark.map(|mark| mark.syncs))?;
-            let db = Database::new(tree, path, syncs, Arc::clone(&lock)).map_err(failed)?;
-            match ends {
+            let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
+            let may_have_more = is_intact && end == End::Open;
+            let db = Database::new(tree, path, syncs, may_have_more, Arc::clone(&lock)).map_err(failed)?;
+            match totals {
                 // A look-up a log takes longer than all the rest.
-                Some(ends) if is_exact => db.trust_ends(ends),
-                ends => db.look_for_lost_ends(ends)?,
+                Some(totals) if is_exact => db.trust_totals(totals),
+                totals => db.look_at_ends(totals)?,
             }
             // What a crash left readable but unsynced may be read, and so answered, from now on.
             db.sync()?;
@@ -65,6 +68,21 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
     Err(StoreError::InUse(path.display().to_string()))
 }
 
+/// Whether all of the log is there that sled replays. What is damaged of that leaves a doubt that stays until all rows were
+/// looked at: sled passes over it, and tells nobody.
+fn look_at_replay(path: &Path, end: End) -> Result<bool, StoreError> {
+    let closed = match end {
+        End::Closed { segments } => segments,
+        End::Open => None,
+    };
+    // What cannot be read, as of a file that is cut off, is sled's to tell.
+    let is_intact = replay::is_intact(path, closed).unwrap_or(false);
+    if !is_intact {
+        suspect::doubt(path, closed.is_some()).map_err(failed)?;
+    }
+    Ok(is_intact)
+}
+
 fn config(path: &Path, cache_bytes: u64) -> ::sled::Config {
     ::sled::Config::new()
         .path(path)
@@ -79,8 +97,8 @@ fn pause() {
 }
 
 /// Whether the database is of our format and has all that was ever synced (see [`Mark`]); says how many syncs it had, and
-/// what the ends of its logs add up to.
-fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Option<u64>), StoreError> {
+/// what its logs add up to.
+fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Option<Totals>), StoreError> {
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
     match get(keys::FORMAT)? {
         Some(version) if version == FORMAT_VERSION => {}
@@ -94,13 +112,11 @@ fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Opti
         }
     }
     let row = get(keys::SYNCS)?;
-    let number = |at: usize| Some(u64::from_be_bytes(row.as_ref()?.get(at..at + 8)?.try_into().ok()?));
-    let syncs = number(0).unwrap_or(0);
+    let (syncs, totals) = Totals::parse(row.as_deref().unwrap_or_default());
     match mark {
         Some(mark) if syncs < mark => Err(damaged(path, format!("it lost writes: sync {syncs} of {mark}"))),
         // Of a sync that was not done some writes may be there and others not, in any order: what it says is no promise.
-        // Databases of before have no second number.
-        mark => Ok((syncs, number(8).filter(|_| mark == Some(syncs)))),
+        mark => Ok((syncs, totals.filter(|_| mark == Some(syncs)))),
     }
 }
 

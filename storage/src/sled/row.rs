@@ -206,7 +206,7 @@ pub(super) struct Head {
     pub(super) keys: u64,
     /// Their bytes.
     pub(super) key_bytes: u64,
-    /// The newest entry that the state has let go by its bounds; 0 for none.
+    /// The newest entry that the state has let go by its bounds, or that was not there to be folded; 0 for none.
     pub(super) let_go: Seq,
     /// The positions of the state's entries added up, so that one that is stale is told from one that is right. `None` in
     /// a head that was written before there was a sum, and after it.

@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{check, guarded};
+use super::check::{self, check, guarded};
 use super::data::{DIRECTORY, DataDir, EVENTS};
 use super::database::{Database, failed};
 use super::second_copy::{self, sync_parent};
@@ -132,6 +132,28 @@ pub(super) fn salvage_suspect(dir: &DataDir, clock: &dyn Clock) -> Result<(), St
     Ok(())
 }
 
+/// Looks through an event store of which sled may not have replayed all: rows would lack their newest changes. If all is
+/// as it should be it goes on, else what is exact does.
+pub(super) fn settle_doubt(dir: &DataDir, db: Database, clock: &dyn Clock) -> Result<Database, StoreError> {
+    let path = dir.database(EVENTS);
+    if !suspect::is_doubted(&path) {
+        return Ok(db);
+    }
+    tracing::warn!(
+        "A part of the event store is not as it was written, or power was lost; all of it is looked through."
+    );
+    let checked = check::rows(EVENTS, &db, dir.path());
+    if let Some(fault) = checked.faults.first() {
+        // Said by what opens it next.
+        drop(db.note_damage(fault));
+        drop(db);
+        salvage_suspect(dir, clock)?;
+        return dir.open(EVENTS);
+    }
+    suspect::trust(&path).map_err(failed)?;
+    Ok(db)
+}
+
 fn undamaged(opened: Result<Database, StoreError>) -> Result<Option<Database>, StoreError> {
     match opened {
         Ok(db) => Ok(Some(db)),
@@ -248,7 +270,7 @@ impl<'a> Rows<'a> {
     pub(super) fn finish(self) -> Result<(), StoreError> {
         self.db.apply(self.batch)?;
         // Rows were written past the count of the logs' ends.
-        self.db.look_for_lost_ends(None)?;
+        self.db.look_at_ends(None)?;
         self.db.sync()
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -54,12 +55,14 @@ fn state(before: Position, after: Position, base_end: u64) -> State {
 }
 
 impl SecondCopy {
-    /// The copy of `db`, written anew if it is not what the database says it is.
+    /// The copy of `db`, written anew if it is not what the database says it is. If it is not [whole](Self::has_all), the
+    /// next sync makes it so.
     pub(super) fn open(data: &Path, db: &Database) -> Result<Self, StoreError> {
         let path = data.join(NAME);
         let known = db.get(keys::COPY)?.and_then(|row| State::try_from(&*row).ok());
         if let Some(known) = known
-            && let Some(copy) = Self::in_step(&path, known)
+            && let Some(mut copy) = Self::in_step(&path, known)
+            && (!db.may_have_more || copy.take_over(db)?)
         {
             return Ok(copy);
         }
@@ -67,6 +70,23 @@ impl SecondCopy {
         db.put(keys::COPY, &state[..])?;
         db.sync()?;
         Ok(copy)
+    }
+
+    /// Notes what the database has that is not in here: after a crash there may be changes that were written and not
+    /// synced, and from now on they are answered. `false` if the copy is not readable.
+    fn take_over(&mut self, db: &Database) -> Result<bool, StoreError> {
+        let Ok(mut copied) = rows(&self.path) else { return Ok(false) };
+        for row in db.prefix(&[]) {
+            let (key, row) = row?;
+            let is_copied = |copied: &mut Sums| copied.remove(&*key) == Some(crc32fast::hash(&row));
+            if is_of_copy(&key) && !is_copied(&mut copied) {
+                frames::push_row(&mut self.changes, &key, Some(&row)).map_err(failed)?;
+            }
+        }
+        for key in copied.keys() {
+            frames::push_row(&mut self.changes, key, None).map_err(failed)?;
+        }
+        Ok(true)
     }
 
     /// `None` if it is not there, or its last frame is not the one that the database had last.
@@ -94,7 +114,7 @@ impl SecondCopy {
             let mut payload = Vec::new();
             for row in db.prefix(&[]) {
                 let (key, row) = row.map_err(io::Error::other)?;
-                if key.first().is_some_and(u8::is_ascii_lowercase) {
+                if is_of_copy(&key) {
                     frames::push_row(&mut payload, &key, Some(&row))?;
                 }
                 if payload.len() >= frames::PAYLOAD_BYTES {
@@ -115,6 +135,11 @@ impl SecondCopy {
         };
         let (file, before, at) = written().map_err(failed)?;
         Ok((Self { path, file, at, base_end: at.end, changes: Vec::new() }, state(before, at, at.end)))
+    }
+
+    /// Whether all that was noted is in it.
+    pub(super) fn has_all(&self) -> bool {
+        self.changes.is_empty()
     }
 
     /// Notes changes that are being committed.
@@ -152,6 +177,30 @@ impl SecondCopy {
         *self = copy;
         Ok(Some(state))
     }
+}
+
+/// Keys, and checksums of their rows.
+pub(super) type Sums = BTreeMap<Vec<u8>, u32>;
+
+/// What rows the copy at `path` leads to.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn rows(path: &Path) -> io::Result<Sums> {
+    let mut rows = Sums::new();
+    read(path, |key, row| {
+        match row {
+            Some(row) => rows.insert(key.to_vec(), crc32fast::hash(row)),
+            None => rows.remove(key),
+        };
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Whether a row of the database is to be in the copy: all but those that are about the database itself.
+fn is_of_copy(key: &[u8]) -> bool {
+    key.first().is_some_and(u8::is_ascii_lowercase)
 }
 
 /// Reads the rows and changes of the copy at `path` in order. A frame that the last write left torn was not answered.

@@ -61,6 +61,22 @@ pub(super) fn heads(file: &File) -> io::Result<Vec<(Head, u64)>> {
     (0..len).step_by(SEGMENT_BYTES).map(head).collect()
 }
 
+/// A checksum of the heads of all segments in their order in the file: another one if a segment is gone, or is as it was
+/// before it was written last.
+pub(super) fn fingerprint(file: &File) -> io::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    for (head, at) in heads(file)? {
+        let (kind, number) = match head {
+            Head::Number(number) => (0, number),
+            Head::Zeros => (1, at),
+            Head::Unreadable => (2, at),
+        };
+        hasher.update(&[kind]);
+        hasher.update(&number.to_be_bytes());
+    }
+    Ok(hasher.finalize())
+}
+
 /// The bytes of the segment there; the last one of the file may be shorter.
 pub(super) fn read(file: &File, at: u64) -> io::Result<Vec<u8>> {
     let left = file.metadata()?.len().saturating_sub(at);

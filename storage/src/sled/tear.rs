@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::blobs;
-use super::segments::{self, Blob, HEAD_BYTES, Head, SEGMENT_BYTES};
+use super::segments::{self, Blob, Head, SEGMENT_BYTES};
 
 /// Cuts the log in `database`, which was not closed, at the first place at which it is torn behind `synced`, up to where
 /// it was on disk for sure. Then all of it is synced: sled's next snapshot says that it is.
@@ -152,7 +152,8 @@ impl Log {
         end
     }
 
-    /// Destroys the heads of the segments behind, and what is behind in the segment that is torn.
+    /// Overwrites the segments behind, and what is behind in the segment that is torn. All of a segment and not only its
+    /// head, so that it is as one that was never written, and not as one whose head is damaged.
     fn cut_at(&self, file: &File, end: u64) -> io::Result<()> {
         let mut behind = self.segments.range(end.div_ceil(SEGMENT_BYTES as u64)..);
         let segments = behind.clone().count();
@@ -166,7 +167,7 @@ impl Log {
             "Power was lost amid writes: what was written behind the first that did not arrive, and answered to nobody, is \
              cut off."
         );
-        behind.try_for_each(|(_, at)| file.write_all_at(&[0; HEAD_BYTES], *at))?;
+        behind.try_for_each(|(_, at)| file.write_all_at(&vec![0; segments::read(file, *at)?.len()], *at))?;
         if let Some(at) = self.segments.get(&number_of(end)).filter(|_| offset_of(end) > 0) {
             let len = segments::read(file, *at)?.len();
             file.write_all_at(&vec![0; len.saturating_sub(offset_of(end))], at + offset_of(end) as u64)?;

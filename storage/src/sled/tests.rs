@@ -6,4 +6,5 @@ mod hostile;
 mod maintenance;
 mod model;
 mod parts;
+mod replayed;
 mod tear;

@@ -30,6 +30,7 @@ pub(super) fn run(
     timing: Timing,
     sever: Option<Sever>,
 ) -> impl Future<Output = ()> + Send {
+    sever.iter().for_each(Sever::watch);
     let mut line = Line { outbox: Outbox::new(socket), reader: Reader::default(), pong: None };
     line.reader.push(&first);
     let mut connection = Connection { line, session, timing, sever };

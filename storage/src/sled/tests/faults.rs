@@ -473,7 +473,7 @@ async fn how_a_store_ended_and_what_is_damaged_of_it_decide_how_closely_it_is_lo
     }
     drop(opened);
     let events = data.path().join(EVENTS);
-    assert!(events.join("clean").exists() && replay::is_intact(&events).unwrap());
+    assert!(events.join("clean").exists() && replay::is_intact(&events, None).unwrap());
     let opened = stores(data.path()).await.unwrap();
     assert!(!events.join("clean").exists(), "while it is open, it may end in any way");
     drop(opened);
@@ -485,13 +485,13 @@ async fn how_a_store_ended_and_what_is_damaged_of_it_decide_how_closely_it_is_lo
             fs::remove_file(file).unwrap();
         }
     }
-    assert!(replay::is_intact(&events).unwrap());
+    assert!(replay::is_intact(&events, None).unwrap());
     assert!(sound.len() > 1 << 20, "{}", sound.len());
     for at in [0, 10, 19, 20, 30, 4_000, 300_000] {
         let mut damaged = sound.clone();
         damaged[at] ^= 4;
         fs::write(events.join("db"), &damaged).unwrap();
-        assert!(!replay::is_intact(&events).unwrap(), "{at}");
+        assert!(!replay::is_intact(&events, None).unwrap(), "{at}");
     }
 }
 
