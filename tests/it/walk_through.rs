@@ -120,7 +120,8 @@ impl Reader {
                     }
                     None => line.to_owned(),
                 };
-            let mut listener = self.begin(&format!("exec {line}"));
+            // In the background they would outlive their shell.
+            let mut listener = self.begin(&format!("exec {}", line.replace(" &", "")));
             let is_acked = |line: &str| line.contains("connection.ack") || line.contains("Received connection ACK");
             listener.out.until(|line| is_acked(line).then_some(())).await;
             self.listeners.push(listener);
