@@ -39,6 +39,9 @@ pub(crate) enum ResetReason {
 }
 
 impl ResetReason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Overwritten, Self::UnknownEpoch, Self::Ahead, Self::Foreign];
+
     /// Why a log cannot be read from a cursor on, if so. Whether a cursor of another epoch is another gateway's is not the
     /// log's to say.
     pub(crate) fn of(cursor: Cursor, log: &Bounds) -> Option<Self> {

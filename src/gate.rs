@@ -30,6 +30,10 @@ use crate::session::{CursorSession, Works};
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The codes of the refusals of CONTRACT.md § 3.
+pub(crate) const REFUSALS: [&str; 6] =
+    ["CAPACITY_EXCEEDED", "DRAINING", "INVALID_CURSOR", "RATE_LIMITED", "UNAUTHORIZED", "UNAVAILABLE"];
+
 /// Decides who may connect and where each connection begins.
 pub struct Admission {
     pub(crate) works: Arc<Works>,

@@ -27,7 +27,7 @@ use crate::gate::Admission;
 use crate::heartbeat::Timing;
 use crate::lease::Leases;
 use crate::limits::RateTable;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusals};
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -244,7 +244,6 @@ impl Hub {
             draining: self.draining.clone(),
             backup: self.backup.clone(),
             metrics: self.metrics(),
-            stores: self.stores.clone(),
         }));
         for transport in transports {
             // So that its counts are there, at 0, before anybody comes.
@@ -279,6 +278,8 @@ impl Hub {
             log: self.log.clone(),
             retention: self.retention,
             clock: self.clock.clone(),
+            stores: self.stores.clone(),
+            refusals: Refusals::default(),
             store_dir: self.store_dir.clone(),
             started_at: self.started_at,
         }

@@ -13,6 +13,7 @@
 mod behind;
 mod histogram;
 mod process;
+mod refusals;
 mod text;
 mod traffic;
 
@@ -20,9 +21,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Clock, Deliveries, Directory, EventLog, FailureReason, Receipts, Retention};
+use gatecast_storage::{
+    Clock, Condition, Deliveries, Directory, EventLog, FailureReason, Receipts, Records, Retention,
+};
 
-use self::behind::Sources;
+use self::behind::{Behind, Sources};
 use self::process::Process;
 use self::text::Text;
 use crate::publish::Publisher;
@@ -32,6 +35,7 @@ use crate::tail::Tails;
 use crate::traces::Tracer;
 
 pub(crate) use self::histogram::{Histogram, Snapshot};
+pub use self::refusals::Refusals;
 pub(crate) use self::text::MEDIA_TYPE;
 pub(crate) use self::traffic::{Carried, Live, Traffic};
 
@@ -59,6 +63,10 @@ pub struct Metrics {
     pub retention: Retention,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// The stores, for what they can do now.
+    pub stores: [Arc<dyn Records>; 2],
+    /// Calls that were refused.
+    pub refusals: Refusals,
     /// Where the store is, if it is on disk.
     pub store_dir: Option<PathBuf>,
     /// When the process started.
@@ -73,9 +81,17 @@ impl Metrics {
         self.events(&mut text);
         self.trouble(&mut text);
         self.behind(&mut text).await;
+        self.store(&mut text);
         self.traces(&mut text);
         self.process(&mut text).await;
         text.into_string()
+    }
+
+    /// What the stores can do now: no more than the worst of them.
+    pub(crate) fn condition(&self) -> Condition {
+        let conditions = self.stores.each_ref().map(|store| store.condition());
+        let worst = [Condition::Broken, Condition::Full].into_iter().find(|bad| conditions.contains(bad));
+        worst.unwrap_or(Condition::Serving)
     }
 
     fn connections(&self, text: &mut Text) {
@@ -84,6 +100,8 @@ impl Metrics {
         for transport in traffic.keys() {
             family.sample(&[("transport", transport)], open.get(transport).unwrap_or(&0));
         }
+        text.gauge("gatecast_connections_max", "Connections that there may be at once.")
+            .sample(&[], self.registry.connections_max());
         let mut family =
             text.counter("gatecast_connection_attempts_total", "Attempts to connect, admitted or refused.");
         for (transport, carried) in &traffic {
@@ -167,7 +185,27 @@ impl Metrics {
         }
     }
 
-    async fn behind(&self, text: &mut Text) {
+    /// What publishers and operators are refused, and whether that is for the store.
+    fn store(&self, text: &mut Text) {
+        let mut family = text.counter(
+            "gatecast_api_refusals_total",
+            "API calls, and elements of calls to many, that were refused, by the code of the answer.",
+        );
+        for (code, count) in self.refusals.all() {
+            family.sample(&[("code", code)], count);
+        }
+        let now = self.condition();
+        let mut family = text.gauge(
+            "gatecast_store_state",
+            "1 for what the store can do now: all (serving), read only (full), or not all until a restart (broken).",
+        );
+        for (state, of) in [("serving", Condition::Serving), ("full", Condition::Full), ("broken", Condition::Broken)] {
+            family.sample(&[("state", state)], u8::from(of == now));
+        }
+    }
+
+    /// The gateways that are furthest behind, and how many there are.
+    pub(crate) async fn gateways_behind(&self) -> Behind {
         let sources = Sources {
             registry: &self.registry,
             deliveries: &self.deliveries,
@@ -176,7 +214,11 @@ impl Metrics {
             retention: self.retention,
             clock: self.clock.as_ref(),
         };
-        let behind = sources.behind().await;
+        sources.behind().await
+    }
+
+    async fn behind(&self, text: &mut Text) {
+        let behind = self.gateways_behind().await;
         text.gauge("gatecast_gateways_behind", "Gateways with events that a replica has not got yet.")
             .sample(&[], behind.gateways);
         let mut family = text.gauge(

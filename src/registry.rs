@@ -125,6 +125,12 @@ impl Registry {
         self.entries().by_gateway.range(of(gateway)).count()
     }
 
+    /// How many connections there may be.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.total_max.load(Ordering::Relaxed)
+    }
+
     /// How many connections there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,6 +10,7 @@
 //! - Spans name gateways, connections, types and positions; never a payload, a correlation id or a token.
 
 mod export;
+mod partial;
 mod span;
 
 use std::sync::Arc;

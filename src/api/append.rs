@@ -32,6 +32,13 @@ pub(super) async fn append_each(
     results
 }
 
+/// The code of an element that was refused, which counts as a call does.
+pub(super) fn refused(api: &Api, error: &ApiError) -> &'static str {
+    let code = error.logged_code();
+    api.metrics.refusals.refused(code);
+    code
+}
+
 async fn let_go(api: &Api, gone: GatewayId) -> ApiError {
     api.deliveries.forget(gone);
     api.receipts.forget(gone);

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::elements::{Defaults, Element};
-use super::append::{EventId, append_each, many_in_time};
+use super::append::{EventId, append_each, many_in_time, refused};
 use super::error::{ApiError, Missing};
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
@@ -253,7 +253,7 @@ async fn carry_out(
         .into_iter()
         .filter_map(|(first, shown)| {
             let (row, result) = first.map(|(row, first)| (row, Ok(first))).or_else(|| outcomes.next())?;
-            Some(outcome(row, result, shown))
+            Some(outcome(api, row, result, shown))
         })
         .collect();
     let answer = reply::json(StatusCode::OK, &views)?;
@@ -380,7 +380,7 @@ pub(super) fn view(row: &Deployment) -> View {
     }
 }
 
-fn outcome(row: Deployment, result: Result<Published, ApiError>, shown: Option<bool>) -> View {
+fn outcome(api: &Api, row: Deployment, result: Result<Published, ApiError>, shown: Option<bool>) -> View {
     // The platform that the quickstart is from calls the time of the order `deployedTime`.
     let view = View { display_on_devportal: shown, deployed_time: Some(Time(row.performed_at)), ..view(&row) };
     match result {
@@ -390,6 +390,6 @@ fn outcome(row: Deployment, result: Result<Published, ApiError>, shown: Option<b
             connections: Some(done.connections),
             ..view
         },
-        Err(error) => View { status: DeploymentStatus::Failed, code: Some(error.logged_code()), ..view },
+        Err(error) => View { status: DeploymentStatus::Failed, code: Some(refused(api, &error)), ..view },
     }
 }

@@ -18,15 +18,13 @@ pub(super) fn health() -> Answer {
 /// out of a balancer would cut them off as well. One that refuses writes until a restart is not. Why it does stands in
 /// the log, where it began.
 pub(super) fn ready(api: &Api) -> Answer {
-    let conditions = || api.stores.iter().map(|store| store.condition());
     if api.draining.load(Ordering::Acquire) {
-        not_ready("draining")
-    } else if conditions().any(|condition| condition == Condition::Broken) {
-        not_ready("unavailable")
-    } else if conditions().any(|condition| condition == Condition::Full) {
-        reply::json(StatusCode::OK, &json!({ "status": "read-only" }))
-    } else {
-        reply::json(StatusCode::OK, &json!({ "status": "ready" }))
+        return not_ready("draining");
+    }
+    match api.metrics.condition() {
+        Condition::Broken => not_ready("unavailable"),
+        Condition::Full => reply::json(StatusCode::OK, &json!({ "status": "read-only" })),
+        Condition::Serving => reply::json(StatusCode::OK, &json!({ "status": "ready" })),
     }
 }
 

@@ -45,7 +45,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use gatecast_storage::{
-    Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Records, Retention,
+    Backup, Clock, Deliveries, Directory, EventLog, Gateway, GatewayId, Orders, Receipts, Retention,
 };
 use gatecast_transports::{ConnInfo, Secret};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -114,8 +114,6 @@ pub struct Api {
     pub backup: Option<Arc<Backup>>,
     /// What is measured.
     pub metrics: Metrics,
-    /// The stores, to ask what they can do now.
-    pub stores: [Arc<dyn Records>; 2],
 }
 
 /// The API as it runs.
@@ -228,7 +226,10 @@ where
     let mut response = match called {
         Ok(Said::Whole(response)) => response,
         Ok(Said::InPieces(response)) => return response,
-        Err(error) => problem(&error),
+        Err(error) => {
+            api.metrics.refusals.refused(error.code());
+            problem(&error)
+        }
     };
     if response.status().is_client_error() {
         body::discard(body).await;
@@ -333,7 +334,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::Undeploy => deployments::undeploy(api, request).await,
         Action::ListDeployments => deployments::list(api, request),
         Action::ListAllDeployments => deployments::list_all(api, request),
-        Action::ReadStats => stats::read(api, request),
+        Action::ReadStats => stats::read(api, request).await,
         Action::ReadMetrics => metrics::read(api).await,
         Action::ReadOpenApi => descriptions::read(descriptions::OPENAPI),
         Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),

@@ -22,6 +22,9 @@ const SORTS: &str = "one of connected, lag, heard";
 struct Stats {
     gateway_connections: Connections,
     event_delivery: Delivery,
+    /// Only if asked for: the logs of those that are furthest behind are looked at for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateways: Option<Gateways>,
     /// Messages of gateways that were no receipts, or wrong ones, since the start of the server.
     messages_ignored: u64,
 }
@@ -55,6 +58,33 @@ struct Connection {
     events_sent: u64,
 }
 
+/// How all gateways are.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Gateways {
+    registered: usize,
+    connected: usize,
+    /// Those with events that a replica has not got yet.
+    behind: usize,
+    /// Failed deliveries that may recover and have not.
+    pending_deliveries: u64,
+    /// The ten of those behind that lack the most.
+    furthest_behind: Vec<Laggard>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Laggard {
+    gateway_id: GatewayId,
+    /// `null` while the gateway is being deleted.
+    gateway_name: Option<String>,
+    connections: usize,
+    /// Events after the position of its replica that is furthest behind.
+    lag: u64,
+    /// Until that replica loses one of them; `null` if nothing says so.
+    time_to_gap_seconds: Option<f64>,
+}
+
 /// Which connections to show, and in what order.
 struct Choice {
     /// Part of a gateway's names or id, of an instance or of a peer's address.
@@ -86,13 +116,15 @@ struct Delivery {
 
 /// Without `?gatewayId=` counts are since the start of the server. With it they are of that gateway, as far as is
 /// kept: what was sent on its present connections, and the failed deliveries on record. `?search=&transport=&sort=`
-/// choose among connections; all of them are listed unless `?limit=` or `?offset=` asks for a page.
-pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
+/// choose among connections; all of them are listed unless `?limit=` or `?offset=` asks for a page. `?gateways=true`
+/// adds how all gateways are.
+pub(super) async fn read(api: &Api, request: &Request<'_>) -> Answer {
     let gateway = request.query.parsed::<GatewayId>("gatewayId", "a UUID")?;
     if gateway.is_some_and(|id| api.directory.gateway(id).is_none()) {
         return Err(ApiError::no_gateway());
     }
     let choice = Choice::of(&request.query)?;
+    let with_gateways = request.query.parsed::<bool>("gateways", "true or false")?.unwrap_or(false);
     let connections = api.registry.connections(gateway);
     let total_active = connections.len();
     let event_delivery = match gateway {
@@ -102,7 +134,28 @@ pub(super) fn read(api: &Api, request: &Request<'_>) -> Answer {
     let (connections, pagination) = choice.made(api, connections);
     let connections = connections.into_iter().map(|info| connection(api, info)).collect();
     let gateway_connections = Connections { total_active, connections, pagination };
-    reply::json(StatusCode::OK, &Stats { gateway_connections, event_delivery, messages_ignored: api.reports.ignored() })
+    let gateways = if with_gateways { Some(all_gateways(api).await) } else { None };
+    let messages_ignored = api.reports.ignored();
+    reply::json(StatusCode::OK, &Stats { gateway_connections, event_delivery, gateways, messages_ignored })
+}
+
+async fn all_gateways(api: &Api) -> Gateways {
+    let behind = api.metrics.gateways_behind().await;
+    let name = |id| api.directory.gateway(id).map(|gateway| gateway.name.clone());
+    let furthest_behind = behind.furthest.iter().map(|one| Laggard {
+        gateway_id: one.gateway,
+        gateway_name: name(one.gateway),
+        connections: api.registry.connections_of(one.gateway),
+        lag: one.events,
+        time_to_gap_seconds: one.time_to_gap_seconds.map(|seconds| (seconds * 1_000.0).round() / 1_000.0),
+    });
+    Gateways {
+        registered: api.directory.gateway_count(),
+        connected: behind.connected,
+        behind: behind.gateways,
+        pending_deliveries: api.deliveries.unrecovered().into_iter().map(|(_, count)| count).sum(),
+        furthest_behind: furthest_behind.collect(),
+    }
 }
 
 impl Choice {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::info;
 
-use super::append::{EventId, append_each, many_in_time};
+use super::append::{EventId, append_each, many_in_time, refused};
 use super::error::{ApiError, Missing};
 use super::events::{IF_MATCH, event};
 use super::fields::Fields;
@@ -86,15 +86,17 @@ async fn publish_to(api: &Api, targets: Vec<GatewayId>, event: &CheckedEvent, ca
     let is_replay = fresh.is_empty() && !results.is_empty();
     let told = fresh.len();
     let mut published = append_each(api, fresh, call).await.into_iter();
-    let results: Vec<_> =
-        results.into_iter().filter_map(|(to, first)| Some(outcome(to, first.or_else(|| published.next())?))).collect();
+    let results: Vec<_> = results
+        .into_iter()
+        .filter_map(|(to, first)| Some(outcome(api, to, first.or_else(|| published.next())?)))
+        .collect();
     let failed = results.iter().filter(|outcome| outcome.code.is_some()).count();
     info!(gateways = told, failed, "An event was published to several gateways.");
     let answer = reply::json(StatusCode::OK, &Results { count: results.len(), results })?;
     Ok(if is_replay && call.is_some() { idempotency::replayed(answer) } else { answer })
 }
 
-fn outcome(gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcome {
+fn outcome(api: &Api, gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcome {
     match result {
         Ok(done) => Outcome {
             gateway_id,
@@ -110,7 +112,7 @@ fn outcome(gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcom
             correlation_id: None,
             timestamp: None,
             connections: None,
-            code: Some(error.logged_code()),
+            code: Some(refused(api, &error)),
         },
     }
 }

@@ -26,14 +26,14 @@ impl Default for BackoffBounds {
 
 /// Exponential waits with jitter: between half of the ceiling and the ceiling, so that clients spread.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     bounds: BackoffBounds,
     failures: u32,
     random: u64,
 }
 
 impl Backoff {
-    pub(super) fn new(bounds: BackoffBounds, seed: u64) -> Self {
+    pub(crate) fn new(bounds: BackoffBounds, seed: u64) -> Self {
         Self { bounds, failures: 0, random: seed }
     }
 
@@ -44,7 +44,7 @@ impl Backoff {
 
     /// The wait after one more failure. `told` is the server's own word; it wins, stretched by up to a tenth because a
     /// constant one from a proxy would keep clients in step.
-    pub(super) fn wait(&mut self, told: Option<Duration>) -> Duration {
+    pub(crate) fn wait(&mut self, told: Option<Duration>) -> Duration {
         let ceiling = ceiling(self.bounds, self.failures);
         self.failures = self.failures.saturating_add(1);
         let jitter = self.next_unit();

@@ -43,8 +43,9 @@ use tokio::time::{Instant, sleep_until};
 
 pub use api_key::{ApiKey, InvalidApiKey};
 use attempt::{Opened, is_transient};
+pub(crate) use backoff::Backoff;
 pub use backoff::BackoffBounds;
-use backoff::{Backoff, TOLD_MAX};
+use backoff::TOLD_MAX;
 use connection::{Connection, Signal};
 pub use endpoint::{DEFAULT_URL, Endpoint, InvalidUrl};
 pub use incoming::{Closed, Incoming};
@@ -57,6 +58,7 @@ use picker::Picker;
 pub use picker::{InvalidTransport, Transport, TransportChoice};
 pub use problem::{FieldError, Problem};
 pub use tls::{Identity, TlsError, Trust, client_config};
+pub(crate) use trouble::retry_after;
 use trouble::{Refusal, Trouble};
 
 /// A connection that lived this long was healthy: the next loss starts with the shortest wait again.

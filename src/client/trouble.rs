@@ -81,7 +81,7 @@ impl Refusal {
 }
 
 /// `Retry-After` in seconds, or as a date against the answer's own `Date`: no clock of ours has a say.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let written = text(header::RETRY_AFTER)?.trim();
     if let Ok(seconds) = written.parse::<u32>() {

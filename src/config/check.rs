@@ -11,6 +11,7 @@ use super::raw::RawConfig;
 use super::setting::{self, Setting};
 use super::value::{self, ValueError};
 use super::{Config, LogFormat, Retention, StoreKind, TlsMode, TraceExport, trace_export};
+use crate::client::Trust;
 
 /// Connections at most that can be configured.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -151,7 +152,8 @@ impl Check<'_> {
             self.value(&setting::OTEL_SERVICE_NAME, texts.otel_service_name.as_deref(), trace_export::service);
         let Some(endpoint) = &texts.otlp_endpoint else { return headers.and(service).map(|_| None) };
         let url = self.value(&setting::OTLP_ENDPOINT, Some(endpoint), trace_export::url);
-        Some(Some(TraceExport { url: url?, headers: headers?, service: service? }))
+        let trust = texts.otlp_certificate.as_ref().map_or(Trust::System, |path| Trust::File(path.into()));
+        Some(Some(TraceExport { url: url?, headers: headers?, trust, service: service? }))
     }
 
     fn store(&mut self) -> Option<StoreKind> {

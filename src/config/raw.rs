@@ -76,6 +76,8 @@ pub(super) struct Texts {
     pub(super) otlp_endpoint: Option<String>,
     #[envconfig(from = "OTEL_EXPORTER_OTLP_HEADERS")]
     pub(super) otlp_headers: Option<String>,
+    #[envconfig(from = "OTEL_EXPORTER_OTLP_CERTIFICATE")]
+    pub(super) otlp_certificate: Option<String>,
     #[envconfig(from = "OTEL_SERVICE_NAME")]
     pub(super) otel_service_name: Option<String>,
 }

@@ -86,6 +86,7 @@ fn shown(raw: &RawConfig, config: &Config, setting: &Setting) -> Option<String> 
         name if name == setting::LOG.name => config.log.to_string(),
         name if name == setting::LOG_FORMAT.name => log_format(config.log_format).to_owned(),
         name if name == setting::OTLP_ENDPOINT.name => raw.texts.otlp_endpoint.clone()?,
+        name if name == setting::OTLP_CERTIFICATE.name => raw.texts.otlp_certificate.clone()?,
         name if name == setting::OTEL_SERVICE_NAME.name => raw.texts.otel_service_name.clone().or_else(default)?,
         _ => return None,
     };

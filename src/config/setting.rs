@@ -210,6 +210,14 @@ pub const OTLP_HEADERS: Setting = Setting {
     meaning: "Headers for the collector, such as authorization=Bearer%20…; values are percent-encoded.",
     secret: true,
 };
+/// Whom to trust that the collector is who it is.
+pub const OTLP_CERTIFICATE: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    default: None,
+    unit: "PEM file",
+    meaning: "Authorities for the collector's certificate, and no others; absent, those that this machine trusts.",
+    secret: false,
+};
 /// What this server is called in traces.
 pub const OTEL_SERVICE_NAME: Setting = Setting {
     name: "OTEL_SERVICE_NAME",
@@ -220,7 +228,7 @@ pub const OTEL_SERVICE_NAME: Setting = Setting {
 };
 
 /// All settings in the order in which `gatecast config` shows them.
-pub const ALL: [&Setting; 25] = [
+pub const ALL: [&Setting; 26] = [
     &LISTEN,
     &TLS,
     &TLS_CERT,
@@ -245,6 +253,7 @@ pub const ALL: [&Setting; 25] = [
     &LOG_FORMAT,
     &OTLP_ENDPOINT,
     &OTLP_HEADERS,
+    &OTLP_CERTIFICATE,
     &OTEL_SERVICE_NAME,
 ];
 

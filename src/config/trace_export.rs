@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 
 use super::value::ValueError;
+use crate::client::Trust;
 
 /// The longest name of a service, in bytes.
 const SERVICE_BYTES_MAX: usize = 255;
@@ -15,6 +16,8 @@ pub struct TraceExport {
     pub url: Url,
     /// With what.
     pub headers: HeaderMap,
+    /// Whose certificates it may have.
+    pub trust: Trust,
     /// What this server is called.
     pub service: String,
 }

@@ -5,6 +5,7 @@
 //! others by their failed deliveries that are not recovered. Only those that are shown have their logs looked at.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,7 +13,7 @@ use gatecast_storage::{Clock, Cursor, Deliveries, EventLog, GatewayId, LogError,
 use tokio::time::timeout;
 
 use crate::gap::Outlook;
-use crate::registry::Registry;
+use crate::registry::{Lowest, Registry};
 
 /// Gateways shown.
 pub(crate) const SHOWN_MAX: usize = 10;
@@ -33,6 +34,8 @@ pub(crate) struct Laggard {
 #[derive(Debug, Default)]
 pub(crate) struct Behind {
     pub(crate) gateways: usize,
+    /// Gateways that are connected, behind or not.
+    pub(crate) connected: usize,
     /// The furthest first.
     pub(crate) furthest: Vec<Laggard>,
 }
@@ -58,7 +61,9 @@ struct Candidate {
 
 impl Sources<'_> {
     pub(crate) async fn behind(&self) -> Behind {
-        let mut candidates = self.candidates();
+        let positions = self.registry.positions();
+        let connected = positions.len();
+        let mut candidates = self.candidates(positions);
         let gateways = candidates.len();
         if candidates.len() > SHOWN_MAX {
             candidates.select_nth_unstable_by_key(SHOWN_MAX, |candidate| Reverse(candidate.events));
@@ -67,11 +72,10 @@ impl Sources<'_> {
         let looks = candidates.into_iter().map(|candidate| timeout(LOOK_TIMEOUT, self.look(candidate)));
         let mut furthest: Vec<_> = join_all(looks).await.into_iter().flatten().flatten().collect();
         furthest.sort_by_key(|laggard| (Reverse(laggard.events), laggard.gateway));
-        Behind { gateways, furthest }
+        Behind { gateways, connected, furthest }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let connected = self.registry.positions();
+    fn candidates(&self, connected: HashMap<GatewayId, Lowest>) -> Vec<Candidate> {
         let mut away = self.deliveries.unrecovered();
         away.retain(|(gateway, _)| !connected.contains_key(gateway));
         let away = away.into_iter().map(|(gateway, events)| Candidate { gateway, events, position: None });

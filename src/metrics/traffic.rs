@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::histogram::Histogram;
 use crate::control::ResetReason;
+use crate::gate::REFUSALS;
 
 /// The traffic of each transport, by its name.
 #[derive(Debug, Default)]
@@ -31,11 +32,23 @@ pub(crate) struct Carried {
     told: Mutex<Told>,
 }
 
-#[derive(Debug, Default)]
+/// Every reason is there from the beginning, at 0: Prometheus sees no increase in a series that begins with its first
+/// count, so the first of anything would raise no alarm.
+#[derive(Debug)]
 struct Told {
     refused: BTreeMap<&'static str, u64>,
     ended: BTreeMap<&'static str, u64>,
     resets: BTreeMap<&'static str, Resets>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            refused: REFUSALS.map(|code| (code, 0)).into(),
+            ended: CloseReason::NAMES.map(|reason| (reason, 0)).into(),
+            resets: ResetReason::ALL.map(|reason| (reason.as_str(), Resets::default())).into(),
+        }
+    }
 }
 
 /// Resets for one reason.

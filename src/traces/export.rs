@@ -1,8 +1,9 @@
 //! Sends spans to a collector: OTLP over HTTP, as JSON (opentelemetry.io, OTLP specification § OTLP/HTTP).
 //!
 //! A batch is at most [`BATCH_SPANS_MAX`] spans, sent a second after its first span at the latest. What is refused for
-//! now (429, 502, 503, 504, no answer) is sent again up to [`TRIES_MAX`] times with a growing pause; meanwhile the queue
-//! fills up and then drops. At the end there is one try, of at most [`LAST_TRY`].
+//! now (429, 502, 503, 504, no answer) is sent again up to [`TRIES_MAX`] times, after a growing and jittered pause or the
+//! one that the collector asks for (`Retry-After`); meanwhile the queue fills up and then drops. What it takes in part
+//! (`partialSuccess`) is not sent again. At the end there is one try, of at most [`LAST_TRY`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::Tracer;
+use super::partial::Partial;
 use super::span::{Span, request};
-use crate::client::{LinkError, Trust, client_config, http_client};
+use crate::client::{Backoff, BackoffBounds, LinkError, client_config, http_client, retry_after};
 use crate::config::TraceExport;
 
 /// The default of the OpenTelemetry SDKs (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
@@ -27,8 +30,8 @@ const BATCH_EVERY: Duration = Duration::from_secs(1);
 /// As `OTEL_EXPORTER_OTLP_TIMEOUT`'s default.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const TRIES_MAX: u32 = 5;
-/// After the first try; doubled with each.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What the pauses between tries grow from and to.
+const PAUSES: BackoffBounds = BackoffBounds { first: Duration::from_secs(1), most: Duration::from_secs(16) };
 /// A collector that is gone does not hold up the end of the process for longer.
 const LAST_TRY: Duration = Duration::from_secs(2);
 
@@ -51,9 +54,10 @@ pub struct ExportError(#[from] LinkError);
 
 /// How a try ended.
 enum Tried {
-    Taken,
-    /// It may be otherwise next time.
-    NotNow(String),
+    /// All but so many, which are not to be sent again.
+    Taken(Partial),
+    /// It may be otherwise next time, after this if the collector says so.
+    NotNow(String, Option<Duration>),
     Refused(StatusCode),
 }
 
@@ -63,7 +67,7 @@ impl Exporter {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(to: TraceExport, clock: Arc<dyn Clock>) -> Result<(Arc<Tracer>, Self), ExportError> {
-        let tls = client_config(&Trust::System, None).map_err(LinkError::from)?;
+        let tls = client_config(&to.trust, None).map_err(LinkError::from)?;
         let http = http_client(&tls).map_err(LinkError::from)?;
         let (tracer, spans) = Tracer::new(clock);
         Ok((tracer.clone(), Self { tracer, spans, batch: Vec::new(), to, http, is_failing: false }))
@@ -90,7 +94,7 @@ impl Exporter {
                 return;
             }
             match timeout(LAST_TRY, self.post()).await {
-                Ok(Tried::Taken) => self.taken(),
+                Ok(Tried::Taken(partial)) => self.taken(&partial),
                 _ => self.drop_batch("the server stops"),
             }
         }
@@ -110,17 +114,16 @@ impl Exporter {
     }
 
     async fn send(&mut self) {
-        let mut pause = TRY_AGAIN_AFTER;
+        let mut pauses = Backoff::new(PAUSES, Uuid::new_v4().as_u64_pair().0);
         for attempt in 1..=TRIES_MAX {
             let tried = timeout(ANSWER_WITHIN, self.post()).await;
-            match tried.unwrap_or_else(|_| Tried::NotNow("no answer in time".to_owned())) {
-                Tried::Taken => return self.taken(),
-                Tried::NotNow(why) if attempt < TRIES_MAX => {
+            match tried.unwrap_or_else(|_| Tried::NotNow("no answer in time".to_owned(), None)) {
+                Tried::Taken(partial) => return self.taken(&partial),
+                Tried::NotNow(why, asked) if attempt < TRIES_MAX => {
                     self.failing(&why);
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
+                    tokio::time::sleep(pauses.wait(asked)).await;
                 }
-                Tried::NotNow(why) => self.drop_batch(&why),
+                Tried::NotNow(why, _) => self.drop_batch(&why),
                 Tried::Refused(status) => return self.drop_batch(status.as_str()),
             }
         }
@@ -130,21 +133,27 @@ impl Exporter {
         let body = request(&self.to.service, &self.batch);
         let post = self.http.post(self.to.url.clone()).headers(self.to.headers.clone());
         match post.header(CONTENT_TYPE, "application/json").body(body).send().await {
-            Ok(answer) if answer.status().is_success() => Tried::Taken,
+            Ok(answer) if answer.status().is_success() => Tried::Taken(Partial::of(answer).await),
             Ok(answer) => match answer.status() {
                 status @ (StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::BAD_GATEWAY
                 | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT) => Tried::NotNow(status.to_string()),
+                | StatusCode::GATEWAY_TIMEOUT) => Tried::NotNow(status.to_string(), retry_after(answer.headers())),
                 status => Tried::Refused(status),
             },
-            Err(error) => Tried::NotNow(error.without_url().to_string()),
+            Err(error) => Tried::NotNow(error.without_url().to_string(), None),
         }
     }
 
-    fn taken(&mut self) {
-        self.tracer.exported.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
+    fn taken(&mut self, but: &Partial) {
+        let sent = self.batch.len() as u64;
+        let rejected = but.rejected.min(sent);
+        self.tracer.exported.fetch_add(sent - rejected, Ordering::Relaxed);
+        self.tracer.dropped.fetch_add(rejected, Ordering::Relaxed);
         self.batch.clear();
+        if rejected > 0 || !but.message.is_empty() {
+            warn!(spans = rejected, why = ?but.message, "The collector did not take all spans as they are.");
+        }
         if std::mem::replace(&mut self.is_failing, false) {
             info!("The collector takes traces again.");
         }

@@ -110,11 +110,29 @@ const scenarios = {
         if (path === '/') await page.locator('path.line[d^=M]').first().waitFor({ state: 'attached' });
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         assert.ok(wide <= 0, `${name} ${path}: ${wide} pixels too wide`);
+        if (name === 'narrow') {
+          const hidden = await page.locator('.scroll').evaluateAll((all) => all.map((one) => one.scrollWidth - one.clientWidth));
+          assert.ok(hidden.every((pixels) => pixels <= 0), `${path}: tables are cut off by ${hidden} pixels`);
+        }
         await accessible(page, `${name} ${path}`);
         await picture(page, `${name}${path.replaceAll('/', '-').replace(known.gateway, 'one')}`);
       }
       page.quiet();
     }
+  },
+
+  /** Nobody is registered yet: the page says how to begin. */
+  async first() {
+    const page = await open({ expected: ['status of 401'] });
+    await page.goto(url);
+    await signIn(page);
+    await page.getByText('No gateway is registered yet.').waitFor();
+    await page.getByText('Nobody is connected.', { exact: true }).waitFor();
+    await page.getByRole('link', { name: 'Register the first one' }).click();
+    await heading(page, 'Gateways');
+    await page.getByLabel('Organization id').waitFor();
+    await accessible(page, 'first');
+    page.quiet();
   },
 
   /** So many connections: how long a person waits, in milliseconds. */
@@ -128,14 +146,17 @@ const scenarios = {
       await work();
       took[name] = Math.round(performance.now() - began);
     };
-    const cells = page.getByRole('table', { name: 'Live connections' }).or(page.getByRole('table')).first().locator('tbody tr');
+    const cells = page.getByRole('region', { name: 'Live connections' }).locator('tbody tr');
     await timed('overview', async () => {
       await page.reload();
       await cells.nth(20).waitFor();
     });
     await timed('search', async () => {
       await page.getByLabel('Search').fill(known.name);
-      await page.waitForFunction((name) => [...document.querySelectorAll('tbody tr')].length > 0 && [...document.querySelectorAll('tbody tr')].every((row) => row.textContent.includes(name)), known.name);
+      await page.waitForFunction((name) => {
+        const rows = [...document.querySelectorAll('section:last-of-type tbody tr')];
+        return rows.length > 0 && rows.every((row) => row.textContent.includes(name));
+      }, known.name);
     });
     await timed('gateways', async () => {
       await click(page, 'Gateways');
@@ -198,10 +219,15 @@ const scenarios = {
 async function overview(page) {
   await page.getByText('Live', { exact: true }).waitFor();
   await row(page, known.replica).waitFor();
+  const behind = page.getByRole('region', { name: 'Furthest behind' });
+  await behind.getByRole('row').filter({ hasText: 'edge-away' }).filter({ hasText: 'not connected' }).waitFor();
+  await page.getByText('of 7 registered', { exact: true }).waitFor();
+  await page.getByRole('link', { name: /^\d+ on record, not recovered$/ }).waitFor();
   const table = page.getByRole('region', { name: 'Live connections' });
   const all = await table.locator('tbody tr').count();
   await page.getByLabel('Transport').selectOption('long-poll');
-  await page.waitForFunction((before) => document.querySelectorAll('tbody tr').length < before, all);
+  const rows = 'section:last-of-type tbody tr';
+  await page.waitForFunction(([of, before]) => document.querySelectorAll(of).length < before, [rows, all]);
   assert.equal(await table.locator('tbody td:nth-child(3)').evaluateAll((cells) => cells.every((cell) => cell.textContent === 'long-poll')), true);
   await page.getByLabel('Transport').selectOption('');
   await page.getByLabel('Search').fill('nobody-is-called-so');
@@ -299,6 +325,7 @@ async function failures(page) {
   await page.getByLabel('Reason').selectOption('failed-by-gateway');
   await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
   await page.getByRole('link', { name: known.failed }).waitFor();
+  await row(page, known.failed).getByText(known.replica).waitFor();
   await page.getByLabel('Reason').selectOption('');
   await row(page, 'not-connected').waitFor();
   await page.getByLabel('Until').fill('2020-01-01T00:00:00');
@@ -307,11 +334,11 @@ async function failures(page) {
   await page.getByLabel('Until').fill('');
   await page.getByLabel('Until').blur();
   await row(page, 'not-connected').waitFor();
-  await page.getByLabel('Gateway id').fill('not a uuid');
-  await page.getByLabel('Gateway id').blur();
+  await page.getByLabel('Gateway', { exact: true }).fill('not a uuid');
+  await page.getByLabel('Gateway', { exact: true }).blur();
   await page.getByRole('alert').getByText('must be a UUID').waitFor();
-  await page.getByLabel('Gateway id').fill('');
-  await page.getByLabel('Gateway id').blur();
+  await page.getByLabel('Gateway', { exact: true }).fill('');
+  await page.getByLabel('Gateway', { exact: true }).blur();
   await row(page, 'not-connected').waitFor();
   await accessible(page, 'failures');
   await picture(page, 'failures');
@@ -319,8 +346,14 @@ async function failures(page) {
 
 async function deployments(page) {
   await click(page, 'Deployments');
-  await row(page, '1 of 2').waitFor();
+  await row(page, '1 of 2').getByText('deployed in part').waitFor();
   await row(page, known.message).waitFor();
+  await page.getByLabel('Gateway', { exact: true }).fill('edge-oregon');
+  await page.getByLabel('Gateway', { exact: true }).blur();
+  await page.getByText('Nothing was deployed').waitFor();
+  await page.getByLabel('Gateway', { exact: true }).fill('edge-hostile');
+  await page.getByLabel('Gateway', { exact: true }).blur();
+  await row(page, '1 of 2').waitFor();
   await accessible(page, 'deployments');
   await picture(page, 'deployments');
   await page.getByLabel('Status').selectOption('UNDEPLOYED');

@@ -170,6 +170,13 @@ async fn every_page_is_readable_in_the_dark_and_on_a_telephone() {
     ends_well(browser("shapes", &scene.served.platform, &scene.facts)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_gateways_says_how_to_begin() {
+    let data = tempfile::tempdir().unwrap();
+    let served = Served::dev(data.path(), &[("GATECAST_ADMIN_TOKEN", TOKEN)]).await;
+    ends_well(browser("first", &served.platform, &json!({"token": TOKEN}))).await;
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

@@ -103,6 +103,19 @@ async fn ready(platform: &Platform) -> (u16, Value) {
     (status.as_u16(), body)
 }
 
+/// What `/metrics` says of the store, and how many calls it says were refused for want of room.
+async fn measured(platform: &Platform) -> (String, u64) {
+    let (_, page) = platform.get("/metrics").await;
+    let page = page.as_str().unwrap();
+    let of =
+        |name: &str| page.lines().filter_map(|line| line.strip_prefix(name)?.split_once("\"} ")).collect::<Vec<_>>();
+    let states = of("gatecast_store_state{state=\"").into_iter().filter(|(_, value)| *value == "1");
+    let states: Vec<_> = states.map(|(state, _)| state.to_owned()).collect();
+    let refused = of("gatecast_api_refusals_total{code=\"");
+    let (_, full) = refused.into_iter().find(|(code, _)| *code == "STORE_FULL").unwrap();
+    (states.join(" "), full.parse().unwrap())
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,6 +145,7 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     let (status, problem) = platform.post("/api/v1/gateways", more).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("STORE_FULL")));
     assert_eq!(ready(&platform).await, (200, json!({"status": "read-only"})));
+    assert_eq!(measured(&platform).await, ("full".to_owned(), 22));
     for (id, _) in &answered {
         assert_eq!(live.event().await.unwrap().id.as_ref(), Some(id), "live delivery");
     }
@@ -145,6 +159,7 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     answered.push((first.clone(), answered.len() as u64));
     assert_eq!(live.event().await.unwrap().id, Some(first));
     assert_eq!(ready(&platform).await, (200, json!({"status": "ready"})));
+    assert_eq!(measured(&platform).await.0, "serving");
     process.err.containing("has room again").await;
     assert_dense(&answered);
 

@@ -40,6 +40,7 @@ mod stats;
 mod store;
 mod streams;
 mod tls;
+mod tls_front;
 mod traces;
 mod walk_through;
 mod wire;

@@ -190,7 +190,7 @@ async fn connections_events_bytes_and_latencies_move_on_every_transport() {
 
 #[tokio::test]
 async fn refusals_resets_receipts_and_revocations_move() {
-    let app = App::with(&[("GATECAST_RING_MAX_EVENTS", "2")]).await;
+    let app = App::with(&[("GATECAST_RING_MAX_EVENTS", "2"), ("WS_MAX_CONNECTIONS", "1234")]).await;
     let gateway = app.register("one").await;
     let before = page(&app).await;
     assert_eq!(Ws::connect(app.address, "wrong", None).await.err(), Some(401));
@@ -208,6 +208,8 @@ async fn refusals_resets_receipts_and_revocations_move() {
         let answer = app.post(&format!("/api/internal/v1/gateways/{}/events", gateway.id), event).await;
         assert_eq!(answer.0, 201, "{}", answer.1);
     }
+    let unknown = json!({"type": "no.such.type", "payload": {}});
+    assert_eq!(app.post(&format!("/api/internal/v1/gateways/{}/events", gateway.id), unknown).await.0, 400);
     let mut ws = Ws::connect(app.address, &gateway.token, Some(&first)).await.unwrap();
     assert_eq!(ws.message().await.unwrap()["resume"], "reset");
     let reset = ws.message().await.unwrap();
@@ -234,9 +236,13 @@ async fn refusals_resets_receipts_and_revocations_move() {
             (r#"gatecast_receipts_total{status="applied"}"#, 1.0),
             (r#"gatecast_receipts_total{status="failed"}"#, 1.0),
             (r#"gatecast_receipts_total{status="ignored"}"#, 1.0),
+            (r#"gatecast_api_refusals_total{code="UNKNOWN_EVENT_TYPE"}"#, 1.0),
+            (r#"gatecast_store_state{state="serving"}"#, 0.0),
         ],
     )
     .await;
+    assert_eq!(told.get(r#"gatecast_store_state{state="serving"}"#), 1.0);
+    assert_eq!(told.get("gatecast_connections_max"), 1234.0);
     assert!(told.get(r#"gatecast_receipts_total{status="received"}"#) >= 1.0);
     app.delete(&format!("/api/v1/gateways/{}/tokens/{}", gateway.id, gateway.token_id)).await;
     let ended = r#"gatecast_connections_ended_total{transport="websocket",reason="token-revoked"}"#;
@@ -276,6 +282,63 @@ fn named(document: &str) -> BTreeSet<String> {
     let whole =
         |word: &str| ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part)).map(str::to_owned);
     ours.map(|word| whole(word).unwrap_or_else(|| word.to_owned())).collect()
+}
+
+fn in_project(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs promtool on a page or a file of the project, and says what it says.
+async fn promtool(args: &[&str], page: Option<&str>) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("page");
+    std::fs::write(&input, page.unwrap_or_default()).unwrap();
+    let mut command = tokio::process::Command::new("promtool");
+    command.args(args).current_dir(in_project(".")).stdin(std::fs::File::open(&input).unwrap());
+    let done = timeout(PATIENCE, command.output()).await.unwrap().expect("promtool: run scripts/setup-tests");
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "promtool {args:?}: {said}");
+    said
+}
+
+#[tokio::test]
+async fn prometheus_own_tool_finds_nothing_wrong_with_a_page_and_no_alert_too_many_or_too_few() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    app.publish(gateway.id, 1).await;
+    let mut sse = Sse::connect(&app.http, app.address, &gateway.token, Some("earliest")).await.unwrap();
+    sse.event().await.unwrap();
+    assert_eq!(promtool(&["check", "metrics"], Some(&text(&app).await)).await, "");
+    promtool(&["check", "rules", "docs/alerts.yml"], None).await;
+    promtool(&["test", "rules", "tests/it/alerts.yml"], None).await;
+    // Each rule is seen to fire, and not to fire.
+    let tests = std::fs::read_to_string(in_project("tests/it/alerts.yml")).unwrap();
+    let rules = std::fs::read_to_string(in_project("docs/alerts.yml")).unwrap();
+    for rule in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let told = |line: &&str| line.contains(&format!("alertname: {rule}"));
+        let times = tests.split("eval_time:").filter(told).collect::<Vec<_>>();
+        let fires = times.iter().filter(|time| time.contains("exp_alerts")).count();
+        assert!(fires > 0 && fires < times.len(), "{rule}: {fires} of {}", times.len());
+    }
+}
+
+/// A series that begins with its first count has no increase, so nobody would be told of the first.
+#[tokio::test]
+async fn what_an_alert_counts_is_there_before_it_happens() {
+    let app = App::start().await;
+    let page = page(&app).await;
+    let rules = std::fs::read_to_string(in_project("docs/alerts.yml")).unwrap();
+    let counted = rules.split("increase(").skip(1).chain(rules.split("rate(").skip(1));
+    let counted: BTreeSet<_> = counted.map(|rest| rest.split('[').next().unwrap()).collect();
+    assert!(counted.len() >= 8, "{counted:?}");
+    for selector in counted {
+        let (name, label) = selector.split_once('{').unwrap_or((selector, "}"));
+        let label = label.trim_end_matches('}');
+        let series: Vec<_> = page.samples.keys().filter(|key| key.split('{').next() == Some(name)).collect();
+        let matching = series.iter().filter(|key| key.contains(label)).count();
+        let by_transport = series.iter().any(|key| key.contains("transport="));
+        assert!(matching >= if by_transport { 3 } else { 1 }, "{selector}: {series:?}");
+    }
 }
 
 #[tokio::test]

@@ -174,3 +174,32 @@ async fn a_deleted_gateway_ends_its_connections_on_every_transport_and_frees_its
     let id = app.publish(two.id, 2).await;
     assert_eq!(other.message().await.unwrap()["eventId"], id, "others go on");
 }
+
+#[tokio::test]
+async fn stats_say_how_all_gateways_are_and_who_is_furthest_behind_if_asked() {
+    let app = App::start().await;
+    let (here, away, never) = (app.register("here").await, app.register("away").await, app.register("never").await);
+    let (_, opened, _) = app.poll(&away.token, "lastEventId=latest&instance=a").await.unwrap();
+    let cursor = opened["lastEventId"].as_str().unwrap().to_owned();
+    let mut ws = Ws::connect(app.address, &here.token, None).await.unwrap();
+    ws.message().await.unwrap();
+    for n in 1..=3 {
+        app.publish(away.id, n).await;
+    }
+    app.publish(never.id, 1).await;
+    let asked = format!("{STATS}?gateways=true&limit=1");
+    let stats = eventually(&app, &asked, |stats| stats["gateways"]["behind"] == 2).await;
+    let gateways = &stats["gateways"];
+    let counts = ["registered", "connected", "pendingDeliveries"].map(|name| gateways[name].as_u64().unwrap());
+    assert_eq!(counts, [3, 2, 1], "{gateways:#}");
+    let furthest = gateways["furthestBehind"].as_array().unwrap();
+    let shown = |one: &Value| [one["gatewayName"].clone(), one["connections"].clone(), one["lag"].clone()];
+    assert_eq!(
+        furthest.iter().map(shown).collect::<Vec<_>>(),
+        [[json!("away"), json!(1), json!(3)], [json!("never"), json!(0), json!(1)]]
+    );
+    let (status, _, _) = app.poll(&away.token, &format!("lastEventId={cursor}&instance=a")).await.unwrap();
+    assert_eq!(status, 200);
+    assert!(ok(&app, STATS).await.get("gateways").is_none(), "it costs a look at logs");
+    assert_eq!(app.get(&format!("{STATS}?gateways=some")).await.0, 400);
+}

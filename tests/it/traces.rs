@@ -8,10 +8,11 @@ use gatecast_storage::GatewayId;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use warp::Filter as _;
 
 use crate::app::App;
+use crate::tls_front;
 use crate::wire::{PATIENCE, Sse, Ws};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -24,26 +25,39 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 struct Collector {
     endpoint: String,
     posts: watch::Receiver<Vec<(HeaderMap, String)>>,
+    /// When each came.
+    times: Arc<Mutex<Vec<Instant>>>,
     status: Arc<AtomicU16>,
+    /// What is said beside the status.
+    body: Arc<Mutex<&'static str>>,
+    retry_after: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Collector {
     async fn start() -> Self {
         let (write, posts) = watch::channel(Vec::new());
         let (write, status) = (Arc::new(Mutex::new(write)), Arc::new(AtomicU16::new(200)));
+        let (times, body, retry_after) = (Arc::default(), Arc::new(Mutex::new("{}")), Arc::new(Mutex::new(None)));
+        let (came, said, later): (Arc<Mutex<Vec<_>>>, _, Arc<Mutex<Option<&str>>>) =
+            (Arc::clone(&times), body.clone(), retry_after.clone());
         let answer = status.clone();
         let route = warp::post().and(warp::path!("otlp" / "v1" / "traces")).and(warp::header::headers_cloned());
         let route = route.and(warp::body::bytes()).map(move |headers: HeaderMap, body: bytes::Bytes| {
             let status = StatusCode::from_u16(answer.load(Ordering::Relaxed)).unwrap();
             let text = String::from_utf8(body.to_vec()).unwrap();
             let write = write.lock().unwrap_or_else(PoisonError::into_inner);
+            came.lock().unwrap().push(Instant::now());
             write.send_modify(|posts| posts.push((headers, text)));
-            warp::reply::with_status("{}", status)
+            let mut answer = http::Response::builder().status(status);
+            if let Some(later) = *later.lock().unwrap() {
+                answer = answer.header("retry-after", later);
+            }
+            answer.body(*said.lock().unwrap())
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/otlp/", listener.local_addr().unwrap());
         tokio::spawn(warp::serve(route).incoming(listener).run());
-        Self { endpoint, posts, status }
+        Self { endpoint, posts, times, status, body, retry_after }
     }
 
     fn settings(&self) -> [(&str, &str); 3] {
@@ -212,6 +226,60 @@ async fn a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
     publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
     until_counted(&app, "dropped", 2).await;
     assert_eq!(counted(&app, "exported").await, 2);
+}
+
+#[tokio::test]
+async fn a_collector_that_says_when_to_come_back_is_left_alone_until_then() {
+    let collector = Collector::start().await;
+    collector.status.store(429, Ordering::Relaxed);
+    *collector.retry_after.lock().unwrap() = Some("3");
+    let app = App::with(&collector.settings()).await;
+    let gateway = app.register("one").await;
+    publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
+    collector.spans(2).await;
+    collector.status.store(200, Ordering::Relaxed);
+    until_counted(&app, "exported", 2).await;
+    let times = collector.times.lock().unwrap().clone();
+    assert_eq!(times.len(), 2);
+    assert!(times[1] - times[0] >= Duration::from_secs(3), "{:?}", times[1] - times[0]);
+}
+
+#[tokio::test]
+async fn spans_that_a_collector_rejects_of_a_batch_are_dropped_and_not_sent_again() {
+    let collector = Collector::start().await;
+    *collector.body.lock().unwrap() = r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"no room"}}"#;
+    let app = App::with(&collector.settings()).await;
+    let gateway = app.register("one").await;
+    publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
+    until_counted(&app, "dropped", 1).await;
+    assert_eq!((counted(&app, "exported").await, collector.posts.borrow().len()), (1, 1));
+    *collector.body.lock().unwrap() = "{}";
+    publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
+    until_counted(&app, "exported", 3).await;
+    assert_eq!((counted(&app, "dropped").await, collector.posts.borrow().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_collector_may_have_a_certificate_of_an_authority_of_its_own() {
+    let collector = Collector::start().await;
+    let plain = collector.endpoint.trim_start_matches("http://").split('/').next().unwrap().parse().unwrap();
+    let (address, pem) = tls_front::in_front_of(plain).await;
+    let dir = tempfile::tempdir().unwrap();
+    let authorities = dir.path().join("collector.pem");
+    std::fs::write(&authorities, pem).unwrap();
+    let endpoint = format!("https://localhost:{}/otlp/", address.port());
+    let to_it = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str());
+    let trusting = ("OTEL_EXPORTER_OTLP_CERTIFICATE", authorities.to_str().unwrap());
+    let app = App::with(&[to_it, trusting]).await;
+    let gateway = app.register("one").await;
+    publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
+    until_counted(&app, "exported", 2).await;
+    // Who does not name it does not trust it.
+    let app = App::with(&[to_it]).await;
+    let gateway = app.register("one").await;
+    publish(&app, &to(gateway.id), Some(&traceparent(TRACE, "01")), json!({})).await;
+    app.stop().await;
+    assert_eq!(collector.posts.borrow().len(), 1);
 }
 
 #[tokio::test]

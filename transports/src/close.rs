@@ -59,6 +59,25 @@ pub struct Ending {
 }
 
 impl CloseReason {
+    /// Every short name there is: what counts endings can begin all of them at 0.
+    pub const NAMES: [&'static str; 15] = [
+        "shutdown",
+        "token-revoked",
+        "token-expired",
+        "gateway-deleted",
+        "access-withdrawn",
+        "no-sign-of-life",
+        "superseded",
+        "peer-closed",
+        "socket-broken",
+        "write-stalled",
+        "upgrade-failed",
+        "protocol-error",
+        "not-text",
+        "bad-utf8",
+        "too-big",
+    ];
+
     /// The row of the table for this reason.
     #[must_use]
     pub fn ending(self) -> Ending {
@@ -85,7 +104,7 @@ impl CloseReason {
         }
     }
 
-    /// A short name, for statistics: public and stable.
+    /// A short name, for statistics: public and stable; one of [`CloseReason::NAMES`].
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,6 +154,29 @@ const INTERNAL: u16 = 1011;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_reasons() {
+        use CloseReason::*;
+        let all = [
+            Shutdown { reconnect_after_ms: 1 },
+            TokenRevoked,
+            TokenExpired,
+            GatewayDeleted,
+            AccessWithdrawn,
+            NoLife,
+            Superseded,
+            PeerClosed,
+            SocketBroken,
+            WriteStalled,
+            UpgradeFailed,
+            Protocol,
+            NotText,
+            BadUtf8,
+            TooBig,
+        ];
+        assert_eq!(all.map(CloseReason::as_str), CloseReason::NAMES);
+    }
 
     #[test]
     fn goodbye_says_when_to_come_back_on_all_transports() {

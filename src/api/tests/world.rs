@@ -16,7 +16,7 @@ use warp::filters::BoxedFilter;
 use crate::api::{Api, routes};
 use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refusals};
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
@@ -106,6 +106,8 @@ impl World {
             log: log.clone(),
             retention,
             clock: clock.clone(),
+            stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
+            refusals: Refusals::default(),
             store_dir: None,
             started_at: clock.now(),
         };
@@ -127,7 +129,6 @@ impl World {
             draining: Arc::new(AtomicBool::new(false)),
             backup: None,
             metrics,
-            stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
         });
         Self { filter: routes(parts.clone()), parts, records, clock, log, tails }
     }

@@ -24,27 +24,29 @@ function fill(element, attributes, children) {
 
 /**
  * A table whose rows can be replaced while somebody reads it: what has the focus keeps it, by the row's key.
- * Columns: `{label, cell(row), number}`; the first is each row's heading.
+ * Columns: `{label, cell(row), number}`; the first is each row's heading. `empty` may be a function, asked each time.
  */
 export function table({ caption, columns, key, empty }) {
-  const body = h('tbody');
-  const head = h('tr', {}, columns.map(({ label, number }) => h('th', { scope: 'col', class: number && 'number' }, label)));
+  // The roles are said, as a narrow screen shows a row as a block and browsers then forget that it is one.
+  const body = h('tbody', { role: 'rowgroup' });
+  const head = h('tr', { role: 'row' }, columns.map(({ label, number }) => h('th', { scope: 'col', role: 'columnheader', class: number && 'number' }, label)));
   const element = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
-    h('table', {}, h('caption', { class: 'unseen' }, caption), h('thead', {}, head), body));
+    h('table', { role: 'table' }, h('caption', { class: 'unseen' }, caption), h('thead', { role: 'rowgroup' }, head), body));
   const cell = (row) => ({ label, cell: content, number }, index) =>
-    h(index === 0 ? 'th' : 'td', { scope: index === 0 && 'row', class: number && 'number', 'data-label': label }, content(row));
+    h(index === 0 ? 'th' : 'td', { scope: index === 0 && 'row', role: index === 0 ? 'rowheader' : 'cell', class: number && 'number', 'data-label': label }, content(row));
+  const line = (row) => h('tr', { role: 'row', 'data-key': key(row) }, columns.map(cell(row)));
   return {
     element,
     show(rows) {
       const held = focused(body);
-      body.replaceChildren(...rows.map((row) => h('tr', { 'data-key': key(row) }, columns.map(cell(row)))));
-      if (rows.length === 0) body.append(h('tr', {}, h('td', { class: 'empty', colspan: columns.length }, empty)));
+      body.replaceChildren(...rows.map(line));
+      if (rows.length === 0) body.append(h('tr', { role: 'row' }, h('td', { role: 'cell', class: 'empty', colspan: columns.length }, typeof empty === 'function' ? empty() : empty)));
       held(body);
     },
     /** Puts a row on top, and lets go of those beyond `most`. */
     push(row, most) {
       body.querySelector('.empty')?.closest('tr').remove();
-      body.prepend(h('tr', { 'data-key': key(row) }, columns.map(cell(row))));
+      body.prepend(line(row));
       while (body.rows.length > most) body.lastElementChild.remove();
     },
   };
@@ -96,9 +98,9 @@ export function time(text, words = clock) {
   return text ? h('time', { datetime: text, title: text }, words(text)) : '–';
 }
 
-/** An id: its beginning, the whole on request. */
+/** An id: its beginning is seen, all of it is there to be copied and read out. */
 export function id(text) {
-  return text ? h('code', { title: text }, text.length > 18 ? `${text.slice(0, 8)}…` : text) : '–';
+  return text ? h('code', { title: text, class: text.length > 18 && 'cut' }, text) : '–';
 }
 
 /** Tells who cannot see it what has happened. */

@@ -47,8 +47,12 @@ export async function eventType({ main, signal, of }) {
 
 function reading(known) {
   return h('section', { class: 'card' }, h('h2', {}, 'Built in'), h('p', {}, known.description ?? ''),
-    h('p', {}, 'Key: ', h('code', {}, known.keyPointer ?? 'none'), known.endsKey && ' · ends its key'),
+    h('p', {}, 'Key: ', h('code', {}, known.keyPointer ?? 'none'), known.endsKey && ' · ends its key', ' · ', publishing(known)),
     h('h2', {}, 'Schema'), h('pre', { tabindex: '0' }, JSON.stringify(known.schema, null, 2)));
+}
+
+function publishing(known, kind) {
+  return h('a', { class: kind, href: `#/publish?type=${encodeURIComponent(known.type)}` }, 'Publish one');
 }
 
 function changing(known) {
@@ -64,7 +68,7 @@ function changing(known) {
     }
   };
   return h('section', { class: 'card' }, h('h2', {}, 'Change'), editor(known, { value: known.type }, () => {}),
-    trouble, h('p', { class: 'actions' }, h('a', { class: 'button quiet', href: `#/publish?type=${encodeURIComponent(known.type)}` }, 'Publish one'),
+    trouble, h('p', { class: 'actions' }, publishing(known, 'button quiet'),
       h('button', { type: 'button', class: 'danger', onclick: remove }, 'Delete this type')));
 }
 

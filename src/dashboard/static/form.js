@@ -1,5 +1,6 @@
 // Forms: labelled fields, and what the server found wrong, by its pointers, beside the fields they point at.
 
+import { get } from './api.js';
 import { h } from './dom.js';
 
 /** A labelled control. `pointers` are those of the server's errors that it shows. */
@@ -95,4 +96,33 @@ export function access({ allowedAddresses = [], certificateNames = [] } = {}) {
 
 export function choice(options, value = '') {
   return h('select', {}, options.map(([of, words]) => h('option', { value: of, selected: of === value }, words)));
+}
+
+/** As many gateways as are offered by name. */
+const OFFERED = 100;
+
+/** A control for a gateway: its id, or a part of its name to choose from; a whole name counts as well. */
+export function gatewayChoice(signal, value, type = 'search') {
+  const offered = h('datalist', { id: 'gateways' });
+  const control = h('input', { type, autocomplete: 'off', spellcheck: 'false', list: 'gateways', value });
+  let known = [];
+  const offer = async () => {
+    const found = await get('/api/v1/gateways', { search: control.value.trim(), limit: OFFERED }, signal).catch(() => ({ list: [] }));
+    known = found.list;
+    offered.replaceChildren(...known.map((one) => h('option', { value: one.id }, `${one.name} · ${one.displayName}`)));
+  };
+  control.addEventListener('input', offer);
+  offer();
+  return {
+    control, offered,
+    hint: 'Its id or name; type a part of it to choose',
+    /** Names are unique within an organization alone: one that several have is nobody's. */
+    id: async () => {
+      const text = control.value.trim();
+      if (text === '' || /^[\da-f-]{36}$/i.test(text)) return text;
+      await offer();
+      const same = known.filter(({ name }) => name === text);
+      return same.length === 1 ? same[0].id : text;
+    },
+  };
 }

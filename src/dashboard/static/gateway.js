@@ -1,8 +1,8 @@
 import { call, get } from './api.js';
-import { ago, bytes, clock, day, duration, h, number, repeat, say, state, table, time } from './dom.js';
+import { ago, bytes, clock, day, h, number, repeat, say, state, table, time } from './dom.js';
 import { access, choice, confirm, field, form, problemWords } from './form.js';
 import { follow } from './live.js';
-import { connections } from './overview.js';
+import { connections, gap } from './overview.js';
 import { tokens } from './tokens.js';
 
 const LOOK_EVERY_MS = 2000;
@@ -33,13 +33,14 @@ export async function gateway({ main, signal, query, of }) {
     trouble, stream,
     h('section', { class: 'card' }, h('h2', {}, 'Replicas'), replicas.element),
     h('div', { class: 'split' }, events(known.id, signal, (eventId) => tell(known.id, eventId, timeline, signal)), timeline),
-    connections(signal, known.id), tokens(known.id, signal),
+    connections(signal, { gatewayId: known.id }), tokens(known.id, signal),
     h('details', { class: 'card' }, h('summary', {}, 'Edit this gateway'), edit(known)), removal(known));
   repeat(LOOK_EVERY_MS, signal, async () => {
     try {
       const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, signal);
-      stream.replaceChildren(...tiles(now));
-      replicas.show(now.instances);
+      const seen = now.instances.map((row) => replica(row, now, known));
+      stream.replaceChildren(...tiles(now, seen));
+      replicas.show(seen);
       trouble.replaceChildren();
     } catch (problem) {
       if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
@@ -48,14 +49,25 @@ export async function gateway({ main, signal, query, of }) {
   if (query.get('event')) tell(known.id, query.get('event'), timeline, signal);
 }
 
-function tiles(stream) {
-  const gaps = stream.instances.map((one) => one.timeToGapSeconds).filter((seconds) => seconds !== null);
+/**
+ * A replica with what was written to it while it is connected: what it has received is known only of those that say so,
+ * and over SSE none does without receipts. Where it has its own cursor, what was written is what it goes on from.
+ */
+function replica(row, stream, { catchUp }) {
+  const own = row.address ? [] : stream.connections.filter(({ instance }) => instance === row.instance);
+  const written = own.sort((one, other) => (other.lag ?? Infinity) - (one.lag ?? Infinity))[0];
+  const isThere = written?.lag === 0 && catchUp === 'live';
+  return { ...row, written: written?.position, lag: written ? written.lag : row.lag, timeToGapSeconds: isThere ? null : row.timeToGapSeconds };
+}
+
+function tiles(stream, replicas) {
+  const gaps = replicas.map((one) => one.timeToGapSeconds).filter((seconds) => seconds !== null);
   const tile = (label, value) => h('div', { class: 'card' }, h('dt', {}, label), h('dd', {}, value));
   return [
     tile('Events held', number(stream.events)), tile('Size', bytes(stream.bytes)),
     tile('Oldest', h('code', {}, stream.oldest ?? '–')), tile('Newest', h('code', {}, stream.newest)),
     tile('Epoch', h('code', {}, stream.epoch)),
-    tile('Time to a gap', gaps.length === 0 ? 'none in sight' : duration(Math.min(...gaps))),
+    tile('Time to a gap', gaps.length === 0 ? 'none in sight' : gap(Math.min(...gaps))),
   ];
 }
 
@@ -63,10 +75,11 @@ function replicasTable() {
   return table({ caption: 'Replicas', key: (row) => `${row.instance} ${row.address ?? ''}`, empty: 'No replica has connected yet.', columns: [
     { label: 'Instance', cell: (row) => [row.instance, row.address && h('small', {}, ` ${row.address}`)] },
     { label: 'State', cell: (row) => (row.connections > 0 ? state('good', `connected${row.connections > 1 ? ` × ${row.connections}` : ''}`) : state('none', 'away')) },
-    { label: 'Received up to', cell: (row) => h('code', {}, row.position ?? '–') },
+    { label: 'Written up to', cell: (row) => h('code', {}, row.written ?? '–') },
+    { label: 'Received up to', cell: (row) => (row.lastReceiptAt ? h('code', {}, row.position ?? '–') : h('small', {}, 'not told')) },
     { label: 'Lag', number: true, cell: (row) => h('span', { class: row.lag > 0 && 'behind' }, number(row.lag)) },
     { label: 'Last receipt', cell: (row) => time(row.lastReceiptAt, ago) },
-    { label: 'Time to a gap', number: true, cell: (row) => (row.timeToGapSeconds === null ? '–' : duration(row.timeToGapSeconds)) },
+    { label: 'Time to a gap', number: true, cell: (row) => gap(row.timeToGapSeconds) },
   ] });
 }
 

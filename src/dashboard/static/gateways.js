@@ -5,7 +5,7 @@ import { access, choice, field, form, problemWords } from './form.js';
 const LOOK_EVERY_MS = 5000;
 
 /** All gateways, and a form to register one. */
-export function gateways({ main, signal }) {
+export function gateways({ main, signal, query }) {
   const search = h('input', { type: 'search', autocomplete: 'off' });
   const connected = choice([['', 'all'], ['true', 'connected'], ['false', 'not connected']]);
   const list = table({ caption: 'Gateways', key: (row) => row.id, empty: 'No gateway is registered, or none that matches.', columns: [
@@ -35,7 +35,7 @@ export function gateways({ main, signal }) {
     h('section', { class: 'card' }, h('h2', { class: 'unseen' }, 'Registered gateways'),
       h('div', { class: 'filters', role: 'search' }, field('Search', search, { hint: 'Name, display name or id' }), field('Show', connected)),
       trouble, list.element, pages.element),
-    h('details', { class: 'card' }, h('summary', {}, 'Register a gateway'), registration()));
+    h('details', { class: 'card', open: query.has('register') }, h('summary', {}, 'Register a gateway'), registration()));
 }
 
 function registration() {

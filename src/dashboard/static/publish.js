@@ -1,9 +1,6 @@
 import { call, get } from './api.js';
 import { h, number, say } from './dom.js';
-import { choice, field, form, json, problemWords } from './form.js';
-
-/** As many gateways as are offered by name. */
-const OFFERED = 100;
+import { choice, field, form, gatewayChoice, json, problemWords } from './form.js';
 
 /** A test event to one gateway. */
 export async function publish({ main, signal, query }) {
@@ -18,8 +15,7 @@ export async function publish({ main, signal, query }) {
 
 function editor(types, query, signal) {
   const text = (value) => h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', value });
-  const offered = h('datalist', { id: 'gateways' });
-  const gateway = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', list: 'gateways', value: query.get('gateway') });
+  const gateway = gatewayChoice(signal, query.get('gateway'), 'text');
   const type = choice(types.map((one) => [one.type, one.type]), query.get('type') ?? 'gateway.config.updated');
   const payload = h('textarea', { rows: '12', spellcheck: 'false' });
   const [correlation, key] = [text(), text()];
@@ -30,18 +26,12 @@ function editor(types, query, signal) {
     payload.value = JSON.stringify(example(chosen?.schema), null, 2);
     about.replaceChildren(chosen?.description ?? '');
   };
-  const offer = async () => {
-    const found = await get('/api/v1/gateways', { search: gateway.value.trim(), limit: OFFERED }, signal).catch(() => ({ list: [] }));
-    offered.replaceChildren(...found.list.map((one) => h('option', { value: one.id }, `${one.name} · ${one.displayName}`)));
-  };
   type.addEventListener('change', begin);
-  gateway.addEventListener('input', offer);
   begin();
-  offer();
   const submit = async () => {
     done.replaceChildren();
     json(payload.value, '/payload');
-    const to = gateway.value.trim();
+    const to = await gateway.id();
     if (to === '') throw Object.assign(new Error('An event goes to a gateway.'), { errors: [{ field: 'gateway', message: 'is required' }] });
     // The payload goes as it was written: a large number stays what it is.
     const rest = JSON.stringify({ type: type.value, correlationId: correlation.value || undefined, key: key.value || undefined });
@@ -51,7 +41,7 @@ function editor(types, query, signal) {
     say(`Stored as ${stored.eventId}.`);
   };
   return form({ submit, action: 'Publish', label: 'Publish a test event', kind: 'card' },
-    field('Gateway', gateway, { pointers: ['gateway'], hint: 'Its id; type a part of its name to find it' }), offered,
+    field('Gateway', gateway.control, { pointers: ['gateway'], hint: gateway.hint }), gateway.offered,
     field('Type', type, { pointers: ['/type'] }), about,
     field('Payload', payload, { pointers: ['/payload'] }),
     h('div', { class: 'fields' }, field('Correlation id', correlation, { pointers: ['/correlationId'], hint: 'May be empty' }),
