@@ -12,6 +12,7 @@ use super::mark::Mark;
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
 use super::tree::Tree;
+use super::young::Young;
 use super::{clean, keys, suspect, walk};
 use crate::ids::Seq;
 use crate::records::{Change, StoreError};
@@ -20,6 +21,8 @@ use crate::records::{Change, StoreError};
 pub(super) struct Database {
     tree: Tree,
     path: PathBuf,
+    /// Entries whose rows are not in their logs yet.
+    pub(super) young: Young,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
     /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
@@ -58,6 +61,7 @@ impl Database {
         Ok(Self {
             tree,
             path: path.to_owned(),
+            young: Young::default(),
             is_damaged: AtomicBool::new(false),
             ends: AtomicU64::new(0),
             synced_ends: Mutex::new(Some(NO_SYNC)),

@@ -1,5 +1,6 @@
 #![allow(clippy::panic, reason = "a test fails by it")]
 
+mod before;
 mod contract;
 mod faults;
 mod hostile;
@@ -7,3 +8,4 @@ mod maintenance;
 mod model;
 mod parts;
 mod tear;
+mod young;
