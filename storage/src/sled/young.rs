@@ -79,17 +79,21 @@ impl Young {
         taken
     }
 
-    fn add(&self, row: &Bytes, entries: Vec<Bundled>) {
+    /// Says whether each entry comes after those of its log that were added before.
+    fn add(&self, row: &Bytes, entries: Vec<Bundled>) -> bool {
         let mut inner = self.inner();
-        let mut runs = Vec::new();
+        let (mut runs, mut are_in_order) = (Vec::new(), true);
         for Bundled { life, seq, at } in entries {
-            inner.logs.entry(life).or_default().push_back((seq, row.slice(at)));
+            let rows = inner.logs.entry(life).or_default();
+            are_in_order &= rows.back().is_none_or(|(last, _)| *last < seq);
+            rows.push_back((seq, row.slice(at)));
             match runs.last_mut() {
                 Some((last, end)) if *last == life => *end = seq,
                 _ => runs.push((life, seq)),
             }
         }
         inner.bundles.push_back(runs);
+        are_in_order
     }
 
     /// The entries of a log that are to be one row, if its oldest is not after `up_to`.
@@ -134,7 +138,9 @@ impl Database {
             numbered.iter().for_each(|(key, (row, _))| batch.insert(key, &row[..]));
             self.apply(batch)?;
         }
-        numbered.into_iter().for_each(|(_, (row, entries))| self.young.add(&row, entries));
+        for (_, (row, entries)) in numbered {
+            self.young.add(&row, entries);
+        }
         Ok(())
     }
 
@@ -204,7 +210,9 @@ impl Database {
         for (expected, (number, row)) in (settled..).zip(bundles) {
             let entries = bundle::parse(&row).filter(|_| number == expected);
             let entries = entries.ok_or_else(|| damaged("a bundle is missing, or is none"))?;
-            self.young.add(&row, entries);
+            if !self.young.add(&row, entries) {
+                return Err(damaged("they are out of order"));
+            }
         }
         let lives: Vec<_> = self.young.inner().logs.keys().copied().collect();
         lives.into_iter().try_for_each(|life| self.forget_settled(life))

@@ -10,6 +10,7 @@ use super::faults::{SMALL, draft, engine, set_aside, stores};
 use crate::contract::{ALL, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Draft, EventLog, NoFollower};
+use crate::sled::bundle::Bundle;
 use crate::sled::data::{DataDir, EVENTS};
 use crate::sled::engine::Engine;
 use crate::sled::mark::Mark;
@@ -109,8 +110,17 @@ async fn what_is_settled_and_said_to_be_young_is_settled_once() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_is_missing_or_none_is_damage() {
-    for (slot, row) in [(1, None), (2, Some(&b"?"[..])), (2, Some(&[1; 12][..]))] {
+async fn a_bundle_that_is_missing_or_none_or_comes_twice_is_damage() {
+    let of = gateway();
+    let twice = {
+        let mut bundle = Bundle::new();
+        for seq in [5, 4] {
+            let entry = draft("x").at_seq(Seq(seq)).0.entry;
+            assert!(bundle.add((of, Epoch(1)), &entry, 1));
+        }
+        bundle.numbered(2).0
+    };
+    for (slot, row) in [(1, None), (2, Some(&b"?"[..])), (2, Some(&[1; 12][..])), (2, Some(&twice[..]))] {
         let (data, of) = (TempDir::new().unwrap(), gateway());
         let head = {
             let stores = stores(data.path()).await.unwrap();
