@@ -80,7 +80,7 @@ impl Committer {
         if self.is_poisoned() {
             return;
         }
-        let synced = catch_unwind(AssertUnwindSafe(|| self.shared.db.sync()));
+        let synced = catch_unwind(AssertUnwindSafe(|| self.shared.db.sync_rest()));
         if let Err(error) = synced.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
             self.poison(&error);
         }

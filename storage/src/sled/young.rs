@@ -24,8 +24,15 @@ use super::keys;
 use crate::ids::Seq;
 use crate::records::StoreError;
 
-/// Bundles that are not settled at most. A store has to be settled before it is opened with another number.
-pub(super) const BUNDLES_MAX: u32 = if cfg!(test) { 8 } else { 4_096 };
+/// Bundles that are not settled at most. Fewer in tests, so that these meet what is settled; a store may be opened with
+/// another number than it was written with.
+pub(super) const BUNDLES_MAX: u32 = if cfg!(test) {
+    8
+} else if cfg!(debug_assertions) {
+    64
+} else {
+    4_096
+};
 /// Bundles that are left young after a batch, so that the next one need not settle any before it is answered.
 const BUNDLES_KEPT: usize = BUNDLES_MAX as usize / 8 * 7;
 /// Bundles that are put at once at most: there is a place for each.
@@ -197,11 +204,12 @@ impl Database {
         let settled = self.get(keys::SETTLED)?;
         let settled = settled.map(|row| <[u8; 8]>::try_from(&*row)).transpose();
         let settled = settled.map_err(|_| damaged("where they begin"))?.map_or(0, u64::from_be_bytes);
-        let mut bundles = Vec::new();
+        let (mut bundles, mut are_in_place) = (Vec::new(), true);
         for row in self.range(keys::bundle(0)..=keys::bundle(u32::MAX)) {
-            let row = row?.1;
+            let (key, row) = row?;
             let number = bundle::number(&row).ok_or_else(|| damaged("a bundle"))?;
             if number >= settled {
+                are_in_place &= *key == keys::bundle(slot(number));
                 bundles.push((number, Bytes::copy_from_slice(&row)));
             }
         }
@@ -215,7 +223,9 @@ impl Database {
             }
         }
         let lives: Vec<_> = self.young.inner().logs.keys().copied().collect();
-        lives.into_iter().try_for_each(|life| self.forget_settled(life))
+        lives.into_iter().try_for_each(|life| self.forget_settled(life))?;
+        // Else the next ones might take the places of these.
+        if are_in_place { Ok(()) } else { self.settle_down_to(0) }
     }
 }
 

@@ -141,6 +141,27 @@ async fn a_bundle_that_is_missing_or_none_or_comes_twice_is_damage() {
     }
 }
 
+/// As by a version that has more places, or fewer.
+#[tokio::test]
+async fn bundles_that_are_not_in_their_places_are_settled_before_others_take_these() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let head = {
+        let stores = stores(data.path()).await.unwrap();
+        append(&*stores.log, of, 0..5).await
+    };
+    let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
+    let row = db.get(&keys::bundle(1)).unwrap().unwrap();
+    db.remove(&keys::bundle(1)).unwrap();
+    db.put(&keys::bundle(BUNDLES_MAX + 1), row).unwrap();
+    db.sync().unwrap();
+    drop(db);
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    assert_eq!(engine.shared.db.young.last((of, head.epoch)), None);
+    let log = SledLog::new(Arc::clone(&engine));
+    append(&log, of, 5..30).await;
+    assert_eq!(read(&log, of, head).await, numbers(0..30));
+}
+
 /// All that a reader can see of a log.
 async fn seen(stores: &Stores, of: GatewayId, head: Cursor) -> String {
     let bounds = stores.log.bounds(of).await.unwrap();
