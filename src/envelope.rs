@@ -147,28 +147,30 @@ pub(crate) fn traceparent(envelope: &str) -> Option<TraceParent> {
 #[must_use]
 pub fn timestamp(at: DateTime<Utc>) -> String {
     let millis = at.timestamp_subsec_millis();
+    let at = at.naive_utc();
     // A leap second, or a year that is not spelled so.
-    let Ok(year @ 0..=9999) = u32::try_from(at.year()) else { return at.to_rfc3339_opts(SecondsFormat::Millis, true) };
+    let Ok(year @ 0..=9999) = u32::try_from(at.year()) else {
+        return at.and_utc().to_rfc3339_opts(SecondsFormat::Millis, true);
+    };
     if millis > 999 {
-        return at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        return at.and_utc().to_rfc3339_opts(SecondsFormat::Millis, true);
     }
     // chrono takes 2,000 instructions for it, and every publish spells two.
-    let mut text = String::with_capacity(SOME_TIMESTAMP.len());
-    for (number, digits, after) in [
-        (year, 4, '-'),
-        (at.month(), 2, '-'),
-        (at.day(), 2, 'T'),
-        (at.hour(), 2, ':'),
-        (at.minute(), 2, ':'),
-        (at.second(), 2, '.'),
-        (millis, 3, 'Z'),
-    ] {
-        for digit in (0..digits).rev() {
-            text.extend(char::from_digit(number / 10_u32.pow(digit) % 10, 10));
-        }
-        text.push(after);
-    }
-    text
+    let mut text = *b"YYYY-MM-DDThh:mm:ss.mmmZ";
+    let [y3, y2, y1, y0, _, o1, o0, _, d1, d0, _, h1, h0, _, m1, m0, _, s1, s0, _, f2, f1, f0, _] = &mut text;
+    // Always a digit.
+    let digit = |number: u32| char::from_digit(number % 10, 10).map_or(b'0', |digit| digit as u8);
+    let spell = |[tens, ones]: [&mut u8; 2], number| (*tens, *ones) = (digit(number / 10), digit(number));
+    spell([y3, y2], year / 100);
+    spell([y1, y0], year);
+    spell([o1, o0], at.month());
+    spell([d1, d0], at.day());
+    spell([h1, h0], at.hour());
+    spell([m1, m0], at.minute());
+    spell([s1, s0], at.second());
+    spell([f2, f1], millis / 10);
+    spell([&mut 0, f0], millis);
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
