@@ -141,7 +141,7 @@ fn named_gateways(api: &Api, ids: Option<&Value>) -> Result<Vec<GatewayId>, ApiE
     for (index, id) in ids.iter().enumerate() {
         let at = || format!("/targets/gatewayIds/{index}");
         let id: Option<GatewayId> = id.as_str().and_then(|id| id.parse().ok());
-        let id = id.ok_or_else(|| ApiError::field(&at(), "must be a UUID"))?;
+        let id = id.ok_or_else(|| ApiError::field(at(), "must be a UUID"))?;
         if api.directory.gateway(id).is_none() {
             return Err(ApiError::NotFound(Missing::Gateway(Some(at()))));
         }

@@ -181,6 +181,12 @@ impl Deliveries {
     }
 }
 
+/// How many failures a stored row has.
+pub(crate) fn in_row(key: &[u8], row: &[u8]) -> u64 {
+    let group = group::parse_key(key).and_then(|group| group::decode(group, row));
+    group.map_or(1, |failures| failures.len() as u64)
+}
+
 impl Shared {
     /// A poisoned lock is used on: no step under it can panic half-way.
     fn book(&self) -> MutexGuard<'_, Book> {

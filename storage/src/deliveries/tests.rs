@@ -46,7 +46,9 @@ fn all(deliveries: &Deliveries) -> Vec<FailedDelivery> {
 async fn stored(records: &MemoryRecords) -> Vec<u64> {
     let rows = records.scan(Table::Deliveries).await.unwrap();
     let groups = rows.iter().flat_map(|(key, row)| group::decode(group::parse_key(key).unwrap(), row).unwrap());
-    groups.map(|failure| failure.number).collect()
+    let numbers: Vec<_> = groups.map(|failure| failure.number).collect();
+    assert_eq!(rows.iter().map(|(key, row)| in_row(key, row)).sum::<u64>(), numbers.len() as u64);
+    numbers
 }
 
 fn seqs(rows: &[FailedDelivery]) -> Vec<u64> {
