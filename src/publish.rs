@@ -29,7 +29,7 @@ pub use self::event::{CheckedEvent, Fault, NewEvent};
 
 use self::call::Note;
 use self::event::compact;
-use crate::envelope;
+use crate::envelope::{self, Mould};
 use crate::event_types::{EventTypes, TypeName};
 use crate::metrics::Histogram;
 use crate::registry::Registry;
@@ -39,8 +39,6 @@ use crate::traces::Tracer;
 const CHUNK_EVENTS_MAX: usize = 1_024;
 /// Bytes of these, about.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
-/// What an envelope has beside its payload, about.
-const ENVELOPE_BYTES: usize = 256;
 /// Chunks of a call under way: one is written while the next is made.
 const CHUNKS_AT_ONCE: usize = 2;
 
@@ -183,16 +181,17 @@ impl Publisher {
         if !faults.is_empty() {
             return Err(PublishError::Invalid(faults));
         }
+        let correlation_id = event.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let mould = Mould::new(&event.kind, &correlation_id, event.traceparent.as_ref(), &payload);
         let checked = CheckedEvent {
             kind: event.kind,
-            payload: payload.into(),
-            correlation_id: event.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
-            traceparent: event.traceparent,
+            correlation_id,
+            mould,
             key: event.key.or(subject.key).map(Bytes::from),
             ends_key: subject.ends_key,
             trace,
         };
-        let bytes = envelope::sealed_len_max(&checked.body(GatewayId(Uuid::nil()), envelope::SOME_TIMESTAMP));
+        let bytes = checked.mould.sealed_len_max();
         if bytes > self.event_bytes_max() {
             return Err(self.too_large(bytes));
         }
@@ -211,8 +210,8 @@ impl Publisher {
         events: Vec<Outgoing<'_>>,
         call: Option<&Call>,
     ) -> Vec<Result<Published, PublishError>> {
-        let largest = events.iter().map(|outgoing| outgoing.event.payload.get().len()).max().unwrap_or(0);
-        let chunk = (CHUNK_BYTES / (largest + ENVELOPE_BYTES)).clamp(1, CHUNK_EVENTS_MAX);
+        let largest = events.iter().map(|outgoing| outgoing.event.mould.len()).max().unwrap_or(0);
+        let chunk = (CHUNK_BYTES / largest.max(1)).clamp(1, CHUNK_EVENTS_MAX);
         if events.len() <= chunk {
             return self.publish_chunk(events, call).await;
         }

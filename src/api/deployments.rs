@@ -207,7 +207,7 @@ async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answ
     let as_deployed = order == Order::Undeploy;
     let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
     let elements = elements::of(api, &request.json()?, &defaults)?;
-    let call = idempotency::call(request, &format!("{order:?} {id}"), revision.as_deref().unwrap_or_default())?;
+    let call = idempotency::call(request, format_args!("{order:?} {id}"), revision.as_deref().unwrap_or_default())?;
     let api = Arc::clone(api);
     many_in_time(to_the_end(async move {
         let _call = match &call {

@@ -85,7 +85,7 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let gateway = request.gateway(api)?.id;
     request.expect_json()?;
     let expect = if_match(request)?;
-    let call = idempotency::call(request, &format!("events {gateway}"), "")?;
+    let call = idempotency::call(request, format_args!("events {gateway}"), "")?;
     let (api, body, traceparent) = (Arc::clone(api), request.body.clone(), TraceParent::of(request.headers));
     let event = move |api: &Api| api.publisher.check(event(&body, traceparent)?).map_err(ApiError::from);
     let Some(call) = call else { return in_time(publish_to(&api, gateway, expect, &event(&api)?, None)).await };

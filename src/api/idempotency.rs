@@ -5,6 +5,7 @@
 //! these. The first call of a key runs, others wait for it.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderName, HeaderValue, Response};
@@ -24,14 +25,14 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The call that a request makes, if it has a key. `kind` is the scope of the key; `terms` is what is asked beside the
 /// body.
-pub(super) fn call(request: &Request<'_>, kind: &str, terms: &str) -> Result<Option<Call>, ApiError> {
+pub(super) fn call(request: &Request<'_>, kind: impl Display, terms: &str) -> Result<Option<Call>, ApiError> {
     let Some(key) = request.header(KEY)? else { return Ok(None) };
     let key =
         key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len())).ok_or_else(|| {
             ApiError::InvalidParameter { name: KEY, expected: "1 to 255 visible characters".to_owned() }
         })?;
     // No kind and no terms contain the byte that divides them from what follows.
-    let name = Sha256::new().chain_update(kind).chain_update([0]).chain_update(key).finalize();
+    let name = Sha256::new().chain_update(kind.to_string()).chain_update([0]).chain_update(key).finalize();
     let asked = Sha256::new().chain_update(terms).chain_update([0]).chain_update(&request.body).finalize();
     let mut key = [0; 16];
     key.copy_from_slice(&name[..16]);

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use gatecast_storage::{GatewayId, OrganizationId};
@@ -143,14 +143,14 @@ fn named_gateways(api: &Api, ids: Option<&Value>) -> Result<Vec<GatewayId>, ApiE
     let Some(ids) = ids else {
         return Err(ApiError::field("/targets/gatewayIds", format!("must be a list of 1 to {TARGETS_MAX} ids")));
     };
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::with_capacity(ids.len());
     let mut targets = Vec::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
-        let at = format!("/targets/gatewayIds/{index}");
+        let at = || format!("/targets/gatewayIds/{index}");
         let id: Option<GatewayId> = id.as_str().and_then(|id| id.parse().ok());
-        let id = id.ok_or_else(|| ApiError::field(&at, "must be a UUID"))?;
+        let id = id.ok_or_else(|| ApiError::field(at(), "must be a UUID"))?;
         if api.directory.gateway(id).is_none() {
-            return Err(ApiError::NotFound(Missing::Gateway(Some(at))));
+            return Err(ApiError::NotFound(Missing::Gateway(Some(at()))));
         }
         if seen.insert(id) {
             targets.push(id);

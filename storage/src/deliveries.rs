@@ -9,10 +9,12 @@
 //!   hundred failing gateways to push out another's; none longer than [`DELIVERY_AGE_MAX`]. The oldest go first.
 //! - All are in memory (at most some 40 MB) and written behind to [`Records`] with [`Durability::Lazy`](crate::Durability::Lazy): recording
 //!   never waits for the disk, and a crash may lose the last second.
-//! - What waits to be written is a set of numbers, each once, so it is bounded by what is kept.
+//! - On disk some share a row (`group.rs`). What waits to be written is a set of rows, each once, so it is bounded by what is
+//!   kept.
 
 mod book;
 mod failure;
+mod group;
 mod pending;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,9 +83,8 @@ impl Deliveries {
         limits: DeliveryLimits,
     ) -> Result<Self, StoreError> {
         let mut book = Book::new(limits);
-        for (_, row) in records.scan(Table::Deliveries).await? {
-            let row = serde_json::from_slice(&row).map_err(|e| StoreError::Malformed(format!("delivery: {e}")))?;
-            book.load(row);
+        for (key, row) in records.scan(Table::Deliveries).await? {
+            book.load(&key, &row)?;
         }
         book.expire(clock.now());
         let pending = book.pending();
@@ -180,6 +181,12 @@ impl Deliveries {
     }
 }
 
+/// How many failures a stored row has.
+pub(crate) fn in_row(key: &[u8], row: &[u8]) -> u64 {
+    let group = group::parse_key(key).and_then(|group| group::decode(group, row));
+    group.map_or(1, |failures| failures.len() as u64)
+}
+
 impl Shared {
     /// A poisoned lock is used on: no step under it can panic half-way.
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -191,7 +198,7 @@ impl Source for Shared {
     type Row = Written;
 
     fn dirty_rows(&self, max: usize) -> Result<(Vec<Written>, Vec<Change>), StoreError> {
-        self.book().dirty_rows(max)
+        Ok(self.book().dirty_rows(max))
     }
 
     fn written(&self, rows: &[Written]) {

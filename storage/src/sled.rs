@@ -9,14 +9,16 @@
 //! - sled checks a page when it reads it, which may be long after it was opened. `<database>/suspect` says that damage was
 //!   met: at the next start the logs that are not exact start anew (`salvage.rs`; what exact is, says `walk.rs`).
 //! - One tree a database. Keys by first byte: `V` format, `N` number of syncs, `C` how far the second copy goes, `H` heads of logs, `O` owners of epochs, `R` entries (gateway 16 bytes, epoch 4,
-//!   position 8), `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
+//!   position 8; several that follow each other may share the row of the first: `block.rs`), `B` bundles of entries that are
+//!   not in such rows yet (`young.rs`) and, alone, which of them is the first, `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
 //!   them are tombstones (as `S`), `P` parts of large bodies (as `R`, and the number of the part), `L` entries that have
 //!   left a compacted state and whose parts are being deleted (as `R`; `parts.rs`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
 //!   [`Table`](crate::Table).
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
-//! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log.
+//! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log but of those that have
+//!   young entries.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
 //! - `<database>/clean` says that the database was closed with all of it synced, and what its segments were (`clean.rs`).
 //!   Without it, or if the part that sled replays is damaged (`replay.rs`), it is looked at when it is opened which logs
@@ -30,7 +32,8 @@
 //!
 //! # Writing
 //! One committer thread per database takes up to 1,024 jobs or 2,048 rows of entries, writes, syncs once, shows the entries to readers, tells the
-//! follower, answers (`committer.rs`, start there; `batch.rs` has the writes).
+//! follower, answers (`committer.rs`, start there; `batch.rs` has the writes). What an append writes is a part of a bundle; entries get into
+//! rows of their own log after they were answered, several at once (`young.rs` says why).
 //! sled's own `flush` is not durable on power loss: `database.rs` syncs the file, and `blobs.rs` the files of large pages that
 //! sled never syncs; entries make none (`parts.rs`). A batch that writes a lot of log is synced amid it as well, since sled uses room again before a sync.
 //!
@@ -41,12 +44,15 @@ mod backup;
 mod batch;
 mod birth;
 mod blobs;
+mod block;
+mod bundle;
 mod check;
 mod clean;
 mod committer;
 mod data;
 mod database;
 mod engine;
+mod entry_rows;
 mod fold;
 mod frames;
 mod job;
@@ -73,6 +79,7 @@ mod tear;
 mod totals;
 mod tree;
 mod walk;
+mod young;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -24,7 +24,7 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Names a row as it was handed over.
     type Row: Send;
 
-    /// Up to `max` dirty rows as they are now; they stay dirty.
+    /// About `max` changes that make dirty rows what they are now; fewer are all. They stay dirty.
     fn dirty_rows(&self, max: usize) -> Result<(Vec<Self::Row>, Vec<Change>), StoreError>;
 
     /// Rows were written: those that did not change meanwhile are clean.
@@ -79,9 +79,10 @@ impl<S: Source> Inner<S> {
             if rows.is_empty() {
                 return Ok(());
             }
+            let is_all = changes.len() < COMMIT_ROWS_MAX;
             self.records.commit(changes, Durability::Lazy).await?;
             self.source.written(&rows);
-            if rows.len() < COMMIT_ROWS_MAX {
+            if is_all {
                 return Ok(());
             }
         }

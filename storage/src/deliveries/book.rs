@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::failure::Cure;
+use super::group::{self, GROUP};
 use super::pending::Pending;
 use super::{DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure};
 use crate::ids::{Cursor, GatewayId, Seq};
@@ -15,19 +16,18 @@ use crate::records::{Change, StoreError, Table};
 pub(super) struct Book {
     limits: DeliveryLimits,
     /// By number, so oldest first.
-    rows: BTreeMap<u64, Row>,
+    rows: BTreeMap<u64, FailedDelivery>,
     gateways: HashMap<GatewayId, OfGateway>,
     pending: Arc<Pending>,
     next: u64,
-    /// Numbers to be written or, if they are in no row, deleted.
-    dirty: BTreeSet<u64>,
+    /// [Groups](group) to be written or, if none of their numbers is kept, deleted, and the change that made them so.
+    dirty: BTreeMap<u64, u64>,
+    changes: u64,
+    /// The disk may hold these, so dropping all of one needs a delete there.
+    on_disk: BTreeSet<u64>,
+    /// Failures that have a row of before, which goes when their group is written.
+    before: BTreeSet<u64>,
     totals: DeliveryTotals,
-}
-
-struct Row {
-    delivery: FailedDelivery,
-    /// The disk may hold it, so dropping it needs a delete there.
-    on_disk: bool,
 }
 
 #[derive(Default)]
@@ -45,15 +45,43 @@ impl Book {
             gateways: HashMap::new(),
             pending: Arc::default(),
             next: 1,
-            dirty: BTreeSet::new(),
+            dirty: BTreeMap::new(),
+            changes: 0,
+            on_disk: BTreeSet::new(),
+            before: BTreeSet::new(),
             totals: DeliveryTotals::default(),
         }
     }
 
     /// Takes in a row from disk.
-    pub(super) fn load(&mut self, delivery: FailedDelivery) {
+    pub(super) fn load(&mut self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
+        let malformed = |detail: String| StoreError::Malformed(format!("delivery: {detail}"));
+        if let Some(group) = group::parse_key(key) {
+            let deliveries = group::decode(group, row).ok_or_else(|| malformed("a group".to_owned()))?;
+            self.on_disk.insert(group);
+            deliveries.into_iter().for_each(|delivery| self.load_one(delivery));
+            return Ok(());
+        }
+        let delivery: FailedDelivery = serde_json::from_slice(row).map_err(|error| malformed(error.to_string()))?;
+        if *key != group::key_before(delivery.number) {
+            return Err(malformed("its key is of another".to_owned()));
+        }
+        self.before.insert(delivery.number);
+        self.on_disk.insert(group::of(delivery.number));
+        self.touch(delivery.number);
+        self.load_one(delivery);
+        Ok(())
+    }
+
+    fn load_one(&mut self, delivery: FailedDelivery) {
         self.next = self.next.max(delivery.number.saturating_add(1));
-        self.insert(Row { delivery, on_disk: true });
+        self.insert(delivery);
+    }
+
+    /// What is kept of a number has changed.
+    fn touch(&mut self, number: u64) {
+        self.changes += 1;
+        self.dirty.insert(group::of(number), self.changes);
     }
 
     pub(super) fn record(&mut self, failure: Failure) -> u64 {
@@ -61,7 +89,7 @@ impl Book {
         self.next += 1;
         let Failure { gateway, replica, event, events, event_type, correlation_id, reason, at } = failure;
         self.totals.count(reason, at);
-        self.dirty.insert(number);
+        self.touch(number);
         let recovered_at = None;
         let delivery = FailedDelivery {
             number,
@@ -75,16 +103,16 @@ impl Book {
             at,
             recovered_at,
         };
-        self.insert(Row { delivery, on_disk: false });
+        self.insert(delivery);
         number
     }
 
-    fn insert(&mut self, row: Row) {
-        let FailedDelivery { number, gateway, event, reason, recovered_at, .. } = row.delivery;
+    fn insert(&mut self, row: FailedDelivery) {
+        let FailedDelivery { number, gateway, event, reason, recovered_at, .. } = row;
         let of_gateway = self.gateways.entry(gateway).or_default();
         of_gateway.numbers.insert(number);
         let may_recover = recovered_at.is_none() && reason.cure() != Cure::None;
-        if may_recover && of_gateway.pending.insert((event.epoch.0, row.delivery.last(), number)) {
+        if may_recover && of_gateway.pending.insert((event.epoch.0, row.last(), number)) {
             self.pending.add(gateway);
         }
         let surplus = of_gateway.numbers.len() > self.limits.per_gateway;
@@ -105,7 +133,7 @@ impl Book {
     pub(super) fn expire(&mut self, now: DateTime<Utc>) {
         let age = TimeDelta::from_std(self.limits.age).unwrap_or(TimeDelta::MAX);
         while let Some((&oldest, row)) = self.rows.first_key_value()
-            && now.signed_duration_since(row.delivery.at) > age
+            && now.signed_duration_since(row.at) > age
         {
             self.remove(oldest);
         }
@@ -144,29 +172,28 @@ impl Book {
             return 0;
         }
         let span = (epoch, after.next(), 0)..=(epoch, up_to.seq, u64::MAX);
-        let rows = &mut self.rows;
+        let rows = &self.rows;
         let healed = of_gateway.pending.range(span).copied();
-        let healed: Vec<_> =
-            healed.filter(|(_, _, number)| rows.get(number).is_some_and(|row| heals(&row.delivery))).collect();
+        let healed: Vec<_> = healed.filter(|(_, _, number)| rows.get(number).is_some_and(&heals)).collect();
         for entry in &healed {
             of_gateway.pending.remove(entry);
             self.pending.sub(gateway);
             let (_, _, number) = *entry;
-            if let Some(row) = rows.get_mut(&number) {
-                row.delivery.recovered_at = Some(now);
-                self.dirty.insert(number);
+            if let Some(row) = self.rows.get_mut(&number) {
+                row.recovered_at = Some(now);
             }
         }
+        healed.iter().for_each(|(_, _, number)| self.touch(*number));
         healed.len()
     }
 
     pub(super) fn query(&self, filter: &DeliveryFilter, offset: usize, limit: usize) -> (usize, Vec<FailedDelivery>) {
         let mut total = 0;
         let mut page = Vec::new();
-        let mut take = |row: &Row| {
-            if filter.matches(&row.delivery) {
+        let mut take = |row: &FailedDelivery| {
+            if filter.matches(row) {
                 if total >= offset && page.len() < limit {
-                    page.push(row.delivery.clone());
+                    page.push(row.clone());
                 }
                 total += 1;
             }
@@ -190,12 +217,12 @@ impl Book {
 
     fn remove(&mut self, number: u64) {
         let Some(row) = self.rows.remove(&number) else { return };
-        let (gateway, epoch, last) = (row.delivery.gateway, row.delivery.event.epoch.0, row.delivery.last());
-        if row.on_disk {
-            self.dirty.insert(number)
-        } else {
-            self.dirty.remove(&number)
-        };
+        let (gateway, epoch, last) = (row.gateway, row.event.epoch.0, row.last());
+        self.touch(number);
+        let group = group::of(number);
+        if !self.on_disk.contains(&group) && self.of_group(group).next().is_none() {
+            self.dirty.remove(&group);
+        }
         let Some(of_gateway) = self.gateways.get_mut(&gateway) else { return };
         of_gateway.numbers.remove(&number);
         if of_gateway.pending.remove(&(epoch, last, number)) {
@@ -224,42 +251,55 @@ impl Book {
         !self.dirty.is_empty()
     }
 
-    /// Up to `max` rows to be written, with the state of each as it is now. From here on the disk may hold them.
-    pub(super) fn dirty_rows(&mut self, max: usize) -> Result<(Vec<Written>, Vec<Change>), StoreError> {
-        let numbers: Vec<u64> = self.dirty.iter().copied().take(max).collect();
-        let mut written = Vec::with_capacity(numbers.len());
-        let mut changes = Vec::with_capacity(numbers.len());
-        // Grows once and not with every row.
-        let mut json = Vec::new();
-        for number in numbers {
-            let row = self.rows.get_mut(&number);
-            let recovered = row.as_ref().map(|row| row.delivery.recovered_at.is_some());
-            let row = row.map(|row| {
-                row.on_disk = true;
-                json.clear();
-                serde_json::to_writer(&mut json, &row.delivery).map(|()| Bytes::copy_from_slice(&json))
-            });
-            let row = row.transpose().map_err(|e| StoreError::Malformed(e.to_string()))?;
-            let key = Bytes::copy_from_slice(&number.to_be_bytes());
-            changes.push(Change { table: Table::Deliveries, key, row });
-            written.push(Written { number, recovered });
+    /// Those of a group that are kept.
+    fn of_group(&self, group: u64) -> impl Iterator<Item = &FailedDelivery> {
+        self.rows.range(numbers(group)).map(|(_, row)| row)
+    }
+
+    /// Up to about `max` rows to be written, with the state of each as it is now. From here on the disk may hold them.
+    pub(super) fn dirty_rows(&mut self, max: usize) -> (Vec<Written>, Vec<Change>) {
+        let (mut written, mut changes) = (Vec::new(), Vec::new());
+        for (&group, &change) in &self.dirty {
+            if changes.len() >= max {
+                break;
+            }
+            let row = self.of_group(group).next().is_some().then(|| group::encode(self.of_group(group)));
+            written.push(Written { group, change, is_kept: row.is_some() });
+            changes.push(Change { table: Table::Deliveries, key: group::key(group), row });
+            let before = self.before.range(numbers(group));
+            let gone = |number: &u64| Change { table: Table::Deliveries, key: group::key_before(*number), row: None };
+            changes.extend(before.map(gone));
         }
-        Ok((written, changes))
+        self.on_disk.extend(written.iter().map(|written| written.group));
+        (written, changes)
     }
 
     /// Rows were written: those that did not change meanwhile are clean.
     pub(super) fn written(&mut self, written: &[Written]) {
-        for Written { number, recovered } in written {
-            let now = self.rows.get(number).map(|row| row.delivery.recovered_at.is_some());
-            if now == *recovered {
-                self.dirty.remove(number);
+        for Written { group, change, is_kept } in written {
+            let before: Vec<_> = self.before.range(numbers(*group)).copied().collect();
+            for number in before {
+                self.before.remove(&number);
+            }
+            if self.dirty.get(group) == Some(change) {
+                self.dirty.remove(group);
+                if !is_kept {
+                    self.on_disk.remove(group);
+                }
             }
         }
     }
 }
 
-/// A row as it was handed to the store: absent, unrecovered or recovered. Nothing else of a row ever changes.
+/// The numbers of a group.
+fn numbers(group: u64) -> RangeInclusive<u64> {
+    let first = group.saturating_mul(GROUP);
+    first..=first.saturating_add(GROUP - 1)
+}
+
+/// A group as it was handed to the store.
 pub(super) struct Written {
-    number: u64,
-    recovered: Option<bool>,
+    group: u64,
+    change: u64,
+    is_kept: bool,
 }

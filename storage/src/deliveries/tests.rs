@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -5,6 +6,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::ids::Epoch;
 use crate::memory::MemoryRecords;
+use crate::records::Durability;
 
 fn gateway(number: u128) -> GatewayId {
     GatewayId(Uuid::from_u128(number))
@@ -38,6 +40,15 @@ async fn open(records: &Arc<MemoryRecords>, clock: &Arc<ManualClock>, limits: De
 
 fn all(deliveries: &Deliveries) -> Vec<FailedDelivery> {
     deliveries.query(&DeliveryFilter::default(), 0, usize::MAX).1
+}
+
+/// The numbers of what is on disk.
+async fn stored(records: &MemoryRecords) -> Vec<u64> {
+    let rows = records.scan(Table::Deliveries).await.unwrap();
+    let groups = rows.iter().flat_map(|(key, row)| group::decode(group::parse_key(key).unwrap(), row).unwrap());
+    let numbers: Vec<_> = groups.map(|failure| failure.number).collect();
+    assert_eq!(rows.iter().map(|(key, row)| in_row(key, row)).sum::<u64>(), numbers.len() as u64);
+    numbers
 }
 
 fn seqs(rows: &[FailedDelivery]) -> Vec<u64> {
@@ -99,7 +110,7 @@ async fn count_and_age_are_bounded_and_one_gateway_cannot_push_out_another() {
     }
     assert_eq!(seqs(&all(&deliveries)), [7, 7, 7, 100, 99, 98]);
     deliveries.flush().await.unwrap();
-    assert_eq!(records.scan(Table::Deliveries).await.unwrap().len(), 6);
+    assert_eq!(stored(&records).await, [99, 100, 101, 102, 103, 104]);
 
     clock.advance(Duration::from_secs(60));
     deliveries.record(failure(6, 8, &clock));
@@ -107,7 +118,7 @@ async fn count_and_age_are_bounded_and_one_gateway_cannot_push_out_another() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(seqs(&all(&deliveries)), [8]);
     deliveries.flush().await.unwrap();
-    assert_eq!(records.scan(Table::Deliveries).await.unwrap().len(), 1);
+    assert_eq!(stored(&records).await, [105]);
 }
 
 #[tokio::test]
@@ -173,6 +184,38 @@ async fn what_was_overwritten_never_recovers() {
     deliveries.record(Failure { replica: Some(replica("a")), reason, ..failure(1, 3, &clock) });
     assert_eq!(deliveries.recovered(gateway(1), (Seq(0), cursor(9)), &replica("a"), clock.now()), 0);
     assert!(!deliveries.may_recover(gateway(1)), "nobody looks for it");
+}
+
+#[tokio::test]
+async fn rows_of_before_there_were_groups_are_read_and_replaced() {
+    let (records, clock) = (Arc::<MemoryRecords>::default(), Arc::new(ManualClock::default()));
+    let before = |number: u64| FailedDelivery {
+        number,
+        gateway: gateway(1),
+        replica: (number == 3).then(|| replica("r")),
+        event: cursor(number),
+        events: 1,
+        event_type: Some("api.deployed".to_owned()),
+        correlation_id: None,
+        reason: FailureReason::NotConnected,
+        at: clock.now(),
+        recovered_at: (number == 5).then(|| clock.now()),
+    };
+    let mut rows: Vec<_> = (3..2_500).map(before).collect();
+    let change = |row: &FailedDelivery| Change {
+        table: Table::Deliveries,
+        key: Bytes::copy_from_slice(&row.number.to_be_bytes()),
+        row: Some(serde_json::to_vec(row).unwrap().into()),
+    };
+    records.commit(rows.iter().map(change).collect(), Durability::Synced).await.unwrap();
+    rows.reverse();
+    let limits = DeliveryLimits { per_gateway: 100_000, ..DeliveryLimits::default() };
+    let deliveries = open(&records, &clock, limits).await;
+    assert_eq!(all(&deliveries), rows);
+    deliveries.record(failure(1, 9, &clock));
+    deliveries.flush().await.unwrap();
+    assert_eq!(stored(&records).await, (3..2_501).collect::<Vec<_>>(), "nothing is left in the old form");
+    assert_eq!(all(&open(&records, &clock, limits).await), all(&deliveries));
 }
 
 #[test]

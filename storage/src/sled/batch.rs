@@ -178,7 +178,6 @@ impl<'a> Batch<'a> {
         for row in &beside {
             self.rows.insert(keys::record(row.table, &row.key), row.row(cursor));
         }
-        self.rows.are_one |= !beside.is_empty();
         self.shared.db.note_appended();
         self.grown.push(to);
         let slot = *self.slots.entry((to, ring.head.epoch)).or_insert_with(|| {
@@ -308,7 +307,7 @@ impl<'a> Batch<'a> {
         // A failed look-up counts as "not in use": the write below then fails as well.
         let is_used = |epoch| {
             let is_new = self.rings.values().flatten().any(|ring| ring.head.epoch == epoch);
-            let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some());
+            let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some()) || db.young.last((of, epoch)).is_some();
             is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));
@@ -316,7 +315,6 @@ impl<'a> Batch<'a> {
         self.rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
         let (totals_key, totals) = db.note_created(ring.head.epoch);
         self.rows.insert(totals_key, totals.to_vec());
-        self.rows.are_one = true;
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));
         ring

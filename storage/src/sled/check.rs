@@ -12,7 +12,7 @@ use super::second_copy::{self, Sums};
 use super::{keys, suspect, walk};
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::deliveries::{Deliveries, DeliveryLimits};
+use crate::deliveries::{self, Deliveries, DeliveryLimits};
 use crate::directory::Directory;
 use crate::orders::Orders;
 use crate::receipts::Receipts;
@@ -125,7 +125,15 @@ fn events(db: &Database, checked: &mut Checked) -> Result<(), StoreError> {
         }
     }
     for tag in keys::TABLES {
-        checked.records += walk::table(db, tag, &mut |_, _| Ok(()))?;
+        let records = &mut checked.records;
+        walk::table(db, tag, &mut |key, row| {
+            *records += if tag == Table::Deliveries as u8 {
+                deliveries::in_row(key.get(1..).unwrap_or_default(), row)
+            } else {
+                1
+            };
+            Ok(())
+        })?;
     }
     walk::strays(db, &heads, &mut |fault| checked.fault(format!("events: {fault}")))
 }

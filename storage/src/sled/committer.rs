@@ -72,6 +72,18 @@ impl Committer {
                 }
             }
         }
+        self.end();
+    }
+
+    /// Syncs what was swept or settled since the last batch: a database that is closed is said to be all on disk.
+    fn end(&self) {
+        if self.is_poisoned() {
+            return;
+        }
+        let synced = catch_unwind(AssertUnwindSafe(|| self.shared.db.sync_rest()));
+        if let Err(error) = synced.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
+            self.poison(&error);
+        }
     }
 
     fn is_poisoned(&self) -> bool {
@@ -165,12 +177,13 @@ impl Committer {
         }
     }
 
+    /// What is left to do once all are answered.
     fn sweep(&mut self, rows: usize) {
         if self.waits_for_room {
             return;
         }
         let (sweeps, db) = (&mut self.sweeps, &self.shared.db);
-        let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, rows)));
+        let swept = catch_unwind(AssertUnwindSafe(|| sweeps.step(db, rows).and_then(|()| db.settle())));
         if let Err(error) = swept.unwrap_or_else(|panic| Err(self.shared.db.panicked(&*panic))) {
             self.poison(&error);
         }

@@ -14,6 +14,7 @@ use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
 use super::totals::{Totals, TotalsRow, mixed};
 use super::tree::Tree;
+use super::young::Young;
 use super::{keys, suspect, walk};
 use crate::ids::{Epoch, Seq};
 use crate::records::{Change, StoreError};
@@ -26,6 +27,8 @@ pub(super) struct Database {
     /// Whether it was opened after a crash that damaged nothing, so that it may have more than was synced.
     pub(super) may_have_more: bool,
     path: PathBuf,
+    /// Entries whose rows are not in their logs yet.
+    pub(super) young: Young,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
     /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
@@ -40,6 +43,8 @@ pub(super) struct Database {
     syncing: Mutex<Syncing>,
     /// How far the log may go before [`Database::keep_up`].
     log_max: AtomicU64,
+    /// Something was written after the last sync.
+    is_behind: AtomicBool,
     /// Last, so that the directory stays locked until the tree is closed.
     _lock: Arc<DataLock>,
     #[cfg(test)]
@@ -74,6 +79,7 @@ impl Database {
             at_end: NoteAtEnd::new(path),
             may_have_more,
             path: path.to_owned(),
+            young: Young::default(),
             is_damaged: AtomicBool::new(false),
             ends: AtomicU64::new(0),
             logs: AtomicU64::new(0),
@@ -81,6 +87,7 @@ impl Database {
             file,
             syncing: Mutex::new(syncing),
             log_max: AtomicU64::new(u64::MAX),
+            is_behind: AtomicBool::new(false),
             _lock: lock,
             #[cfg(test)]
             fail_sync: AtomicBool::new(false),
@@ -91,12 +98,18 @@ impl Database {
 
     /// Makes everything written so far survive kill -9 and power loss.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.is_behind.store(false, Ordering::Relaxed);
         let ends = self.ends.load(Ordering::Relaxed);
         let synced = self.write_and_sync(ends);
         let mut synced_ends = self.synced_ends.lock().unwrap_or_else(PoisonError::into_inner);
         // What a failed sync has left is not known, whatever a later one says.
         *synced_ends = synced_ends.filter(|_| synced.is_ok()).map(|_| ends);
         synced
+    }
+
+    /// As [`Self::sync`], unless nothing was written since the last one.
+    pub(super) fn sync_rest(&self) -> Result<(), StoreError> {
+        if self.is_behind.load(Ordering::Relaxed) { self.sync() } else { Ok(()) }
     }
 
     fn write_and_sync(&self, ends: u64) -> Result<(), StoreError> {
@@ -151,6 +164,7 @@ impl Database {
     /// a long batch, or of sweeps, is synced amid it: else a loss of power could take what replaced a page that was synced,
     /// and the page itself is no longer there.
     fn keep_up(&self) -> Result<(), StoreError> {
+        self.is_behind.store(true, Ordering::Relaxed);
         if self.log_end() <= self.log_max.load(Ordering::Relaxed) {
             return Ok(());
         }

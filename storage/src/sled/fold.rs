@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ::sled::{Batch, IVec};
+use ::sled::Batch;
 use bytes::Bytes;
 
 use super::database::Database;
@@ -69,7 +69,7 @@ struct Fold<'a> {
 
 struct Fresh {
     key: Key,
-    row: IVec,
+    row: Bytes,
 }
 
 impl<'a> Fold<'a> {
@@ -98,7 +98,7 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn take(&mut self, seq: Seq, row: IVec) -> Result<(), StoreError> {
+    fn take(&mut self, seq: Seq, row: Bytes) -> Result<(), StoreError> {
         let key = key_of(&row).unwrap_or_else(|error| {
             // Not a reason to let the log grow for ever.
             tracing::error!(gateway.id = %self.of, event.seq = %seq, %error, "A stored event is lost.");
@@ -134,7 +134,7 @@ impl<'a> Fold<'a> {
     fn commit(mut self, floor: Seq, floor_start: u64) -> Result<(Head, Vec<Seq>), StoreError> {
         let epoch = self.head.epoch;
         for (seq, Fresh { key, row }) in self.fresh {
-            self.rows.insert(&keys::state(self.of, epoch, seq), row);
+            self.rows.insert(&keys::state(self.of, epoch, seq), &row[..]);
             let state_key = StateKey { seq, size: key.size, ends_key: key.ends_key };
             self.rows.insert(keys::state_key(self.of, epoch, &key.key), &state_key.encode()[..]);
             if key.ends_key {

@@ -16,6 +16,11 @@ const HEAD: u8 = b'H';
 /// Entries: this byte, the gateway, the epoch, the position.
 const ENTRY: u8 = b'R';
 
+/// Bundles of entries that are not in their logs yet: this byte, where it is among them.
+const BUNDLE: u8 = b'B';
+/// The number of the first bundle whose entries are not all in their logs ([`young`](super::young)).
+pub(super) const SETTLED: &[u8] = b"B";
+
 /// Parts of the bodies of entries: this byte, the gateway, the epoch, the position, the number of the part.
 const PART: u8 = b'P';
 /// Entries that have left the compacted state and whose parts are not all deleted yet: as [`ENTRY`].
@@ -45,10 +50,17 @@ pub(super) fn head(gateway: GatewayId) -> [u8; 17] {
     key
 }
 
-/// Where an entry is: 29 bytes, positions in order. The epoch is in the key, so that leftovers of an earlier log of
+/// Where an entry is, or a [block](super::block) of which it is the first: 29 bytes, positions in order. The epoch is in the key, so that leftovers of an earlier log of
 /// the gateway lie outside every range that is ever read.
 pub(super) fn entry(gateway: GatewayId, epoch: Epoch, seq: Seq) -> [u8; 29] {
     at(ENTRY, gateway, epoch, seq)
+}
+
+/// Where a bundle is: 5 bytes.
+pub(super) fn bundle(slot: u32) -> [u8; 5] {
+    let mut key = [BUNDLE; 5];
+    key[1..].copy_from_slice(&slot.to_be_bytes());
+    key
 }
 
 /// Where an entry of the compacted state is: as [`entry`].
@@ -165,7 +177,8 @@ pub(super) fn kind(key: &[u8]) -> Kind {
         Some(Kind::OfLog(of, epoch))
     };
     let found = match (key.first(), key.len()) {
-        (Some(_), 1) if [FORMAT, SYNCS, COPY].contains(&key) => Some(Kind::Own),
+        (Some(_), 1) if [FORMAT, SYNCS, COPY, SETTLED].contains(&key) => Some(Kind::Own),
+        (Some(&BUNDLE), 5) => Some(Kind::Own),
         (Some(&HEAD), 17) => Some(Kind::Head),
         (Some(&OWNER), 5) => {
             key.get(1..).and_then(|epoch| epoch.try_into().ok()).map(|e| Kind::Owner(Epoch(u32::from_be_bytes(e))))

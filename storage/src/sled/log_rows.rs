@@ -1,8 +1,10 @@
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
+
 use super::database::Database;
 use super::keys;
-use super::row::{Front, Head, entry_end};
+use super::row::Head;
 use crate::compaction::Compacted;
 use crate::ids::{Epoch, GatewayId, Seq};
 use crate::log::{Budget, Entry};
@@ -19,30 +21,6 @@ impl Database {
         let Some(row) = self.get(&keys::owner(epoch))? else { return Ok(None) };
         let owner = uuid::Uuid::from_slice(&row).map_err(|e| StoreError::Malformed(format!("an owner: {e}")))?;
         Ok(Some(GatewayId(owner)))
-    }
-
-    /// Position and end offset of the last row at or after the floor.
-    pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
-        let last = self.range(span(of, head.epoch, head.floor, Seq(u64::MAX))).next_back();
-        let Some((key, row)) = last.transpose()? else { return Ok(None) };
-        Ok(Some((seq_of(&key)?, entry_end(&row)?)))
-    }
-
-    pub(super) fn front(&self, of: GatewayId, epoch: Epoch, seq: Seq) -> Result<Option<Front>, StoreError> {
-        self.get(&keys::entry(of, epoch, seq))?.map(|row| Front::decode(seq, &row)).transpose()
-    }
-
-    pub(super) fn fronts(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-        last: Seq,
-    ) -> impl Iterator<Item = Result<Front, StoreError>> {
-        self.entry_rows(of, epoch, first, last).map(|row| {
-            let (seq, row) = row?;
-            Front::decode(seq, &row)
-        })
     }
 
     /// The entries from `first` to `last` within `max`, as far as they are dense.
@@ -65,30 +43,6 @@ impl Database {
         });
         let entries = max.fill(dense);
         fault.map_or(Ok(entries), Err)
-    }
-
-    /// Deletes entries from `first` on and before `end`, whichever are there, of up to about `max` rows; says how many
-    /// rows. Fewer are all.
-    pub(super) fn remove_entries(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        (first, end): (Seq, Seq),
-        max: usize,
-    ) -> Result<usize, StoreError> {
-        if first >= end {
-            return Ok(0);
-        }
-        let rows = self.entry_rows(of, epoch, first, end.prev()).take(max).collect::<Result<Vec<_>, _>>()?;
-        let mut removed = 0;
-        for (seq, row) in rows {
-            if removed >= max {
-                break;
-            }
-            removed += 1 + self.remove_parts_with(of, epoch, seq, &row)?;
-            self.remove(&keys::entry(of, epoch, seq))?;
-        }
-        Ok(removed)
     }
 
     /// Deletes up to `max` rows of a life of a log that are none of entries; says how many.
@@ -167,24 +121,13 @@ impl Database {
         Err(self.note_damage(&format!("the compacted state of gateway {of} is not what it was")))
     }
 
-    /// The rows of entries from `first` to `last`, whichever are there.
-    pub(super) fn entry_rows(
-        &self,
-        of: GatewayId,
-        epoch: Epoch,
-        first: Seq,
-        last: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
-        self.rows(span(of, epoch, first, last))
-    }
-
     /// The rows of the compacted state from `first` on.
     pub(super) fn state_rows(
         &self,
         of: GatewayId,
         epoch: Epoch,
         first: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+    ) -> impl Iterator<Item = Result<(Seq, Bytes), StoreError>> {
         self.rows(keys::state(of, epoch, first)..=keys::state(of, epoch, Seq(u64::MAX)))
     }
 
@@ -194,22 +137,18 @@ impl Database {
         of: GatewayId,
         epoch: Epoch,
         first: Seq,
-    ) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+    ) -> impl Iterator<Item = Result<(Seq, Bytes), StoreError>> {
         self.rows(keys::tombstone(of, epoch, first)..=keys::tombstone(of, epoch, Seq(u64::MAX)))
     }
 
-    fn rows(&self, span: RangeInclusive<[u8; 29]>) -> impl Iterator<Item = Result<(Seq, ::sled::IVec), StoreError>> {
+    fn rows(&self, span: RangeInclusive<[u8; 29]>) -> impl Iterator<Item = Result<(Seq, Bytes), StoreError>> {
         self.range(span).map(|row| {
             let (key, row) = row?;
-            Ok((seq_of(&key)?, row))
+            Ok((seq_of(&key)?, Bytes::copy_from_slice(&row)))
         })
     }
 }
 
-fn span(of: GatewayId, epoch: Epoch, first: Seq, last: Seq) -> RangeInclusive<[u8; 29]> {
-    keys::entry(of, epoch, first)..=keys::entry(of, epoch, last)
-}
-
-fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
+pub(super) fn seq_of(key: &[u8]) -> Result<Seq, StoreError> {
     keys::seq_of(key).ok_or_else(|| StoreError::Malformed("the key of an entry".to_owned()))
 }

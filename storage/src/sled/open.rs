@@ -18,9 +18,10 @@ use super::{keys, replay, suspect, tear};
 use crate::records::StoreError;
 
 /// The layout that this version writes.
-const FORMAT_VERSION: &[u8] = &[2];
-/// The layout before: without [parts](super::parts). What it has is read as it is.
-const FORMAT_BEFORE: &[u8] = &[1];
+const FORMAT_VERSION: &[u8] = &[3];
+/// The layouts before: without [blocks](super::block) and [bundles](super::bundle); also without [parts](super::parts).
+/// What they have is read as it is.
+const FORMATS_BEFORE: [&[u8]; 2] = [&[2], &[1]];
 /// How often a database locked by a closing thread of our own process is tried again.
 const OPEN_TRIES_MAX: u32 = 100;
 /// Between two of these tries.
@@ -48,6 +49,7 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
             let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
             let may_have_more = is_intact && end == End::Open;
             let db = Database::new(tree, path, syncs, may_have_more, Arc::clone(&lock)).map_err(failed)?;
+            db.restore_young()?;
             match totals {
                 // A look-up a log takes longer than all the rest.
                 Some(totals) if is_exact => db.trust_totals(totals),
@@ -102,7 +104,7 @@ fn check(tree: &::sled::Db, path: &Path, mark: Option<u64>) -> Result<(u64, Opti
     let get = |key| tree.get(key).map_err(|error| judge(path, error));
     match get(keys::FORMAT)? {
         Some(version) if version == FORMAT_VERSION => {}
-        Some(version) if version == FORMAT_BEFORE => {
+        Some(version) if FORMATS_BEFORE.contains(&&*version) => {
             tree.insert(keys::FORMAT, FORMAT_VERSION).map_err(failed)?;
         }
         Some(version) => return Err(StoreError::Malformed(format!("the store has the unknown format {version:?}"))),

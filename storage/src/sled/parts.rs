@@ -11,6 +11,7 @@
 //! - When an entry leaves the state, the same commit has a [`keys::left`] row. What is left goes in a sweep, that row last.
 
 use ::sled::IVec;
+use bytes::Bytes;
 
 use super::database::Database;
 use super::keys;
@@ -26,7 +27,13 @@ pub(super) fn parts(body: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
 
 impl Database {
     /// The entry of a row; `None` if its body is not all there.
-    pub(super) fn entry(&self, of: GatewayId, epoch: Epoch, seq: Seq, row: &[u8]) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(
+        &self,
+        of: GatewayId,
+        epoch: Epoch,
+        seq: Seq,
+        row: &Bytes,
+    ) -> Result<Option<Entry>, StoreError> {
         let (entry, in_parts) = decode_entry(seq, row)?;
         if in_parts == 0 {
             return Ok(Some(entry));

@@ -1,7 +1,8 @@
+use super::bundle::Bundle;
 use super::database::Database;
 use super::keys;
 use super::parts::parts;
-use super::row::encode_entry;
+use super::young::BUNDLES_AT_ONCE_MAX;
 use crate::ids::{Epoch, GatewayId};
 use crate::log::Entry;
 use crate::records::StoreError;
@@ -16,16 +17,17 @@ const ROWS_BYTES_MAX: usize = 128 * 1024;
 /// Rows of a batch that are not in the tree yet, to be put in this order.
 #[derive(Default)]
 pub(super) struct PendingRows {
+    /// The entries; the last one may take more.
+    bundles: Vec<Bundle>,
+    /// What belongs to them: all of it is there or nothing.
     rows: Vec<(::sled::IVec, ::sled::IVec)>,
     /// Before the others. They are in no transaction: it would be too large.
     parts: Vec<(::sled::IVec, ::sled::IVec)>,
     bytes: usize,
-    /// Some of the rows belong together: they are all there or none is.
-    pub(super) are_one: bool,
 }
 
 impl PendingRows {
-    /// A row, after all that were inserted before it.
+    /// A row that is there if and only if the entries are.
     pub(super) fn insert(&mut self, key: impl AsRef<[u8]>, row: Vec<u8>) {
         self.bytes += row.len();
         self.rows.push((key.as_ref().into(), row.into()));
@@ -37,22 +39,25 @@ impl PendingRows {
             self.bytes += part.len();
             self.parts.push((keys::part(to, epoch, entry.seq, number).as_ref().into(), part.into()));
         }
-        self.insert(keys::entry(to, epoch, entry.seq), encode_entry(entry, end));
+        let is_added = self.bundles.last_mut().is_some_and(|bundle| bundle.add((to, epoch), entry, end));
+        if !is_added {
+            let mut bundle = Bundle::new();
+            bundle.add((to, epoch), entry, end);
+            self.bytes += bundle.bytes();
+            self.bundles.push(bundle);
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.rows.len() >= ROWS_MAX || self.bytes >= ROWS_BYTES_MAX
+        self.rows.len() + self.bundles.len() >= ROWS_MAX
+            || self.bundles.len() >= BUNDLES_AT_ONCE_MAX
+            || self.bytes >= ROWS_BYTES_MAX
     }
 
     /// For each transaction sled hands what it has buffered to its writers twice, which costs as much as some ten rows. So
-    /// jobs that need one share it, and rows that need none have none.
+    /// jobs that need one share it, and entries that need none have none.
     pub(super) fn put(self, db: &Database) -> Result<(), StoreError> {
         self.parts.into_iter().try_for_each(|(key, part)| db.put(&key, part))?;
-        if !self.are_one {
-            return self.rows.into_iter().try_for_each(|(key, row)| db.put(&key, row));
-        }
-        let mut batch = ::sled::Batch::default();
-        self.rows.into_iter().for_each(|(key, row)| batch.insert(key, row));
-        db.apply(batch)
+        db.put_bundles(self.bundles, self.rows)
     }
 }

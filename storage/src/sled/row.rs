@@ -18,11 +18,11 @@ const NO_KEY: u32 = u32::MAX;
 /// Set in a key length: the entry ends its key.
 const ENDS_KEY: u32 = 1 << 31;
 
-/// An entry's row: version, `at` in ms, `end`, key length (its highest bit: whether it ends the key), key, body; numbers
+/// Appends an entry's row: version, `at` in ms, `end`, key length (its highest bit: whether it ends the key), key, body; numbers
 /// big-endian. If the body is in parts: the same with another version, and its length, 4 bytes, before the key instead.
 /// `end` counts the bytes of all keys and bodies of the log from its first entry up to and with this one, so the size
 /// of any span is a subtraction.
-pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
+pub(super) fn write_entry(row: &mut Vec<u8>, entry: &Entry, end: u64) {
     let key = entry.key.as_deref();
     let key_len = key.map_or(NO_KEY, |key| {
         // Keys are far shorter than 2 GiB.
@@ -30,7 +30,7 @@ pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
         if entry.ends_key { len | ENDS_KEY } else { len }
     });
     let in_parts = is_in_parts(entry.body.len());
-    let mut row = Vec::with_capacity(ENTRY_HEAD_BYTES + key.map_or(0, <[u8]>::len) + entry.body.len().min(PART_BYTES));
+    row.reserve(ENTRY_HEAD_BYTES + 4 + key.map_or(0, <[u8]>::len) + entry.body.len().min(PART_BYTES));
     row.push(if in_parts { IN_PARTS } else { VERSION });
     row.extend_from_slice(&entry.at.timestamp_millis().to_be_bytes());
     row.extend_from_slice(&end.to_be_bytes());
@@ -43,6 +43,13 @@ pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
     if !in_parts {
         row.extend_from_slice(&entry.body);
     }
+}
+
+/// As [`write_entry`].
+#[cfg(test)]
+pub(super) fn encode_entry(entry: &Entry, end: u64) -> Vec<u8> {
+    let mut row = Vec::new();
+    write_entry(&mut row, entry, end);
     row
 }
 
@@ -57,10 +64,10 @@ pub(super) fn rows(bytes: usize) -> usize {
 }
 
 /// The entry of a row, and how many bytes its body has that are in parts: it has none then.
-pub(super) fn decode_entry(seq: Seq, row: &[u8]) -> Result<(Entry, usize), StoreError> {
+pub(super) fn decode_entry(seq: Seq, row: &Bytes) -> Result<(Entry, usize), StoreError> {
     let EntryHead { at, key_len, in_parts, rest, .. } = EntryHead::decode(row)?;
-    // One copy out of the store's cache; key and body share it.
-    let rest = Bytes::copy_from_slice(rest);
+    // Key and body share the row's bytes.
+    let rest = row.slice_ref(rest);
     let (len, ends_key) = key_len_of(key_len);
     let (key, body) = match len {
         None => (None, rest),
@@ -140,6 +147,11 @@ pub(super) struct Front {
 }
 
 impl Front {
+    /// As [`Entry::size`].
+    pub(super) fn size_of(row: &[u8]) -> Result<u64, StoreError> {
+        EntryHead::decode(row).map(|head| head.size())
+    }
+
     pub(super) fn decode(seq: Seq, row: &[u8]) -> Result<Self, StoreError> {
         let head = EntryHead::decode(row)?;
         Ok(Self { seq, at: head.at, start: head.end.saturating_sub(head.size()) })
@@ -264,7 +276,7 @@ mod tests {
             if let (true, Some(first)) = (has_version, row.first_mut()) {
                 *first = version;
             }
-            if let Ok((entry, in_parts)) = decode_entry(Seq(1), &row) {
+            if let Ok((entry, in_parts)) = decode_entry(Seq(1), &row.clone().into()) {
                 let end = entry_end(&row).unwrap();
                 let body = if in_parts > 0 { vec![0; in_parts.min(1 << 20)].into() } else { entry.body };
                 if in_parts <= 1 << 20 {
@@ -290,7 +302,7 @@ mod tests {
             prop_assert_eq!(entry_end(&row).unwrap(), end);
             let front = Front::decode(Seq(9), &row).unwrap();
             prop_assert_eq!(front.start, end.saturating_sub(entry.size()));
-            let (decoded, in_parts) = decode_entry(Seq(9), &row).unwrap();
+            let (decoded, in_parts) = decode_entry(Seq(9), &row.into()).unwrap();
             prop_assert_eq!(in_parts, if is_in_parts(entry.body.len()) { entry.body.len() } else { 0 });
             let body = if in_parts > 0 { entry.body.clone() } else { decoded.body.clone() };
             prop_assert_eq!(Entry { body, ..decoded }, entry);
@@ -324,7 +336,7 @@ mod tests {
             let at = DateTime::UNIX_EPOCH;
             let entry = Entry { seq: Seq(1), at, key: key.clone(), ends_key, body: Bytes::from_static(b"body") };
             let row = encode_entry(&entry, 9);
-            assert_eq!(decode_entry(Seq(1), &row).unwrap(), (entry.clone(), 0));
+            assert_eq!(decode_entry(Seq(1), &row.clone().into()).unwrap(), (entry.clone(), 0));
             let found = key_of(&row).unwrap().map(|found| (found.key, found.ends_key, found.size));
             assert_eq!(found, key.map(|key| (key, ends_key, entry.size())));
         }

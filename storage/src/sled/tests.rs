@@ -1,5 +1,6 @@
 #![allow(clippy::panic, reason = "a test fails by it")]
 
+mod before;
 mod contract;
 mod faults;
 mod hostile;
@@ -8,3 +9,4 @@ mod model;
 mod parts;
 mod replayed;
 mod tear;
+mod young;

@@ -9,16 +9,18 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::before::spread;
 use crate::clock::{Clock, ManualClock};
 use crate::contract::{ALL, Ear, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Appended, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention};
 use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
+use crate::sled::block::BLOCK_ENTRIES_MAX;
 use crate::sled::data::EVENTS;
 use crate::sled::engine::Engine;
 use crate::sled::lock::DataLock;
 use crate::sled::space::RESERVE_BYTES;
-use crate::sled::{SledLog, SledRecords, keys, open, open_sled, replay};
+use crate::sled::{SledLog, SledRecords, keys, open, open_sled, replay, segments};
 use crate::stores::Stores;
 
 pub(super) const SMALL: Retention = Retention { max_events: 100, ..ROOMY };
@@ -226,6 +228,7 @@ async fn a_row_that_cannot_be_understood_does_not_stop_the_log() {
         log.append(of, keyed(key)).await.unwrap();
     }
     let epoch = log.bounds(of).await.unwrap().epoch;
+    spread(&engine.shared.db);
     engine.shared.db.put(&keys::entry(of, epoch, Seq(2)), b"?").unwrap();
     for _ in 0..300 {
         log.append(of, draft("x")).await.unwrap();
@@ -247,7 +250,8 @@ async fn rows_below_the_floor_are_neither_seen_nor_kept() {
         }
         bounds = log.bounds(of).await.unwrap();
         epoch = bounds.epoch;
-        rows_come_down_to(&engine, of, epoch, 112).await;
+        // Those that the newest below the floor shares a row with are the last to go.
+        rows_come_down_to(&engine, of, epoch, 112 + BLOCK_ENTRIES_MAX - 1).await;
         // What a crash amid a sweep may leave.
         let stray =
             Entry { seq: Seq(3), at: ManualClock::default().now(), key: None, ends_key: false, body: "stray".into() };
@@ -274,6 +278,7 @@ async fn a_hole_is_told_as_truncation_and_never_skipped() {
         head = Some(log.append(of, draft(&number.to_string())).await.unwrap());
     }
     let epoch = head.unwrap().epoch;
+    spread(&engine.shared.db);
     for hole in [4, 5] {
         engine.shared.db.remove(&keys::entry(of, epoch, Seq(hole))).unwrap();
     }
@@ -420,7 +425,7 @@ async fn a_damaged_directory_refuses_to_start_and_leaves_the_events_alone() {
 #[tokio::test]
 async fn a_store_of_a_later_format_is_neither_read_nor_set_aside() {
     let data = TempDir::new().unwrap();
-    engine(data.path(), ROOMY, Arc::new(NoFollower)).shared.db.put(keys::FORMAT, &[3]).unwrap();
+    engine(data.path(), ROOMY, Arc::new(NoFollower)).shared.db.put(keys::FORMAT, &[4]).unwrap();
     let error = stores(data.path()).await.err().unwrap();
     assert!(matches!(error, StoreError::Malformed(_)), "{error:?}");
     assert_eq!(set_aside(data.path()), 0);
@@ -487,9 +492,12 @@ async fn how_a_store_ended_and_what_is_damaged_of_it_decide_how_closely_it_is_lo
     }
     assert!(replay::is_intact(&events, None).unwrap());
     assert!(sound.len() > 1 << 20, "{}", sound.len());
+    let heads = segments::heads(&fs::File::open(events.join("db")).unwrap()).unwrap();
+    let number = |head: &segments::Head| if let segments::Head::Number(number) = head { *number } else { u64::MAX };
+    let first = heads.iter().min_by_key(|(head, _)| number(head)).unwrap().1 as usize;
     for at in [0, 10, 19, 20, 30, 4_000, 300_000] {
         let mut damaged = sound.clone();
-        damaged[at] ^= 4;
+        damaged[first + at] ^= 4;
         fs::write(events.join("db"), &damaged).unwrap();
         assert!(!replay::is_intact(&events, None).unwrap(), "{at}");
     }

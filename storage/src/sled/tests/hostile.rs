@@ -30,7 +30,7 @@ struct Row {
 fn row() -> impl Strategy<Value = Row> {
     let seq = prop_oneof![0..12_u64, any::<u64>()];
     let bytes = prop::collection::vec(any::<u8>(), 0..60);
-    (0..7_usize, seq, bytes, prop::option::of(0..50_usize)).prop_map(|(place, seq, bytes, flips)| Row {
+    (0..8_usize, seq, bytes, prop::option::of(0..50_usize)).prop_map(|(place, seq, bytes, flips)| Row {
         place,
         seq,
         bytes,
@@ -47,6 +47,7 @@ impl Row {
             2 => keys::state(of, epoch, seq).to_vec(),
             3 => keys::tombstone(of, epoch, seq).to_vec(),
             4 => keys::state_key(of, epoch, &self.bytes),
+            6 => keys::bundle(self.seq as u32 % 12).to_vec(),
             5 => [&keys::forgotten(of, epoch)[..], &self.bytes[..self.bytes.len() / 8]].concat(),
             _ => keys::entry(of, epoch, seq).to_vec(),
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::before::spread;
 use super::faults::{draft, fill, garble_all, set_aside, shorten, stores};
 use crate::clock::ManualClock;
 use crate::contract::{ALL, gateway};
@@ -76,6 +77,7 @@ async fn seen(stores: &Stores, of: GatewayId, head: Cursor) -> String {
 
 fn change_row(data: &Path, name: &str, key: &[u8], row: Option<&[u8]>) {
     let db = DataDir::take(data).unwrap().open(name).unwrap();
+    spread(&db);
     match row {
         Some(row) => db.put(key, row).unwrap(),
         None => db.remove(key).unwrap(),
@@ -104,6 +106,7 @@ async fn every_kind_of_fault_is_found_and_repaired_at_the_cost_of_that_log_alone
     let [(of, head), _] = filled(probe.path()).await;
     let epoch = head.epoch;
     let db = DataDir::take(probe.path()).unwrap().open(EVENTS).unwrap();
+    spread(&db);
     let state = db.state_rows(of, epoch, Seq(0)).next().unwrap().unwrap().0;
     let (tombstone, _) = db.tombstones(of, epoch, Seq(0)).next().unwrap().unwrap();
     let on_disk = db.head(of).unwrap().unwrap();
@@ -318,7 +321,7 @@ async fn a_compacted_state_with_a_stale_entry_is_damage() {
         let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
         let (seq, row) = db.state_rows(of, head.epoch, Seq(0)).next().unwrap().unwrap();
         db.remove(&keys::state(of, head.epoch, seq)).unwrap();
-        db.put(&keys::state(of, head.epoch, seq.prev()), row).unwrap();
+        db.put(&keys::state(of, head.epoch, seq.prev()), &row[..]).unwrap();
         db.sync().unwrap();
     }
     let stores = stores(data.path()).await.unwrap();

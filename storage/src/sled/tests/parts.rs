@@ -7,14 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::before::{spread, without_bundles};
 use super::faults::{SMALL, draft, engine};
 use crate::contract::{ALL, gateway};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Draft, EventLog, NoFollower, Page, Retention};
-use crate::sled::data::EVENTS;
+use crate::sled::data::{DataDir, EVENTS};
 use crate::sled::engine::Engine;
 use crate::sled::row::{PART_BYTES, bytes_in_parts, encode_entry};
 use crate::sled::sweeps::{Sweep, Sweeps};
+use crate::sled::young::BUNDLES_MAX;
 use crate::sled::{SledLog, keys};
 
 const TINY: Retention = Retention { max_events: 16, ..SMALL };
@@ -81,8 +83,10 @@ async fn large_entries_leave_nothing_behind() {
         SledLog::new(Arc::clone(&engine)).forget(of).await.unwrap();
     }
     swept(&engine).await;
-    // Format and syncs.
-    assert_eq!(engine.shared.db.prefix(&[]).count(), 2);
+    // Format and syncs, and where bundles take each other's place.
+    let bundles = engine.shared.db.prefix(keys::SETTLED).count();
+    assert_eq!(engine.shared.db.prefix(&[]).count(), 2 + bundles);
+    assert!(bundles <= 1 + BUNDLES_MAX as usize);
 }
 
 #[tokio::test]
@@ -180,11 +184,13 @@ async fn large_entries_of_before_there_were_parts_are_read_and_compacted() {
         let mut entry = read[0].clone();
         let large = std::mem::take(&mut entry.body);
         let row = [encode_entry(&entry, 9_001), large.to_vec()].concat();
+        spread(&engine.shared.db);
         engine.shared.db.remove_parts(of, head.epoch, Seq(1), Seq(1), usize::MAX).unwrap();
         engine.shared.db.put(&keys::entry(of, head.epoch, Seq(1)), row).unwrap();
-        engine.shared.db.put(keys::FORMAT, &[1]).unwrap();
         head
     };
+    without_bundles(data.path());
+    DataDir::take(data.path()).unwrap().open(EVENTS).unwrap().put(keys::FORMAT, &[1]).unwrap();
     let engine = engine(data.path(), TINY, Arc::new(NoFollower));
     let log = SledLog::new(Arc::clone(&engine));
     let start = Cursor { seq: Seq(0), ..head };

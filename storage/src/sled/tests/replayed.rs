@@ -7,13 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::before::spread;
 use super::faults::{draft, engine, fill, set_aside, stores};
 use crate::clock::ManualClock;
 use crate::contract::{ALL, ROOMY, gateway, texts};
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::{Draft, EventLog, NoFollower, Page};
 use crate::records::{Change, Durability, StoreError, Table};
-use crate::sled::data::{DIRECTORY, EVENTS};
+use crate::sled::data::{DIRECTORY, DataDir, EVENTS};
 use crate::sled::{SledLog, check_store, keys, repair_store, replay, second_copy, segments};
 use crate::stores::Stores;
 
@@ -22,6 +23,13 @@ fn change(database: &Path, change: impl FnOnce(&::sled::Db)) {
     let tree = ::sled::open(database).unwrap();
     change(&tree);
     tree.flush().unwrap();
+}
+
+/// Gives each entry of a store that is closed a row of its own, to be changed.
+fn spread_out(data: &Path) {
+    let db = DataDir::take(data).unwrap().open(EVENTS).unwrap();
+    spread(&db);
+    db.sync().unwrap();
 }
 
 /// The segments of the log are no longer what they were when it was closed.
@@ -48,6 +56,7 @@ async fn a_forgotten_log_that_is_back_does_not_make_up_for_an_end_that_is_lost()
         let opened = stores(data.path()).await.unwrap();
         let (head, gone) = (append(&opened, kept, 20).await, append(&opened, forgotten, 5).await);
         drop(opened);
+        spread_out(data.path());
         let mut rows = vec![keys::head(forgotten).to_vec(), keys::owner(gone.epoch).to_vec()];
         rows.extend((1..=5).map(|seq| keys::entry(forgotten, gone.epoch, Seq(seq)).to_vec()));
         let mut before = ::sled::Batch::default();
@@ -140,6 +149,7 @@ async fn what_was_not_replayed_is_looked_for_in_every_row_before_anyone_reads() 
     drop(stores(data.path()).await.unwrap());
     assert!(set_aside(data.path()) == 0 && events.join("clean").exists() && !events.join("doubtful").exists());
 
+    spread_out(data.path());
     change(&events, |tree| drop(tree.remove(keys::entry(holed, lost.epoch, Seq(7))).unwrap()));
     make_doubtful(&events);
     let opened = stores(data.path()).await.unwrap();
@@ -156,6 +166,7 @@ async fn a_doubt_stays_until_all_rows_were_looked_at() {
     let (data, of) = (TempDir::new().unwrap(), gateway());
     let head = fill(data.path(), of).await;
     let events = data.path().join(EVENTS);
+    spread_out(data.path());
     change(&events, |tree| drop(tree.remove(keys::entry(of, head.epoch, Seq(150))).unwrap()));
     make_doubtful(&events);
     drop(engine(data.path(), ROOMY, Arc::new(NoFollower)));
@@ -245,6 +256,7 @@ async fn a_state_that_was_folded_over_lost_events_says_that_it_is_not_complete()
     let epoch = head.unwrap().epoch;
     let state = async || log.compacted(of, Cursor { epoch, seq: Seq(0) }, ALL).await.unwrap();
     assert_eq!(state().await.let_go, Seq(0));
+    spread(&engine.shared.db);
     for lost in [11, 12] {
         engine.shared.db.remove(&keys::entry(of, epoch, Seq(lost))).unwrap();
     }

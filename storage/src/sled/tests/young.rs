@@ -1,0 +1,214 @@
+//! Entries on their way into the rows of their logs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::before::without_bundles;
+use super::faults::{SMALL, draft, engine, set_aside, stores};
+use crate::contract::{ALL, ROOMY, gateway, texts};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
+use crate::log::{Draft, EventLog, NoFollower};
+use crate::sled::bundle::Bundle;
+use crate::sled::data::{DataDir, EVENTS};
+use crate::sled::engine::Engine;
+use crate::sled::mark::Mark;
+use crate::sled::young::BUNDLES_MAX;
+use crate::sled::{SledLog, block, check_store, keys};
+use crate::stores::Stores;
+
+/// Keys of rows of entries of a log.
+fn rows(engine: &Engine, of: GatewayId, epoch: Epoch) -> usize {
+    engine.shared.db.range(keys::entry(of, epoch, Seq(0))..=keys::entry(of, epoch, Seq(u64::MAX))).count()
+}
+
+async fn append(log: &dyn EventLog, of: GatewayId, bodies: std::ops::Range<usize>) -> Cursor {
+    let mut head = None;
+    for n in bodies {
+        head = Some(log.append(of, draft(&n.to_string())).await.unwrap());
+    }
+    head.unwrap()
+}
+
+async fn read(log: &dyn EventLog, of: GatewayId, head: Cursor) -> Vec<(u64, String)> {
+    texts(log.read(of, Cursor { seq: Seq(0), ..head }, ALL).await.unwrap())
+}
+
+/// Their positions begin at 1.
+fn numbers(of: std::ops::Range<usize>) -> Vec<(u64, String)> {
+    of.map(|n| (n as u64 + 1, n.to_string())).collect()
+}
+
+#[tokio::test]
+async fn entries_of_many_batches_share_a_row_and_are_read_in_order() {
+    let (data, logs) = (TempDir::new().unwrap(), [gateway(), gateway()]);
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut heads = Vec::new();
+    for n in 0..100 {
+        heads = Vec::new();
+        for of in logs {
+            heads.push(append(&log, of, n..n + 1).await);
+        }
+    }
+    for (of, head) in logs.into_iter().zip(heads) {
+        assert_eq!(read(&log, of, head).await, numbers(0..100));
+        let rows = rows(&engine, of, head.epoch);
+        assert!(rows > 0 && rows <= 100 / (BUNDLES_MAX as usize / 4), "{rows} rows");
+        for seq in 1..=100 {
+            assert!(engine.shared.db.front(of, head.epoch, Seq(seq)).unwrap().is_some());
+        }
+    }
+}
+
+/// What is settled and what is not, from every position on.
+#[tokio::test]
+async fn a_store_goes_on_with_what_was_young_as_often_as_it_is_opened() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let mut head = None;
+    for life in 0..12 {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        let now = append(&log, of, life * 5..life * 5 + 5).await;
+        let epoch = head.replace(now).map_or(now.epoch, |head: Cursor| head.epoch);
+        assert_eq!((now.epoch, now.seq), (epoch, Seq(life as u64 * 5 + 5)));
+        for after in 0..now.seq.0 {
+            let page = log.read(of, Cursor { seq: Seq(after), ..now }, ALL).await.unwrap();
+            assert_eq!(texts(page), numbers(after as usize..life * 5 + 5));
+        }
+    }
+    assert_eq!(set_aside(data.path()), 0);
+}
+
+/// A crash may leave rows of logs that bundles have as well.
+#[tokio::test]
+async fn what_is_settled_and_said_to_be_young_is_settled_once() {
+    let (data, of, other) = (TempDir::new().unwrap(), gateway(), gateway());
+    let head = {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        append(&log, other, 0..2).await;
+        let head = append(&log, of, 0..4).await;
+        log.forget(other).await.unwrap();
+        log.flush().await.unwrap();
+        let db = &engine.shared.db;
+        let row = |seq| db.young.get((of, head.epoch), Seq(seq)).map(|row| (Seq(seq), row)).unwrap();
+        db.put(&keys::entry(of, head.epoch, Seq(1)), block::encode(&[row(1), row(2)])).unwrap();
+        head
+    };
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    assert_eq!(engine.shared.db.young.get((of, head.epoch), Seq(2)), None);
+    assert!(engine.shared.db.young.get((of, head.epoch), Seq(3)).is_some());
+    append(&log, of, 4..30).await;
+    assert_eq!(read(&log, of, head).await, numbers(0..30));
+    drop((log, engine));
+    let faults = check_store(data.path(), Arc::new(crate::ManualClock::default())).await.unwrap().faults;
+    // There is no directory.
+    assert!(!faults.iter().any(|fault| fault.contains("events")), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_missing_or_none_or_comes_twice_is_damage() {
+    let of = gateway();
+    let twice = {
+        let mut bundle = Bundle::new();
+        for seq in [5, 4] {
+            let entry = draft("x").at_seq(Seq(seq)).0.entry;
+            assert!(bundle.add((of, Epoch(1)), &entry, 1));
+        }
+        bundle.numbered(2).0
+    };
+    for (slot, row) in [(1, None), (2, Some(&b"?"[..])), (2, Some(&[1; 12][..])), (2, Some(&twice[..]))] {
+        let (data, of) = (TempDir::new().unwrap(), gateway());
+        let head = {
+            let stores = stores(data.path()).await.unwrap();
+            let head = append(&*stores.log, of, 0..5).await;
+            stores.log.flush().await.unwrap();
+            head
+        };
+        let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
+        match row {
+            Some(row) => db.put(&keys::bundle(slot), row).unwrap(),
+            None => db.remove(&keys::bundle(slot)).unwrap(),
+        }
+        db.sync().unwrap();
+        drop(db);
+        let stores = stores(data.path()).await.unwrap();
+        assert_eq!(set_aside(data.path()), 1, "{slot} {row:?}");
+        assert_ne!(stores.log.bounds(of).await.unwrap().epoch, head.epoch);
+    }
+}
+
+/// As by a version that has more places, or fewer.
+#[tokio::test]
+async fn bundles_that_are_not_in_their_places_are_settled_before_others_take_these() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let head = {
+        let stores = stores(data.path()).await.unwrap();
+        append(&*stores.log, of, 0..5).await
+    };
+    let db = DataDir::take(data.path()).unwrap().open(EVENTS).unwrap();
+    let row = db.get(&keys::bundle(1)).unwrap().unwrap();
+    db.remove(&keys::bundle(1)).unwrap();
+    db.put(&keys::bundle(BUNDLES_MAX + 1), row).unwrap();
+    db.sync().unwrap();
+    drop(db);
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    assert_eq!(engine.shared.db.young.last((of, head.epoch)), None);
+    let log = SledLog::new(Arc::clone(&engine));
+    append(&log, of, 5..30).await;
+    assert_eq!(read(&log, of, head).await, numbers(0..30));
+}
+
+/// All that a reader can see of a log.
+async fn seen(stores: &Stores, of: GatewayId, head: Cursor) -> String {
+    let bounds = stores.log.bounds(of).await.unwrap();
+    let page = stores.log.read(of, Cursor { seq: bounds.oldest.prev(), ..head }, ALL).await.unwrap();
+    let state = stores.log.compacted(of, Cursor { seq: Seq(0), ..head }, ALL).await.unwrap();
+    format!("{bounds:?} {page:?} {state:?}")
+}
+
+#[tokio::test]
+async fn a_store_of_before_there_were_bundles_is_read_and_goes_on() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let keyed =
+        |n: usize| Draft { key: Some(Bytes::from(format!("{}", n % 30))), ..draft(&"x".repeat(n * 67 % 9_000)) };
+    let (before, mut head) = {
+        let stores = stores(data.path()).await.unwrap();
+        let mut head = None;
+        for n in 0..300 {
+            head = Some(stores.log.append(of, keyed(n)).await.unwrap());
+        }
+        (seen(&stores, of, head.unwrap()).await, head.unwrap())
+    };
+    without_bundles(data.path());
+    let opened = stores(data.path()).await.unwrap();
+    assert_eq!(seen(&opened, of, head).await, before);
+    for n in 300..600 {
+        let next = opened.log.append(of, keyed(n)).await.unwrap();
+        assert_eq!(next, Cursor { seq: head.seq.next(), ..head });
+        head = next;
+    }
+    let after = seen(&opened, of, head).await;
+    drop(opened);
+    let checked = check_store(data.path(), Arc::new(crate::ManualClock::default())).await.unwrap();
+    assert_eq!((checked.faults, checked.events), (Vec::new(), u64::from(SMALL.max_events as u32)));
+    assert_eq!(seen(&stores(data.path()).await.unwrap(), of, head).await, after);
+}
+
+/// Else a loss of power after it could leave the log torn, and nobody would look: it is said to be all on disk.
+#[tokio::test]
+async fn what_is_swept_or_settled_at_last_is_synced_before_a_store_is_closed() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    log.append(of, draft("x")).await.unwrap();
+    engine.shared.db.put(b"zswept", b"or settled").unwrap();
+    let written = engine.shared.db.flush().unwrap();
+    let synced = || Mark::read(&data.path().join(EVENTS)).unwrap().unwrap().synced.unwrap();
+    assert!(synced() < written);
+    drop((log, engine));
+    assert!(data.path().join(EVENTS).join("clean").exists() && synced() >= written);
+}
