@@ -1,7 +1,8 @@
 //! Receipts: how far each replica of each gateway is, and what it made of events.
 //!
 //! - Kept per (gateway, [`Replica`]): at most [`INSTANCES_PER_GATEWAY_MAX`] replicas of a gateway, and of each
-//!   [`OUTCOMES_PER_INSTANCE_MAX`] outcomes and [`LEFT_MAX`] positions of connections that ended.
+//!   [`EVENT_OUTCOMES_PER_INSTANCE_MAX`] outcomes of events, [`DEPLOYMENT_OUTCOMES_PER_INSTANCE_MAX`] of deployments and
+//!   [`LEFT_MAX`] positions of connections that ended.
 //! - All are in memory and written behind once a second at most; a crash may lose the last second, so a position on
 //!   disk is never further than the true one: what a crash costs is duplicates.
 //! - A row on disk holds all positions of a replica as they were at one moment.
@@ -45,7 +46,8 @@ use uuid::Uuid;
 
 pub use self::book::INSTANCES_PER_GATEWAY_MAX;
 pub use self::outcome::{
-    ERROR_CODE_CHARS_MAX, MESSAGE_CHARS_MAX, OUTCOMES_PER_INSTANCE_MAX, Outcome, Reported, Subject,
+    DEPLOYMENT_OUTCOMES_PER_INSTANCE_MAX, ERROR_CODE_CHARS_MAX, EVENT_OUTCOMES_PER_INSTANCE_MAX, MESSAGE_CHARS_MAX,
+    Outcome, Reported, Subject,
 };
 pub use self::positions::{LEFT_KEPT, LEFT_MAX, TAKEN_KEPT};
 pub use self::replica::{ANONYMOUS_INSTANCE, Replica};

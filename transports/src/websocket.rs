@@ -19,6 +19,7 @@ pub(crate) mod wire;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -99,7 +100,7 @@ async fn serve(
     match timeout(timing.upgrade, socket).await {
         Ok(Ok(upgraded)) => {
             let (socket, first) = hand_over::upgraded(upgraded);
-            drop(tasks.spawn(connection::run(socket, first, session, timing, sever)));
+            drop(tasks.spawn(connection::run(socket, first, session, timing, sever, Bytes::new())));
         }
         Ok(Err(_)) | Err(_) => {
             tracing::debug!(connection.id = session.connection_id(), "WebSocket upgrade did not come through.");
@@ -113,12 +114,10 @@ const PATH: &str = "/api/internal/v1/ws/gateways/connect";
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::bare::BoxSocket;
 
-    type Run<F> = fn(BoxSocket, Bytes, Box<dyn Session>, Timing, Option<Sever>) -> F;
+    type Run<F> = fn(BoxSocket, Bytes, Box<dyn Session>, Timing, Option<Sever>, Bytes) -> F;
 
     fn future_bytes<F>(_run: Run<F>) -> usize {
         size_of::<F>()

@@ -23,6 +23,8 @@ struct Line {
     served: JoinHandle<Option<Rewound>>,
     sever: Sever,
     drain: CancellationToken,
+    /// The connections.
+    tasks: TaskTracker,
 }
 
 impl Line {
@@ -33,12 +35,13 @@ impl Line {
 
     fn over(near: BoxSocket, peer: DuplexStream, script: &Script) -> Self {
         let (sever, drain) = (Sever::new(), CancellationToken::new());
-        let transport = WebSocket::new(Timing::default(), TaskTracker::new());
+        let tasks = TaskTracker::new();
+        let transport = WebSocket::new(Timing::default(), tasks.clone());
         let direct = transport.direct(Arc::new(script.clone())).unwrap();
         let socket = Rewound::from(near);
         let info = Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into()));
         let newcomer = Newcomer { socket, info, sever: sever.clone(), drain: drain.clone() };
-        Self { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain }
+        Self { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain, tasks }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -63,7 +66,7 @@ impl Line {
 
     /// Hyper gets these bytes and no others.
     async fn is_for_hyper(&mut self, bytes: &str) {
-        let mut rewound = self.served().await.expect("hyper's");
+        let mut rewound = self.served().await.unwrap();
         let mut read = vec![0; bytes.len()];
         timeout(PATIENCE, rewound.read_exact(&mut read)).await.unwrap().unwrap();
         assert_eq!(String::from_utf8(read).unwrap(), bytes);
@@ -148,6 +151,24 @@ async fn who_does_not_read_the_answer_is_dropped_and_no_connection_is_left() {
     let ((asking, near), (_unread, narrow)) = (tokio::io::duplex(64 * 1024), tokio::io::duplex(16));
     let mut line = Line::over(Box::new(tokio::io::join(near, narrow)), asking, &script);
     line.send(upgrade("").as_bytes()).await;
-    assert!(line.served().await.is_none() && line.sever.is_severed());
-    assert_eq!(script.look(|state| (state.alive, state.ended.clone())), (0, vec![CloseReason::UpgradeFailed]));
+    assert!(line.served().await.is_none());
+    line.tasks.close();
+    timeout(PATIENCE, line.tasks.wait()).await.unwrap();
+    assert_eq!(script.look(|state| (state.alive, state.ended.clone())), (0, vec![CloseReason::WriteStalled]));
+    // What is written in part is thrown away with the socket.
+    assert!(line.sever.is_severed());
+}
+
+/// A client that reads no answer cannot know what the last words are.
+#[tokio::test]
+async fn who_is_revoked_meanwhile_is_told_of_the_upgrade_before_the_end() {
+    let script = Script::new([Act::Close(CloseReason::TokenRevoked)]);
+    let mut line = Line::new(&script);
+    line.send(upgrade("").as_bytes()).await;
+    let mut read = Vec::new();
+    timeout(PATIENCE, line.peer.read_to_end(&mut read)).await.unwrap().unwrap();
+    let head = read.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    let (head, frames) = read.split_at(head);
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(head));
+    assert!(frames[0] == 0x88 && frames.windows(2).any(|code| code == 1008_u16.to_be_bytes()), "{frames:?}");
 }

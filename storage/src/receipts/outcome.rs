@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::mem::discriminant;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,8 +7,11 @@ use uuid::Uuid;
 
 use crate::ids::Cursor;
 
-/// Outcomes kept of one replica; the oldest go first.
-pub const OUTCOMES_PER_INSTANCE_MAX: usize = 256;
+/// Outcomes of events kept of one replica; the oldest go first.
+pub const EVENT_OUTCOMES_PER_INSTANCE_MAX: usize = 256;
+/// Outcomes of deployments kept of one replica, so APIs of a gateway of which it can be told how many replicas have
+/// them; the oldest go first, and no outcome of an event makes one go.
+pub const DEPLOYMENT_OUTCOMES_PER_INSTANCE_MAX: usize = 1_024;
 /// Characters kept of an error code.
 pub const ERROR_CODE_CHARS_MAX: usize = 128;
 /// Characters kept of a message.
@@ -21,6 +25,16 @@ pub enum Subject {
     Event(Cursor),
     /// A deployment.
     Deployment(Uuid),
+}
+
+impl Subject {
+    /// How many outcomes of this kind are kept of one replica.
+    fn kept_max(self) -> usize {
+        match self {
+            Self::Event(_) => EVENT_OUTCOMES_PER_INSTANCE_MAX,
+            Self::Deployment(_) => DEPLOYMENT_OUTCOMES_PER_INSTANCE_MAX,
+        }
+    }
 }
 
 /// What a replica made of an event.
@@ -72,11 +86,22 @@ impl Outcomes {
         };
         if let Some(index) = known {
             self.0.remove(index);
-        } else if self.0.len() >= OUTCOMES_PER_INSTANCE_MAX {
-            self.0.pop_front();
+        } else {
+            self.make_room(of);
         }
         self.0.push_back((of, outcome));
         reported
+    }
+
+    /// For one more outcome of this kind.
+    fn make_room(&mut self, of: Subject) {
+        let mut alike = self.0.iter().enumerate().filter(|(_, (kept, _))| discriminant(kept) == discriminant(&of));
+        let oldest = alike.next().map(|(index, _)| index);
+        if let Some(oldest) = oldest
+            && alike.count() + 1 >= of.kept_max()
+        {
+            self.0.remove(oldest);
+        }
     }
 
     /// The best outcome of any of these subjects: they are names of one thing.

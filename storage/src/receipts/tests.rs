@@ -159,7 +159,7 @@ async fn replicas_and_outcomes_are_bounded_on_disk_too() {
         drop(world.enter(&named(&n.to_string()), 1));
         world.clock.advance(Duration::from_secs(1));
     }
-    for n in 0..2 * OUTCOMES_PER_INSTANCE_MAX {
+    for n in 0..2 * EVENT_OUTCOMES_PER_INSTANCE_MAX {
         let outcome = Outcome { message: Some("m".repeat(9_000)), ..outcome(false, "E", world.clock.now()) };
         world.receipts.report(GATEWAY, seat.replica(), Subject::Event(cursor(n as u64)), outcome);
     }
@@ -167,8 +167,8 @@ async fn replicas_and_outcomes_are_bounded_on_disk_too() {
     assert_eq!(world.receipts.replicas(GATEWAY, EPOCH).len(), INSTANCES_PER_GATEWAY_MAX);
     assert_eq!(world.records.scan(Table::Positions).await.unwrap().len(), INSTANCES_PER_GATEWAY_MAX);
     let rows = world.records.scan(Table::Outcomes).await.unwrap();
-    assert!(rows.len() == 1 && rows[0].1.len() < OUTCOMES_PER_INSTANCE_MAX * 512);
-    let oldest = [Subject::Event(cursor(OUTCOMES_PER_INSTANCE_MAX as u64 - 1))];
+    assert!(rows.len() == 1 && rows[0].1.len() < EVENT_OUTCOMES_PER_INSTANCE_MAX * 512);
+    let oldest = [Subject::Event(cursor(EVENT_OUTCOMES_PER_INSTANCE_MAX as u64 - 1))];
     let outcomes = world.receipts.outcomes(GATEWAY, &oldest);
     assert_eq!(outcomes, [(named("stays"), None)], "connected, and its oldest outcomes are gone");
 
@@ -180,6 +180,27 @@ async fn replicas_and_outcomes_are_bounded_on_disk_too() {
     for table in [Table::Positions, Table::Outcomes] {
         assert_eq!(world.records.scan(table).await.unwrap(), []);
     }
+}
+
+/// How many replicas have a deployment is asked for as long as it is deployed.
+#[tokio::test]
+async fn outcomes_of_deployments_are_not_pushed_out_by_those_of_events_and_are_bounded_too() {
+    let world = World::new().await;
+    let seat = world.enter(&named("a"), 1);
+    let report =
+        |subject| world.receipts.report(GATEWAY, seat.replica(), subject, outcome(true, "", world.clock.now()));
+    let of = |subject: Subject| world.receipts.outcomes(GATEWAY, &[subject])[0].1.is_some();
+    let deployment = |n: usize| Subject::Deployment(Uuid::from_u128(n as u128));
+    report(deployment(0));
+    for n in 0..2 * EVENT_OUTCOMES_PER_INSTANCE_MAX {
+        report(Subject::Event(cursor(n as u64)));
+    }
+    assert!(of(deployment(0)) && !of(Subject::Event(cursor(0))));
+    for n in 1..=DEPLOYMENT_OUTCOMES_PER_INSTANCE_MAX {
+        report(deployment(n));
+    }
+    assert!(!of(deployment(0)) && of(deployment(1)));
+    assert!(of(Subject::Event(cursor(EVENT_OUTCOMES_PER_INSTANCE_MAX as u64))), "nor the other way round");
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ use crate::sever::Sever;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
-/// Serves a connection until it ends, says the last words, and drops the session. `first` was read from the socket.
+/// Serves a connection until it ends, says the last words, and drops the session. `first` was read from the socket;
+/// `answer` is what it is yet to be told, if anything, of the upgrade.
 ///
 /// No `async fn`: its arguments would be held twice, as such and where they are moved to (rust-lang/rust#62958).
 pub(super) fn run(
@@ -29,6 +30,7 @@ pub(super) fn run(
     session: Box<dyn Session>,
     timing: Timing,
     sever: Option<Sever>,
+    answer: Bytes,
 ) -> impl Future<Output = ()> + Send {
     sever.iter().for_each(Sever::watch);
     let mut line = Line { outbox: Outbox::new(socket), reader: Reader::default(), pong: None };
@@ -36,7 +38,11 @@ pub(super) fn run(
     let mut connection = Connection { line, session, timing, sever };
     async move {
         tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
-        let end = connection.serve().await;
+        // Boxed: it would count for as long as the connection lives.
+        let end = match Box::pin(connection.begin(answer)).await {
+            Ok(()) => connection.serve().await,
+            Err(end) => end,
+        };
         tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
         // Boxed: its state would count for as long as the connection lives.
         Box::pin(connection.part(end)).await;
@@ -77,6 +83,25 @@ impl From<io::Error> for End {
 }
 
 impl Connection {
+    /// Writes the answer and the first step, which mostly is there at once, together: a write is a tenth of a reconnect.
+    async fn begin(&mut self, answer: Bytes) -> Result<(), End> {
+        if answer.is_empty() {
+            return Ok(());
+        }
+        self.line.outbox.push(answer);
+        let step = poll_fn(|cx| Poll::Ready(self.session.poll_next(cx, ROOM))).await;
+        let Poll::Ready(step) = step else { return Ok(()) };
+        if let Step::Close(_) = step {
+            // Last words are for who was told of the upgrade.
+            let told = timeout(self.timing.last_words, poll_fn(|cx| self.line.outbox.poll_flush(cx))).await;
+            told.map_err(|_| End::BROKEN)??;
+        }
+        self.give(step)?;
+        self.write_slowly().await?;
+        self.session.written();
+        Ok(())
+    }
+
     async fn serve(&mut self) -> End {
         loop {
             let written = match poll_fn(|cx| self.poll_serve(cx)).await {

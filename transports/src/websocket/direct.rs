@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{NAME, PATH, WebSocket, connection, upgrade};
 use crate::answer::spelled;
 use crate::bare::{BareSocket, Rewound};
-use crate::close::CloseReason;
 use crate::date::Date;
 use crate::handshake::{ConnInfo, Handshake};
 use crate::head::{self, Get, Head};
 use crate::query::Query;
-use crate::sever::Sever;
-use crate::transport::{Direct, Gate, Liveness, Newcomer, Refusal, Session};
+use crate::transport::{Direct, Gate, Liveness, Newcomer, Refusal};
 
 /// Upgrades outside hyper.
 pub(super) struct Upgrades {
@@ -40,6 +38,7 @@ struct Asked {
 impl Direct for Upgrades {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound> {
         let Newcomer { socket, info, sever, drain } = newcomer;
+        let timing = self.transport.timing;
         let (mut first, socket) = socket.into_parts();
         let mut socket = BareSocket::new(socket, Some(sever.clone()));
         if first.is_empty() {
@@ -52,12 +51,15 @@ impl Direct for Upgrades {
         // Before the 101: whoever is refused shall read a status, and a full house shall cost no upgrade.
         match self.gate.admit(handshake).await {
             Ok(session) => {
-                self.upgrade(socket, accept, session, rest, sever).await;
+                let answer = spelled(&upgrade::switching_protocols(accept), false, &self.date).into();
+                // A fresh task: the state of this one would stay for as long as the connection lives (DESIGN.md § 8).
+                let connection = connection::run(socket.into_inner(), rest, session, timing, Some(sever), answer);
+                drop(self.transport.tasks.spawn(connection));
                 None
             }
             Err(Refusal(refusal)) => {
                 let answer = spelled(&refusal, false, &self.date);
-                socket.tell(&answer, self.transport.timing.write_stall).await?;
+                socket.tell(&answer, timing.write_stall).await?;
                 Some(Rewound::new(rest, socket.into_inner()))
             }
         }
@@ -71,24 +73,6 @@ impl Upgrades {
         let read = socket.read(|bytes| first = Bytes::copy_from_slice(bytes));
         let read = drain.run_until_cancelled(timeout(self.transport.timing.head, read)).await;
         matches!(read, Some(Ok(Ok(1..)))).then_some(first)
-    }
-
-    async fn upgrade(
-        &self,
-        mut socket: BareSocket,
-        accept: HeaderValue,
-        mut session: Box<dyn Session>,
-        rest: Bytes,
-        sever: Sever,
-    ) {
-        let WebSocket { timing, tasks } = &self.transport;
-        let answer = spelled(&upgrade::switching_protocols(accept), false, &self.date);
-        if socket.tell(&answer, timing.write_stall).await.is_none() {
-            tracing::debug!(connection.id = session.connection_id(), "WebSocket upgrade did not come through.");
-            return session.ended(CloseReason::UpgradeFailed);
-        }
-        // A fresh task: the state of this one would stay for as long as the connection lives (DESIGN.md § 8).
-        drop(tasks.spawn(connection::run(socket.into_inner(), rest, session, *timing, Some(sever))));
     }
 }
 
