@@ -28,6 +28,8 @@ const READERS: usize = 200;
 const STOPPED: usize = 20;
 /// A round is over before the server has given up on who does not read (10 s).
 const HEAVY: Pace = Pace { events_per_s: 250, events: 500 };
+/// More than what is kept of the newest events.
+const FILLING: Pace = Pace { events_per_s: 10_000, events: 5_000 };
 const HEAVY_BYTES: usize = 3_000;
 const HEAVY_ROUNDS: usize = 3;
 const AT_ONCE: usize = 64;
@@ -67,6 +69,10 @@ pub(super) async fn stopped_readers(lab: &Lab) -> Result<()> {
     let gateway = lab.gateways(MANY).await?.first().ok_or("no gateway")?;
     let event = Rc::new(gateway.event(HEAVY_BYTES));
     let (mut without, mut beside, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    // What a server keeps of the newest events is in memory, also of those before its start: both have as much.
+    let server = lab.server(false).await?;
+    paced(&server.address, &event, FILLING, &Tally::new(), 0).await?;
+    server.process.stop().await?;
     for _ in 0..HEAVY_ROUNDS {
         let mut resident = Vec::new();
         for stopped in [0, STOPPED] {
