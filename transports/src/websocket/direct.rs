@@ -1,5 +1,5 @@
-//! An upgrade with which a socket begins, without hyper: half of what a reconnect cost was hyper's and the routes' before
-//! it (208,000 instructions, `scripts/cost`). A head that comes in pieces, or is unusual in any way, goes to hyper unread,
+//! An upgrade with which a socket begins, without hyper: a third of what a reconnect cost was hyper's and the routes' before
+//! it (206,600 instructions, `scripts/cost`). A head that comes in pieces, or is unusual in any way, goes to hyper unread,
 //! and so does what follows a refusal.
 
 use std::sync::Arc;

@@ -1,66 +1,20 @@
-//! Polls on a socket that hyper has not seen, and the way from there to hyper.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+//! Polls.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use gatecast_transports::Timing;
 use gatecast_transports::contract::cases::stage;
 use gatecast_transports::contract::client::Client;
 use gatecast_transports::contract::poll::{PollClient, events};
 use gatecast_transports::contract::raw::Raw;
 use gatecast_transports::contract::script::{Act, Script, ack, frame};
-use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
-/// More than any deadline that is under test: in paused time it costs nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Serves one socket; the task gives what is for hyper.
-struct Line {
-    peer: DuplexStream,
-    served: JoinHandle<Option<Rewound>>,
-    sever: Sever,
-    drain: CancellationToken,
-}
+use crate::line::Line;
 
 fn line(script: &Script, pipe_bytes: usize) -> Line {
-    let (peer, near) = tokio::io::duplex(pipe_bytes);
-    let (sever, drain) = (Sever::new(), CancellationToken::new());
-    let direct = LongPoll::new(Timing::default(), TaskTracker::new()).direct(Arc::new(script.clone())).unwrap();
-    let info = Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into()));
-    let newcomer = Newcomer {
-        socket: Rewound::from(Box::new(near) as BoxSocket),
-        info,
-        sever: sever.clone(),
-        drain: drain.clone(),
-    };
-    Line { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain }
-}
-
-impl Line {
-    async fn send(&mut self, text: &str) {
-        self.peer.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    /// Reads up to what an answer ends with.
-    async fn until(&mut self, end: &str) -> String {
-        let mut text = Vec::new();
-        let whole = async {
-            while !text.ends_with(end.as_bytes()) {
-                assert!(self.peer.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
-            }
-        };
-        timeout(PATIENCE, whole).await.unwrap();
-        String::from_utf8(text).unwrap()
-    }
-
-    async fn is_over(&mut self) {
-        assert!(timeout(PATIENCE, &mut self.served).await.unwrap().unwrap().is_none());
-    }
+    Line::new::<PollClient>(script, pipe_bytes)
 }
 
 fn request(query: &str, headers: &str) -> String {
@@ -117,10 +71,7 @@ async fn what_is_no_poll_goes_to_hyper_unread_and_so_does_what_follows_it() {
         }
         let rest = format!("GET /health HTTP/1.1\r\nHost: x\r\n\r\n{}", request("", ""));
         line.send(&rest).await;
-        let mut rewound = timeout(PATIENCE, &mut line.served).await.unwrap().unwrap().expect("hyper's");
-        let mut read = vec![0; rest.len()];
-        timeout(PATIENCE, rewound.read_exact(&mut read)).await.unwrap().unwrap();
-        assert_eq!(String::from_utf8(read).unwrap(), rest);
+        line.is_for_hyper(&rest).await;
     }
 }
 

@@ -1,76 +1,18 @@
-//! Upgrades on a socket that hyper has not seen, and the way from there to hyper.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+//! Upgrades.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use gatecast_transports::CloseReason;
 use gatecast_transports::contract::client::Client;
 use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
 use gatecast_transports::contract::ws::{WsClient, masked};
-use gatecast_transports::{BoxSocket, CloseReason, ConnInfo, Newcomer, Rewound, Sever, Timing, Transport, WebSocket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// More than any deadline that is under test: in paused time it costs nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::line::{Line, PATIENCE};
 
-/// Serves one socket; the task gives what is for hyper.
-struct Line {
-    peer: DuplexStream,
-    served: JoinHandle<Option<Rewound>>,
-    sever: Sever,
-    drain: CancellationToken,
-    /// The connections.
-    tasks: TaskTracker,
-}
-
-impl Line {
-    fn new(script: &Script) -> Self {
-        let (peer, near) = tokio::io::duplex(64 * 1024);
-        Self::over(Box::new(near), peer, script)
-    }
-
-    fn over(near: BoxSocket, peer: DuplexStream, script: &Script) -> Self {
-        let (sever, drain) = (Sever::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        let transport = WebSocket::new(Timing::default(), tasks.clone());
-        let direct = transport.direct(Arc::new(script.clone())).unwrap();
-        let socket = Rewound::from(near);
-        let info = Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into()));
-        let newcomer = Newcomer { socket, info, sever: sever.clone(), drain: drain.clone() };
-        Self { peer, served: tokio::spawn(async move { direct.serve(newcomer).await }), sever, drain, tasks }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) {
-        self.peer.write_all(bytes).await.unwrap();
-    }
-
-    /// Reads until what came ends so.
-    async fn until(&mut self, end: &[u8]) -> Vec<u8> {
-        let mut read = Vec::new();
-        let whole = async {
-            while !read.ends_with(end) {
-                assert!(self.peer.read_buf(&mut read).await.unwrap() > 0, "{}", String::from_utf8_lossy(&read));
-            }
-        };
-        timeout(PATIENCE, whole).await.unwrap();
-        read
-    }
-
-    async fn served(&mut self) -> Option<Rewound> {
-        timeout(PATIENCE, &mut self.served).await.unwrap().unwrap()
-    }
-
-    /// Hyper gets these bytes and no others.
-    async fn is_for_hyper(&mut self, bytes: &str) {
-        let mut rewound = self.served().await.unwrap();
-        let mut read = vec![0; bytes.len()];
-        timeout(PATIENCE, rewound.read_exact(&mut read)).await.unwrap().unwrap();
-        assert_eq!(String::from_utf8(read).unwrap(), bytes);
-    }
+fn line(script: &Script) -> Line {
+    Line::new::<WsClient>(script, 64 * 1024)
 }
 
 fn upgrade(more: &str) -> String {
@@ -80,10 +22,9 @@ fn upgrade(more: &str) -> String {
 #[tokio::test]
 async fn an_upgrade_is_answered_and_what_follows_its_head_is_heard() {
     let script = Script::new([ack()]);
-    let mut line = Line::new(&script);
+    let mut line = line(&script);
     line.send(&[upgrade("").as_bytes(), &masked(0x81, b"early")].concat()).await;
-    let answer = line.until(ACK.as_bytes()).await;
-    let answer = String::from_utf8_lossy(&answer);
+    let answer = line.until(ACK).await;
     for part in [
         "HTTP/1.1 101 Switching Protocols\r\n",
         "\r\nconnection: Upgrade\r\n",
@@ -94,7 +35,7 @@ async fn an_upgrade_is_answered_and_what_follows_its_head_is_heard() {
         assert!(answer.contains(part), "{part} in {answer}");
     }
     assert!(!answer.contains("content-length"), "RFC 9110 § 8.6: {answer}");
-    assert!(line.served().await.is_none());
+    line.is_over().await;
     script.until("the early message is heard", |state| state.heard.iter().any(|heard| heard.contains("early"))).await;
     script.play([Act::Deliver(vec![frame("e-1", "test", r#"{"n":1}"#)])]);
     line.until(br#"{"n":1}"#).await;
@@ -111,7 +52,7 @@ async fn what_is_no_whole_upgrade_goes_to_hyper_unread() {
     let twice = upgrade("Last-Event-ID: a\r\nLast-Event-ID: b\r\n");
     for bytes in [half, poll, &plain, &old, &closes, &twice] {
         let script = Script::new([]);
-        let mut line = Line::new(&script);
+        let mut line = line(&script);
         line.send(bytes.as_bytes()).await;
         line.is_for_hyper(bytes).await;
         assert_eq!(script.look(|state| state.admitted), 0, "{bytes}");
@@ -122,10 +63,10 @@ async fn what_is_no_whole_upgrade_goes_to_hyper_unread() {
 async fn a_refusal_is_answered_and_what_follows_goes_to_hyper() {
     let script = Script::new([]);
     script.change(|state| state.refuse = Some((503, ("retry-after", "7"), "full")));
-    let mut line = Line::new(&script);
+    let mut line = line(&script);
     let next = "GET /health HTTP/1.1\r\n\r\n";
     line.send((upgrade("") + next).as_bytes()).await;
-    let answer = String::from_utf8(line.until(b"\r\n\r\nfull").await).unwrap();
+    let answer = line.until("\r\n\r\nfull").await;
     for part in ["HTTP/1.1 503 Service Unavailable\r\n", "\r\nretry-after: 7\r\n", "\r\ncontent-length: 4\r\n"] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
@@ -135,13 +76,13 @@ async fn a_refusal_is_answered_and_what_follows_goes_to_hyper() {
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_is_gone_after_30_seconds_and_at_a_drain() {
     let script = Script::new([]);
-    let mut line = Line::new(&script);
+    let mut silent = line(&script);
     let since = Instant::now();
-    assert!(line.served().await.is_none());
+    silent.is_over().await;
     assert_eq!(since.elapsed(), Duration::from_secs(30));
-    let mut line = Line::new(&script);
+    let mut line = line(&script);
     line.drain.cancel();
-    assert!(line.served().await.is_none());
+    line.is_over().await;
     assert_eq!(since.elapsed(), Duration::from_secs(30));
 }
 
@@ -149,9 +90,9 @@ async fn who_says_nothing_is_gone_after_30_seconds_and_at_a_drain() {
 async fn who_does_not_read_the_answer_is_dropped_and_no_connection_is_left() {
     let script = Script::new([ack()]);
     let ((asking, near), (_unread, narrow)) = (tokio::io::duplex(64 * 1024), tokio::io::duplex(16));
-    let mut line = Line::over(Box::new(tokio::io::join(near, narrow)), asking, &script);
+    let mut line = Line::over::<WsClient>(Box::new(tokio::io::join(near, narrow)), asking, &script);
     line.send(upgrade("").as_bytes()).await;
-    assert!(line.served().await.is_none());
+    line.is_over().await;
     line.tasks.close();
     timeout(PATIENCE, line.tasks.wait()).await.unwrap();
     assert_eq!(script.look(|state| (state.alive, state.ended.clone())), (0, vec![CloseReason::WriteStalled]));
@@ -163,7 +104,7 @@ async fn who_does_not_read_the_answer_is_dropped_and_no_connection_is_left() {
 #[tokio::test]
 async fn who_is_revoked_meanwhile_is_told_of_the_upgrade_before_the_end() {
     let script = Script::new([Act::Close(CloseReason::TokenRevoked)]);
-    let mut line = Line::new(&script);
+    let mut line = line(&script);
     line.send(upgrade("").as_bytes()).await;
     let mut read = Vec::new();
     timeout(PATIENCE, line.peer.read_to_end(&mut read)).await.unwrap().unwrap();
