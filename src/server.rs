@@ -19,7 +19,7 @@ use std::time::Duration;
 use gatecast_storage::{Clock, Compaction, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock};
 use gatecast_transports::{LongPoll, Sse, Transport, WebSocket};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::auth::{AdminAuth, AdminSetup, AdminSetupError, PlainToken};
@@ -157,8 +157,9 @@ impl Server {
         }
         let Self { listener, tls, hub, service, tasks, wire, grace, .. } = self;
         // A task of its own, on a worker: this future may run on a thread beside those, and each connection would cost
-        // turns between the two.
-        let mut accepting = tokio::spawn(listener.accept(tls, service, wire, tasks.clone(), drain.clone()));
+        // turns between the two. It ends with this future, should that be dropped.
+        let accepting = listener.accept(tls, service, wire, tasks.clone(), drain.clone());
+        let mut accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         tokio::select! {
             biased;
             () = shutdown => {

@@ -1,7 +1,7 @@
 //! What is damaged of what sled replays when it opens a database: it passes over that without a word.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -179,6 +179,15 @@ fn row_of(n: u8) -> Change {
     Change { table: Table::Meta, key: vec![n].into(), row: Some(vec![n; 100].into()) }
 }
 
+/// A directory of nine rows that was closed; where it is.
+async fn nine_rows(data: &Path) -> PathBuf {
+    let opened = stores(data).await.unwrap();
+    for n in 0..9 {
+        opened.directory_records.commit(vec![row_of(n)], Durability::Synced).await.unwrap();
+    }
+    data.join(DIRECTORY)
+}
+
 async fn rows_of(stores: &Stores) -> Vec<Bytes> {
     stores.directory_records.scan(Table::Meta).await.unwrap().into_iter().map(|(key, _)| key).collect()
 }
@@ -186,12 +195,7 @@ async fn rows_of(stores: &Stores) -> Vec<Bytes> {
 #[tokio::test]
 async fn a_directory_that_was_not_replayed_whole_refuses_and_is_rebuilt_from_its_copy() {
     let data = TempDir::new().unwrap();
-    let opened = stores(data.path()).await.unwrap();
-    for n in 0..9 {
-        opened.directory_records.commit(vec![row_of(n)], Durability::Synced).await.unwrap();
-    }
-    drop(opened);
-    let directory = data.path().join(DIRECTORY);
+    let directory = nine_rows(data.path()).await;
     change(&directory, |tree| drop(tree.remove(keys::record(Table::Meta, &[4])).unwrap()));
     make_doubtful(&directory);
     for _ in 0..2 {
@@ -226,12 +230,7 @@ async fn what_a_crash_has_left_of_a_change_is_in_the_second_copy_as_well() {
 #[tokio::test]
 async fn what_is_missing_after_a_crash_that_damaged_something_is_not_taken_out_of_the_second_copy() {
     let data = TempDir::new().unwrap();
-    let opened = stores(data.path()).await.unwrap();
-    for n in 0..9 {
-        opened.directory_records.commit(vec![row_of(n)], Durability::Synced).await.unwrap();
-    }
-    drop(opened);
-    let directory = data.path().join(DIRECTORY);
+    let directory = nine_rows(data.path()).await;
     fs::remove_file(directory.join("clean")).unwrap();
     change(&directory, |tree| drop(tree.remove(keys::record(Table::Meta, &[4])).unwrap()));
     let mut log = fs::read(directory.join(segments::NAME)).unwrap();
