@@ -15,11 +15,9 @@ use gatecast_transports::{CloseReason, Direct, Gate, Transport};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Endpoints};
 use crate::auth::{AdminAuth, Authenticator, Operators};
 use crate::dashboard::{self, Observers, Pulse};
 use crate::event_types::EventTypes;
@@ -209,15 +207,10 @@ impl Hub {
         self.proxies.set_trusted(limits.trusted_proxies.clone());
     }
 
-    /// Every route: the transports', which the gate guards; the platform's and the dashboard's stream over `watch`,
+    /// Who answers: the transports' routes, which the gate guards; the platform's and the dashboard's stream over `watch`,
     /// which `admin` guards; the dashboard's page.
     #[must_use]
-    pub fn routes(
-        &self,
-        admin: AdminAuth,
-        transports: &[Box<dyn Transport>],
-        watch: &dyn Transport,
-    ) -> BoxedFilter<(Response,)> {
+    pub fn endpoints(&self, admin: AdminAuth, transports: &[Box<dyn Transport>], watch: &dyn Transport) -> Endpoints {
         let admin = Arc::new(Operators::new(admin));
         let observers = Observers::new(
             self.works.clone(),
@@ -226,7 +219,7 @@ impl Hub {
             admin.clone(),
             self.watching.clone(),
         );
-        let api = api::routes(Arc::new(Api {
+        let Endpoints { routes: api, publishing } = api::endpoints(Arc::new(Api {
             directory: self.directory.clone(),
             publisher: self.publisher.clone(),
             event_types: self.event_types.clone(),
@@ -249,14 +242,13 @@ impl Hub {
             // So that its counts are there, at 0, before anybody comes.
             self.registry.traffic.of(transport.name());
         }
-        let publishing = api::publishing(&api);
         // The API answers every path, so it comes last.
         let api = dashboard::routes().or(api).unify().boxed();
         let api = watch.routes(Arc::new(observers)).or(api).unify().boxed();
         let routes = transports.iter().rev().fold(api, |routes, transport| {
             transport.routes(self.gate.clone()).or(routes).unify().map(Reply::into_response).boxed()
         });
-        publishing.or(routes).unify().boxed()
+        Endpoints { routes, publishing }
     }
 
     /// What the transports can serve before hyper does.

@@ -95,7 +95,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let transports = transports(&tasks);
         let service =
-            Service { routes: hub.routes(auth, &transports, &watch(&tasks)), direct: hub.direct(&transports) };
+            Service { endpoints: hub.endpoints(auth, &transports, &watch(&tasks)), direct: hub.direct(&transports) };
         let wire = Wire::new(config.connection_timeout, config.max_connections as usize);
         let listener = Listener::bind(config.listen, &wire)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -138,8 +138,7 @@ impl CursorSession {
     }
 
     /// Looks at everything, in the order of the module's docs.
-    fn look(&mut self, room: Room) -> Due {
-        let now = Instant::now();
+    fn look(&mut self, now: Instant, room: Room) -> Due {
         if let Some(reason) = self.closing(now) {
             return Due::Step(Step::Close(reason));
         }
@@ -340,7 +339,8 @@ impl Session for CursorSession {
         // Before the look: what happens after it wakes us, what happened before it is seen.
         self.listener.listen(cx);
         loop {
-            let until = match self.look(room) {
+            let now = Instant::now();
+            let until = match self.look(now, room) {
                 Due::Step(step) => return Poll::Ready(step),
                 Due::Wait(until) => until,
                 Due::Read(room, until) => {
@@ -353,7 +353,7 @@ impl Session for CursorSession {
                     until
                 }
             };
-            ready!(self.alarm.poll_at(cx, until));
+            ready!(self.alarm.poll_at(cx, now, until));
         }
     }
 
@@ -416,10 +416,11 @@ impl Session for CursorSession {
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.listener.listen(cx);
         loop {
-            if let Some(reason) = self.closing(Instant::now()).filter(|reason| reason.silences()) {
+            let now = Instant::now();
+            if let Some(reason) = self.closing(now).filter(|reason| reason.silences()) {
                 return Poll::Ready(reason);
             }
-            ready!(self.alarm.poll_at(cx, self.expires));
+            ready!(self.alarm.poll_at(cx, now, self.expires));
         }
     }
 

@@ -25,6 +25,7 @@ mod idempotency;
 mod metrics;
 mod page;
 mod problem;
+mod publishing;
 mod query;
 mod receipts;
 mod reply;
@@ -35,7 +36,7 @@ mod stream;
 mod targets;
 mod tokens;
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::pin::pin;
@@ -56,6 +57,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 
 use self::error::{ApiError, Missing, problem};
+pub(crate) use self::publishing::Publishing;
 use self::query::Query;
 use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
@@ -135,9 +137,22 @@ impl Deref for Platform {
     }
 }
 
-/// The routes of the platform API. They answer every request, so they come last.
-pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
+/// Who answers requests over HTTP.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// Answer every request. Of the platform API alone: so they come last.
+    pub routes: BoxedFilter<(warp::reply::Response,)>,
+    /// Answers those that publish without the routes.
+    pub(crate) publishing: Publishing,
+}
+
+/// The platform API, ready to be called.
+pub fn endpoints(api: Arc<Api>) -> Endpoints {
     let api = Arc::new(Platform::new(api));
+    Endpoints { routes: routes(api.clone()), publishing: Publishing::new(api) }
+}
+
+fn routes(api: Arc<Platform>) -> BoxedFilter<(warp::reply::Response,)> {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
         .and(warp::path::full())
@@ -153,16 +168,6 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(warp::reply::Response,)> {
             }
         })
         .boxed()
-}
-
-/// Of all `routes` those that publish, to be asked before everything else: each route that is asked first and has another
-/// path costs a publish some 2,000 instructions. Whatever else ends as they do is answered by `routes` as well.
-pub fn publishing(routes: &BoxedFilter<(warp::reply::Response,)>) -> BoxedFilter<(warp::reply::Response,)> {
-    let is_publish = |method: Method, path: warp::path::FullPath| {
-        let may_publish = method == Method::POST && path.as_str().ends_with("/events");
-        ready(if may_publish { Ok(()) } else { Err(warp::reject()) })
-    };
-    warp::method().and(warp::path::full()).and_then(is_publish).untuple_one().and(routes.clone()).boxed()
 }
 
 /// A request but for its body.

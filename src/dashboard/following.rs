@@ -143,8 +143,9 @@ impl Feed for Following {
             if self.below.is_none() && self.position.seq >= self.channel.head() {
                 return Poll::Pending;
             }
-            if let Some(at) = self.reading.again().filter(|at| Instant::now() < *at) {
-                ready!(self.alarm.poll_at(cx, Some(at)));
+            let now = Instant::now();
+            if let Some(at) = self.reading.again().filter(|at| now < *at) {
+                ready!(self.alarm.poll_at(cx, now, Some(at)));
                 continue;
             }
             let read = ready!(self.poll_read(cx, room));

@@ -86,13 +86,13 @@ impl<F: Feed> Viewing<F> {
     }
 
     /// Ready when [`Self::closing`] may have changed, or at `deadline`.
-    fn poll_wait(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+    fn poll_wait(&mut self, cx: &mut Context<'_>, now: Instant, deadline: Option<Instant>) -> Poll<()> {
         let signed_out = self.signed_out.as_mut().is_some_and(|signed_out| signed_out.as_mut().poll(cx).is_ready());
         if signed_out || self.drained.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let until = self.standing.browser().map(|browser| browser.until);
-        self.alarm.poll_at(cx, [deadline, until].into_iter().flatten().min())
+        self.alarm.poll_at(cx, now, [deadline, until].into_iter().flatten().min())
     }
 }
 
@@ -117,7 +117,7 @@ impl<F: Feed> Session for Viewing<F> {
             match self.feed.poll_next(cx, room) {
                 Poll::Ready(Shown::Frames(frames)) => return Poll::Ready(Step::Deliver(frames)),
                 Poll::Ready(Shown::End(reason)) => return Poll::Ready(Step::Close(reason)),
-                Poll::Pending => ready!(self.poll_wait(cx, Some(comment))),
+                Poll::Pending => ready!(self.poll_wait(cx, now, Some(comment))),
             }
         }
     }
@@ -135,11 +135,12 @@ impl<F: Feed> Session for Viewing<F> {
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            match self.closing(Instant::now()) {
+            let now = Instant::now();
+            match self.closing(now) {
                 Some(reason) if reason.silences() => return Poll::Ready(reason),
                 // A drain lets what is under way come to its end.
                 Some(_) => return Poll::Pending,
-                None => ready!(self.poll_wait(cx, None)),
+                None => ready!(self.poll_wait(cx, now, None)),
             }
         }
     }

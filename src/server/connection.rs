@@ -26,11 +26,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
-use warp::filters::BoxedFilter;
 
 use super::certificate_names::certificate_names;
 use super::socket::Socket;
 use super::tls::Tls;
+use crate::api::{Endpoints, Publishing};
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP/2 connection may be without a stream.
@@ -111,8 +111,8 @@ fn sockets_max(connections_max: usize) -> usize {
 /// Who answers requests.
 #[derive(Clone)]
 pub(super) struct Service {
-    /// Every route.
-    pub(super) routes: BoxedFilter<(warp::reply::Response,)>,
+    /// By whatever version of HTTP.
+    pub(super) endpoints: Endpoints,
     /// Serve what they can over HTTP/1.1 before hyper does.
     pub(super) direct: Arc<[Arc<dyn Direct>]>,
 }
@@ -130,9 +130,9 @@ pub(super) async fn serve(
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
     let opened = Box::pin(open(socket, peer, tls)).await;
     let Some(Opened { socket, is_http2, info }) = opened else { return };
-    let Service { routes, direct } = service;
+    let Service { endpoints, direct } = service;
     let info = Arc::new(info);
-    let requests = Requests { routes, info, sever, hand_over: None, in_flight: Arc::default() };
+    let requests = Requests { endpoints, info, sever, hand_over: None, in_flight: Arc::default() };
     if is_http2 {
         Box::pin(serve_http2(socket, requests, drain, permit)).await;
     } else {
@@ -246,9 +246,9 @@ async fn serve_http2(
     }
 }
 
-/// The routes as hyper calls them: each request knows its peer, each response counts until its body has ended.
+/// What hyper calls: each request knows its peer, each response counts until its body has ended.
 struct Requests {
-    routes: BoxedFilter<(warp::reply::Response,)>,
+    endpoints: Endpoints,
     info: Arc<ConnInfo>,
     sever: Sever,
     /// HTTP/1.1 only: a stream of HTTP/2 has no socket of its own.
@@ -262,15 +262,20 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let counted = InFlight::enter(&self.in_flight);
+        let whole = |response: warp::reply::Response| response.map(|body| Counted { body, _counted: counted });
+        if Publishing::takes(&request) {
+            let response = self.endpoints.publishing.answer(request, self.info.clone());
+            return Box::pin(async move { Ok(whole(response.await)) });
+        }
         request.extensions_mut().insert(self.info.clone());
         request.extensions_mut().insert(self.sever.clone());
         // Over HTTP/1.0 a response that never ends has no chunks: hyper knows how to write it.
         if let Some(hand_over) = self.hand_over.as_ref().filter(|_| request.version() == Version::HTTP_11) {
             request.extensions_mut().insert(hand_over.clone());
         }
-        let counted = InFlight::enter(&self.in_flight);
-        let response = warp::service(self.routes.clone()).call(request);
-        Box::pin(async move { Ok(response.await?.map(|body| Counted { body, _counted: counted })) })
+        let response = warp::service(self.endpoints.routes.clone()).call(request);
+        Box::pin(async move { Ok(whole(response.await?)) })
     }
 }
 

@@ -29,7 +29,8 @@ impl World {
         let request = warp::test::request().method(method).path(path).header("authorization", bearer);
         let request = request.header("content-type", "application/json");
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        request.body(body).reply(&self.hub.routes(admin, &[], &Sse::new(Timing::default(), TaskTracker::new()))).await
+        let endpoints = self.hub.endpoints(admin, &[], &Sse::new(Timing::default(), TaskTracker::new()));
+        request.body(body).reply(&endpoints.routes).await
     }
 
     async fn head(&self, member: &Member) -> Cursor {

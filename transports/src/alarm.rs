@@ -13,29 +13,41 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// A timer that is kept between waits.
 #[derive(Default)]
 pub struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
+    set: Option<Set>,
+}
+
+/// What it is set for.
+struct Set {
+    sleep: Pin<Box<Sleep>>,
+    /// When it rings. The timer knows as well, but to ask it is a look at memory that nothing else of a delivery needs.
+    at: Instant,
     /// Whom it wakes.
-    wakes: Option<Waker>,
+    wakes: Waker,
 }
 
 impl Alarm {
-    /// Ready from `deadline` on; never without one. To be polled after a look at what is due.
-    pub fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+    /// Ready from `deadline` on; never without one. To be polled after a look at what is due, which was at `now`.
+    pub fn poll_at(&mut self, cx: &mut Context<'_>, now: Instant, deadline: Option<Instant>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.is_elapsed() || sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        } else if self.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        let set = self.set.get_or_insert_with(|| Set {
+            sleep: Box::pin(sleep_until(deadline)),
+            at: deadline,
+            wakes: Waker::noop().clone(),
+        });
+        if set.at <= now || set.at > deadline {
+            set.sleep.as_mut().reset(deadline);
+            set.at = deadline;
+        } else if set.wakes.will_wake(cx.waker()) {
             // It is set for this task, which need not be told to it again.
             return Poll::Pending;
         }
-        self.wakes = Some(cx.waker().clone());
-        sleep.as_mut().poll(cx)
+        set.wakes.clone_from(cx.waker());
+        set.sleep.as_mut().poll(cx)
     }
 
     /// Resolves at `deadline`; never without one. Cancel safe.
     pub(crate) async fn at(&mut self, deadline: Option<Instant>) {
-        poll_fn(|cx| self.poll_at(cx, deadline)).await;
+        poll_fn(|cx| self.poll_at(cx, Instant::now(), deadline)).await;
     }
 }
 

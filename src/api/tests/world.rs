@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
-use crate::api::{Api, routes};
+use crate::api::{Api, endpoints};
 use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::{Metrics, Refusals};
@@ -130,7 +130,7 @@ impl World {
             backup: None,
             metrics,
         });
-        Self { filter: routes(parts.clone()), parts, records, clock, log, tails }
+        Self { filter: endpoints(parts.clone()).routes, parts, records, clock, log, tails }
     }
 
     /// A call without a credential.

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::database::Database;
 use super::row::{Front, Head};
+use super::young::Young;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Retention};
 use crate::records::StoreError;
@@ -54,6 +55,21 @@ impl Ring {
         let Some(front) = self.front.filter(|front| front.seq == self.oldest) else { return false };
         let fits = self.end.saturating_sub(front.start) <= retention.max_bytes || self.oldest == self.newest;
         self.oldest >= self.oldest_by_count(retention) && fits && front.at >= oldest_kept
+    }
+
+    /// Whether it is settled, or is by what the young entries say, for which no row need be read.
+    pub(super) fn is_settled_with(
+        &mut self,
+        of: GatewayId,
+        young: &Young,
+        retention: &Retention,
+        now: DateTime<Utc>,
+    ) -> bool {
+        if self.front.is_none_or(|front| front.seq != self.oldest) {
+            let row = young.get((of, self.head.epoch), self.oldest);
+            self.front = row.and_then(|row| Front::decode(self.oldest, &row).ok());
+        }
+        self.is_settled(retention, retention.oldest_kept_at(now))
     }
 
     /// Raises `oldest` to where the retention is kept: by count by arithmetic, by bytes by bisection over the offsets

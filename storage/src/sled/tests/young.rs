@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tempfile::TempDir;
 
 use super::before::without_bundles;
 use super::faults::{SMALL, draft, engine, set_aside, stores};
 use crate::contract::{ALL, ROOMY, gateway, texts};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
-use crate::log::{Draft, EventLog, NoFollower};
+use crate::log::{Budget, Draft, EventLog, NoFollower, Page, Retention};
 use crate::sled::bundle::Bundle;
 use crate::sled::data::{DataDir, EVENTS};
 use crate::sled::engine::Engine;
 use crate::sled::mark::Mark;
+use crate::sled::row::PART_BYTES;
 use crate::sled::young::BUNDLES_MAX;
 use crate::sled::{SledLog, block, check_store, keys};
 use crate::stores::Stores;
@@ -211,4 +213,45 @@ async fn what_is_swept_or_settled_at_last_is_synced_before_a_store_is_closed() {
     assert!(synced() < written);
     drop((log, engine));
     assert!(data.path().join(EVENTS).join("clean").exists() && synced() >= written);
+}
+
+/// What a reader that was away for a moment has missed costs no turn of a blocking thread.
+#[tokio::test]
+async fn what_is_young_is_read_on_the_spot_and_nothing_else() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let head = append(&log, of, 0..BUNDLES_MAX as usize / 2).await;
+    let start = Cursor { seq: Seq(0), ..head };
+    let bounds = log.bounds(of).now_or_never().expect("on the spot").unwrap();
+    assert_eq!((bounds.oldest, bounds.newest), (Seq(1), head.seq));
+    for after in 0..=head.seq.0 {
+        let page = log.read(of, Cursor { seq: Seq(after), ..head }, ALL).now_or_never().expect("on the spot").unwrap();
+        assert_eq!(texts(page), numbers(after as usize..head.seq.0 as usize));
+    }
+    let page = log.read(of, start, Budget { events: 2, ..ALL }).now_or_never().expect("on the spot").unwrap();
+    assert_eq!(texts(page), numbers(0..2));
+    let foreign = Cursor { epoch: Epoch(head.epoch.0 ^ 1), ..start };
+    assert!(matches!(log.read(of, foreign, ALL).await.unwrap(), Page::WrongEpoch { .. }));
+
+    let end = append(&log, of, head.seq.0 as usize..3 * BUNDLES_MAX as usize).await;
+    assert!(log.read(of, start, ALL).now_or_never().is_none(), "its first entry is settled");
+    assert_eq!(read(&log, of, end).await, numbers(0..3 * BUNDLES_MAX as usize));
+    let large = "x".repeat(PART_BYTES + 1);
+    log.append(of, draft(&large)).await.unwrap();
+    assert!(log.read(of, end, ALL).now_or_never().is_none(), "its body is in rows of its own");
+    assert_eq!(texts(log.read(of, end, ALL).await.unwrap()), [(end.seq.0 + 1, large)]);
+}
+
+/// Young or not, what the ring has let go is not read.
+#[tokio::test]
+async fn a_young_entry_that_left_the_ring_is_gone() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let retention = Retention { max_events: 2, ..ROOMY };
+    let engine = engine(data.path(), retention, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let head = append(&log, of, 0..4).await;
+    let from = |seq| Cursor { seq: Seq(seq), ..head };
+    assert!(matches!(log.read(of, from(1), ALL).await.unwrap(), Page::Truncated { oldest: Seq(3) }));
+    assert_eq!(texts(log.read(of, from(2), ALL).await.unwrap()), [(3, "2".to_owned()), (4, "3".to_owned())]);
 }
