@@ -88,6 +88,10 @@ impl Pacing {
         let Some(index) = self.marks.iter().rposition(|mark| mark.payload == payload) else { return };
         self.marks.drain(..index);
         let Some(mark) = self.marks.pop_front() else { return };
+        if self.marks.is_empty() {
+            // Room for four is 256 bytes, which an idle connection would hold from its first ping on.
+            self.marks = VecDeque::new();
+        }
         let quick = now.duration_since(mark.at) <= QUICK;
         let carried = mark.sent != self.confirmed;
         self.confirmed = mark.sent;

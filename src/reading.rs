@@ -17,9 +17,12 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const READ_AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 
-/// Reads of one log, one at a time.
+/// Reads of one log, one at a time. Takes next to no memory while there is none to be done.
 #[derive(Default)]
-pub(crate) struct Reading {
+pub(crate) struct Reading(Option<Box<State>>);
+
+#[derive(Default)]
+struct State {
     under_way: Option<BoxFuture<'static, Result<Tailed, LogError>>>,
     again: Option<Instant>,
     /// Reads in a row that failed.
@@ -29,12 +32,12 @@ pub(crate) struct Reading {
 impl Reading {
     /// Whether a read was begun whose outcome nobody has seen yet.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
+        self.0.as_ref().is_some_and(|state| state.under_way.is_some())
     }
 
     /// Until when to wait with the next read, if the last one said so; it may be over.
     pub(crate) fn again(&self) -> Option<Instant> {
-        self.again
+        self.0.as_ref()?.again
     }
 
     /// Reads what lies after a cursor, in the ring or below it, for as long as that takes. A read under way outlives
@@ -46,28 +49,30 @@ impl Reading {
         (gateway, position, below): (GatewayId, Cursor, Option<Below>),
         room: Room,
     ) -> Poll<Result<Tailed, LogError>> {
-        let under_way = self.under_way.get_or_insert_with(|| match below {
+        let state = self.0.get_or_insert_default();
+        let under_way = state.under_way.get_or_insert_with(|| match below {
             Some(below) => Box::pin(tail.compacted(gateway, below.after(position), room)),
             None => Box::pin(tail.cold(gateway, position, room)),
         });
         let read = ready!(under_way.as_mut().poll(cx));
-        (self.under_way, self.again) = (None, None);
+        (state.under_way, state.again) = (None, None);
         if read.is_ok() {
-            self.failures = 0;
+            self.0 = None;
         }
         Poll::Ready(read)
     }
 
     /// The log was read, and had nothing.
     pub(crate) fn had_nothing(&mut self) {
-        self.again = Some(Instant::now() + read_again_after(0));
+        self.0.get_or_insert_default().again = Some(Instant::now() + read_again_after(0));
     }
 
     /// The log could not be read; whether that is news.
     pub(crate) fn failed(&mut self) -> bool {
-        self.again = Some(Instant::now() + read_again_after(self.failures));
-        self.failures = self.failures.saturating_add(1);
-        self.failures == 1
+        let state = self.0.get_or_insert_default();
+        state.again = Some(Instant::now() + read_again_after(state.failures));
+        state.failures = state.failures.saturating_add(1);
+        state.failures == 1
     }
 }
 

@@ -48,7 +48,6 @@ pub(crate) struct CursorSession {
     hold: Hold,
     /// Woken by its gateway's channel.
     listener: Listener,
-    id: String,
     liveness: Liveness,
     position: Cursor,
     /// It is not in the ring.
@@ -115,7 +114,6 @@ impl CursorSession {
         let now = Instant::now();
         Self {
             works,
-            id: hold.connection().id.to_string(),
             listener: Listener::new(hold.connection().channel.bell.clone()),
             hold,
             liveness,
@@ -242,13 +240,13 @@ impl CursorSession {
             Err(error) => {
                 if self.reading.failed() {
                     let gateway = self.connection().identity.gateway;
-                    warn!(gateway.id = %gateway, connection.id = %self.id, %error, "Event log is not readable; the connection waits.");
+                    warn!(gateway.id = %gateway, connection.id = %self.connection().id, %error, "Event log is not readable; the connection waits.");
                 }
                 return None;
             }
         };
         let gateway = self.connection().identity.gateway;
-        warn!(gateway.id = %gateway, connection.id = %self.id, ?reason, "Stream reset in mid-stream: the reader was slower than the ring.");
+        warn!(gateway.id = %gateway, connection.id = %self.connection().id, ?reason, "Stream reset in mid-stream: the reader was slower than the ring.");
         self.below = Some(below);
         None
     }
@@ -256,7 +254,7 @@ impl CursorSession {
     /// Gives what leads back to the ring; `None` if there is nothing to give on this stretch of the way.
     fn climb(&mut self, Climb { frames, events, to, below, reset, overwritten }: Climb) -> Option<Step> {
         if reset.is_some() {
-            debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.id, ?reset, "Stream reset told.");
+            debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.connection().id, ?reset, "Stream reset told.");
         }
         let bytes = frames.iter().map(|frame| frame.text().len()).sum();
         let climbed = Climbed { events, to, below, reset, overwritten };
@@ -295,7 +293,7 @@ impl CursorSession {
     fn trace(&self, after: Seq, up_to: Seq) {
         let connection = self.connection();
         let (gateway, transport) = (connection.identity.gateway, connection.identity.transport);
-        let to = Receiver { gateway, connection: &self.id, transport };
+        let to = Receiver { gateway, connection: &connection.id.to_string(), transport };
         let written = connection.channel.stretch(after, up_to);
         for (frame, since) in written.iter().filter(|(_, since)| *since >= connection.began) {
             self.works.tracer.delivered(frame, *since, &to);
@@ -327,8 +325,8 @@ impl CursorSession {
 }
 
 impl Session for CursorSession {
-    fn connection_id(&self) -> &str {
-        &self.id
+    fn connection_id(&self) -> String {
+        self.connection().id.to_string()
     }
 
     fn position(&self) -> String {
@@ -377,13 +375,13 @@ impl Session for CursorSession {
                     self.connection().reached(to);
                 }
                 self.hold.registration().sent(count, self.position, self.works.clock.millis());
-                debug!(gateway.id = %gateway, connection.id = %self.id, events = count, position = %self.position, "Events delivered.");
+                debug!(gateway.id = %gateway, connection.id = %self.connection().id, events = count, position = %self.position, "Events delivered.");
                 self.reached(after, self.position);
             }
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
                 self.pinged = Instant::now();
-                debug!(connection.id = %self.id, position = %self.position, "Ping sent.");
+                debug!(connection.id = %self.connection().id, position = %self.position, "Ping sent.");
                 self.pacing.pinged(payload, self.pinged);
             }
         }
@@ -402,7 +400,7 @@ impl Session for CursorSession {
                 if matches!(&self.handed, Handed::Ping(sent) if sent == payload) {
                     self.written();
                 }
-                debug!(connection.id = %self.id, "Pong heard.");
+                debug!(connection.id = %self.connection().id, "Pong heard.");
                 self.pacing.pong(payload, self.life);
                 // Before the opening was written the peer does not know yet where it is.
                 if self.opening.is_empty() {
@@ -436,13 +434,13 @@ impl Session for CursorSession {
         let identity = &self.connection().identity;
         if reason == CloseReason::WriteStalled {
             error!(
-                gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position, undelivered,
+                gateway.id = %identity.gateway, connection.id = %self.connection().id, ?reason, position = %self.position, undelivered,
                 "Gateway cut off from {}: it does not take what is sent.", identity.transport,
             );
             return;
         }
         info!(
-            gateway.id = %identity.gateway, connection.id = %self.id, ?reason, position = %self.position, undelivered,
+            gateway.id = %identity.gateway, connection.id = %self.connection().id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,
         );
     }

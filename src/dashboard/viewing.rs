@@ -97,8 +97,8 @@ impl<F: Feed> Viewing<F> {
 }
 
 impl<F: Feed> Session for Viewing<F> {
-    fn connection_id(&self) -> &str {
-        &self.id
+    fn connection_id(&self) -> String {
+        self.id.clone()
     }
 
     fn position(&self) -> String {

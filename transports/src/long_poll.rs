@@ -11,7 +11,9 @@ mod direct;
 mod head;
 mod reply;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,15 +96,18 @@ impl<'a> Turn<'a> {
         Self { gate, admission: asked.map(|Asked { handshake, wish }| (gate.admit(handshake), wish)) }
     }
 
-    /// What admission takes is let go of before the poll is parked.
+    /// What admission takes is let go of before the poll is parked: nothing that an arm of a `match` borrows from is held
+    /// over a wait.
     async fn answer(self, alarm: &mut Alarm) -> Answer {
-        match self.admission {
-            Ok((admission, wish)) => match admission.await {
-                Ok(session) => poll(session, wish, alarm).await,
-                Err(refusal) => refusal.into(),
-            },
-            Err(error) => self.gate.reject(error).into(),
-        }
+        let (admission, wish) = match self.admission {
+            Ok(asked) => asked,
+            Err(error) => return self.gate.reject(error).into(),
+        };
+        let session = match admission.await {
+            Ok(session) => session,
+            Err(refusal) => return refusal.into(),
+        };
+        poll(session, wish, alarm).await
     }
 }
 
@@ -114,7 +119,8 @@ struct Answer {
 
 enum Said {
     Reply(Reply),
-    Refusal(HttpResponse<Bytes>),
+    /// Boxed: a parked poll has room for its answer.
+    Refusal(Box<HttpResponse<Bytes>>),
 }
 
 impl Said {
@@ -139,7 +145,7 @@ impl Said {
 
 impl From<Refusal> for Answer {
     fn from(Refusal(refusal): Refusal) -> Self {
-        Self { said: Said::Refusal(refusal), session: None }
+        Self { said: Said::Refusal(Box::new(refusal)), session: None }
     }
 }
 
@@ -236,21 +242,23 @@ async fn gather(session: &mut dyn Session, wish: Wish, alarm: &mut Alarm) -> Res
     }
     let mut gathering = Gathering::new(wish.events);
     loop {
-        let step = tokio::select! {
-            biased;
-            step = session.next(gathering.room) => step,
-            () = alarm.at(Some(deadline)) => break,
-        };
-        match step {
-            Step::Deliver(frames) => {
+        let room = gathering.room;
+        // One closure, for what a `select!` of two futures holds is held by every parked poll.
+        let step = poll_fn(|cx| match session.poll_next(cx, room) {
+            Poll::Ready(step) => Poll::Ready(Some(step)),
+            Poll::Pending => alarm.poll_at(cx, Instant::now(), Some(deadline)).map(|()| None),
+        });
+        match step.await {
+            None => break,
+            Some(Step::Deliver(frames)) => {
                 if !gathering.take(frames) {
                     break;
                 }
                 session.written();
             }
             // A lease has no signs of life but polls.
-            Step::Ping(_) => session.written(),
-            Step::Close(reason) => return Err((reason, gathering.frames)),
+            Some(Step::Ping(_)) => session.written(),
+            Some(Step::Close(reason)) => return Err((reason, gathering.frames)),
         }
         if gathering.is_full() || (!gathering.frames.is_empty() && !session.ready()) {
             break;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 /// Ends the socket under a request. The accept loop puts one into the request's extensions, and drops the connection
 /// when [`Sever::severed`] resolves.
@@ -13,9 +13,14 @@ use tokio_util::sync::CancellationToken;
 /// for nothing more, so ending or failing the body reaches nobody. Without one in the extensions such a socket lives
 /// until TCP gives up (`TCP_USER_TIMEOUT`).
 #[derive(Debug, Clone, Default)]
-pub struct Sever {
-    severed: CancellationToken,
-    is_watched: Arc<AtomicBool>,
+pub struct Sever(Arc<State>);
+
+/// Half of what a `CancellationToken` takes, which each socket had one of.
+#[derive(Debug, Default)]
+struct State {
+    is_severed: AtomicBool,
+    is_watched: AtomicBool,
+    severed: Notify,
 }
 
 impl Sever {
@@ -27,29 +32,55 @@ impl Sever {
 
     /// Ends the socket.
     pub fn sever(&self) {
-        self.severed.cancel();
+        self.0.is_severed.store(true, Ordering::Release);
+        self.0.severed.notify_waiters();
     }
 
     /// Whether the socket shall be dropped, and with it what is on its way: the accept loop resets it then.
     #[must_use]
     pub fn is_severed(&self) -> bool {
-        self.severed.is_cancelled()
+        self.0.is_severed.load(Ordering::Acquire)
     }
 
     /// The transport hears from its peer, and has a deadline for that. So TCP is not to give the peer up before only because
     /// it takes nothing for a while: it may be busy with what it was sent.
     pub fn watch(&self) {
-        self.is_watched.store(true, Ordering::Relaxed);
+        self.0.is_watched.store(true, Ordering::Relaxed);
     }
 
     /// Whether the transport has said that it [watches](Self::watch) its peer.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.is_watched.load(Ordering::Relaxed)
+        self.0.is_watched.load(Ordering::Relaxed)
     }
 
     /// Resolves once the socket shall be dropped. Cancel safe.
     pub async fn severed(&self) {
-        self.severed.cancelled().await;
+        // Before the look: who is told of a later end waits from here on.
+        let severed = self.0.severed.notified();
+        if !self.is_severed() {
+            severed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_and_whoever_comes_late_as_well() {
+        let sever = Sever::new();
+        let mut waits = Box::pin(sever.severed());
+        assert!(waits.as_mut().now_or_never().is_none());
+        // Made, and not waited for yet.
+        let begun = sever.severed();
+        sever.clone().sever();
+        assert!(sever.is_severed());
+        waits.await;
+        begun.await;
+        sever.severed().await;
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use self::direct::chunk_of as chunk;
 #[derive(Debug, Clone)]
 pub struct Sse {
     path: &'static str,
-    timing: Timing,
+    timing: Arc<Timing>,
     tasks: TaskTracker,
 }
 
@@ -43,7 +43,7 @@ impl Sse {
     /// A transport whose connections each run as a task of `tasks`: wait for those to know that all have said goodbye.
     #[must_use]
     pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
-        Self { path: CONNECT, timing, tasks }
+        Self { path: CONNECT, timing: Arc::new(timing), tasks }
     }
 
     /// The same at another path, such as `/api/dashboard/stream`: for a gate that lets others in than gateways.
@@ -62,7 +62,7 @@ impl Sse {
             hand_over.offer(&outlet);
         }
         let (tasks, sever) = (self.tasks.clone(), request.sever.take());
-        drop(self.tasks.spawn(connection::run(inlet, session, self.timing, sever, tasks)));
+        drop(self.tasks.spawn(connection::run(inlet, session, self.timing.clone(), sever, tasks)));
         let mut answer = warp::reply::stream(outlet).into_response();
         put_headers(answer.headers_mut());
         answer

@@ -204,7 +204,7 @@ pub enum Heard<'a> {
 /// it costs. Where that does not matter, `next` and `cut` of `dyn Session` are the same as futures.
 pub trait Session: Send {
     /// The connection's id, as in its acknowledgement: visible ASCII that JSON needs no escapes for.
-    fn connection_id(&self) -> &str;
+    fn connection_id(&self) -> String;
 
     /// The cursor that the peer holds once everything written has arrived: visible ASCII that JSON needs no escapes for.
     fn position(&self) -> String;

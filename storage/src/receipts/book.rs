@@ -115,6 +115,10 @@ impl OfGateway {
         let Kept { positions, has_row, .. } = self.replicas.entry(of);
         let arrival = positions.take(at.epoch, now);
         let state = Arc::new(SeatState::new(at, arrival));
+        if positions.live.is_empty() {
+            // Most have one connection.
+            positions.live.reserve_exact(1);
+        }
         positions.live.push(Arc::clone(&state));
         (state, forgotten, *has_row)
     }

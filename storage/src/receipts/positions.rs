@@ -69,6 +69,8 @@ impl Positions {
         let lower = self.left.iter_mut().filter(|left| place(left.position) < place(position));
         let marked = lower.filter(|left| left.taken.is_some_and(|taken| taken.arrival > arrival));
         let taken = marked.min_by_key(|left| place(left.position)).and_then(|left| left.taken.take());
+        // There are few, of each gateway.
+        self.left.reserve_exact(1);
         self.left.push(Left { position, at: now, taken });
         self.prune(now);
         while self.left.len() > LEFT_MAX

@@ -162,8 +162,8 @@ impl Scene {
 }
 
 impl Session for Scene {
-    fn connection_id(&self) -> &str {
-        CONNECTION
+    fn connection_id(&self) -> String {
+        CONNECTION.to_owned()
     }
 
     fn position(&self) -> String {

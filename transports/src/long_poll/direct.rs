@@ -116,7 +116,8 @@ impl Line {
         let closes = closes || self.drain.is_cancelled();
         self.write(polls, answer, closes).await?;
         if closes {
-            self.socket.end(&[], polls.transport.timing.last_words).await;
+            // Boxed, as what is rare is not to be held by every parked poll.
+            Box::pin(self.socket.end(&[], polls.transport.timing.last_words)).await;
             return None;
         }
         Some(())
@@ -124,7 +125,7 @@ impl Line {
 
     /// Writes an answer. As long as there is a session, it may cut it off.
     async fn write(&mut self, polls: &Polls, answer: Answer, closes: bool) -> Option<()> {
-        let (timing, date) = (polls.transport.timing, &polls.date);
+        let (stall, date) = (polls.transport.timing.write_stall, &polls.date);
         let bytes = match &answer.said {
             Said::Reply(reply) => {
                 let headers = reply.headers();
@@ -134,9 +135,10 @@ impl Line {
             Said::Refusal(refusal) => spelled(refusal, closes, date),
         };
         let Some(mut session) = answer.session else {
-            return self.socket.tell(&bytes, timing.write_stall).await;
+            // Boxed, as above.
+            return Box::pin(self.socket.tell(&bytes, stall)).await;
         };
-        match self.socket.write(&bytes, session.as_mut(), timing.write_stall).await {
+        match self.socket.write(&bytes, session.as_mut(), stall).await {
             Ok(()) => Some(()),
             Err(unwritten) => {
                 cut_off(session, unwritten.reason);

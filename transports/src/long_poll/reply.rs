@@ -27,7 +27,7 @@ impl Reply {
         if frames.is_empty() {
             return Self::Nothing(position);
         }
-        Self::Events(body(session.connection_id(), frames, &position))
+        Self::Events(body(&session.connection_id(), frames, &position))
     }
 
     pub(super) fn status(&self) -> StatusCode {

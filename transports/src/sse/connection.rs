@@ -1,5 +1,7 @@
 //! One connection: from the session's steps to chunks of the response body, until its socket is handed over.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -16,7 +18,7 @@ use crate::transport::{Room, Session, Step};
 pub(super) async fn run(
     inlet: Inlet,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     sever: Option<Sever>,
     tasks: TaskTracker,
 ) {
@@ -27,7 +29,7 @@ pub(super) async fn run(
         End::Reason(reason) => reason,
         End::Moved { socket, rest } => {
             // A fresh task: the state of this one would be held for as long as the connection lives (DESIGN.md § 8).
-            drop(tasks.spawn(direct::run(socket, connection.session, timing, sever, rest)));
+            drop(tasks.spawn(direct::run(socket, connection.session, connection.timing, sever, rest)));
             return;
         }
     };
@@ -48,7 +50,7 @@ pub(super) async fn run(
 struct Connection {
     inlet: Inlet,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     /// The body has taken a part of a step, and not yet all.
     mid_chunk: bool,
 }
@@ -156,7 +158,7 @@ mod tests {
         let (inlet, mut outlet) = pipe();
         let sever = Sever::new();
         let session = script.admit(handshake()).await.ok().unwrap();
-        drop(tokio::spawn(run(inlet, session, Timing::default(), Some(sever.clone()), TaskTracker::new())));
+        drop(tokio::spawn(run(inlet, session, Arc::default(), Some(sever.clone()), TaskTracker::new())));
         assert_eq!(outlet.next().await.unwrap().unwrap().len(), PIECE_BYTES);
         script.change(|state| state.cut = Some(CloseReason::TokenRevoked));
         assert!(outlet.next().await.unwrap().is_err());
@@ -172,7 +174,7 @@ mod tests {
         let sever = Sever::new();
         let session = script.admit(handshake()).await.ok().unwrap();
         let before = tokio::time::Instant::now();
-        run(inlet, session, Timing::default(), Some(sever.clone()), TaskTracker::new()).await;
+        run(inlet, session, Arc::default(), Some(sever.clone()), TaskTracker::new()).await;
         sever.severed().await;
         assert_eq!(before.elapsed(), Timing::default().last_words);
     }

@@ -1,6 +1,7 @@
 //! One connection on a socket of its own: the response goes on where hyper left it, chunk by chunk (RFC 9112 § 7.1).
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,7 +21,7 @@ use crate::transport::{Frame, Session, Step};
 pub(super) fn run(
     socket: BoxSocket,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     sever: Option<Sever>,
     rest: Bytes,
 ) -> impl Future<Output = ()> + Send {
@@ -35,7 +36,7 @@ pub(super) fn run(
 struct Connection {
     socket: BareSocket,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     /// Bytes that the peer said since the last step.
     unheard: usize,
 }
@@ -163,7 +164,7 @@ const UNHEARD_BYTES_MAX: usize = 16 * 1024;
 mod tests {
     use super::*;
 
-    type Run<F> = fn(BoxSocket, Box<dyn Session>, Timing, Option<Sever>, Bytes) -> F;
+    type Run<F> = fn(BoxSocket, Box<dyn Session>, Arc<Timing>, Option<Sever>, Bytes) -> F;
 
     fn future_bytes<F>(_run: Run<F>) -> usize {
         size_of::<F>()
@@ -175,5 +176,6 @@ mod tests {
         assert!(bytes <= TASK_BYTES_MAX, "{bytes}");
     }
 
-    const TASK_BYTES_MAX: usize = 640;
+    /// With Tokio's own 112 bytes it is 384, as aligned to 128.
+    const TASK_BYTES_MAX: usize = 272;
 }

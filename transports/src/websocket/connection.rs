@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -28,21 +29,20 @@ pub(super) fn run(
     socket: BoxSocket,
     first: Bytes,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     sever: Option<Sever>,
     answer: Bytes,
 ) -> impl Future<Output = ()> + Send {
     sever.iter().for_each(Sever::watch);
     let mut line = Line { outbox: Outbox::new(socket), reader: Reader::default(), pong: None };
     line.reader.push(&first);
+    if !answer.is_empty() {
+        line.outbox.push(answer);
+    }
     let mut connection = Connection { line, session, timing, sever };
     async move {
         tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
-        // Boxed: it would count for as long as the connection lives.
-        let end = match Box::pin(connection.begin(answer)).await {
-            Ok(()) => connection.serve().await,
-            Err(end) => end,
-        };
+        let end = connection.serve().await;
         tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
         // Boxed: its state would count for as long as the connection lives.
         Box::pin(connection.part(end)).await;
@@ -52,7 +52,7 @@ pub(super) fn run(
 struct Connection {
     line: Line,
     session: Box<dyn Session>,
-    timing: Timing,
+    timing: Arc<Timing>,
     sever: Option<Sever>,
 }
 
@@ -65,7 +65,7 @@ struct Line {
     pong: Option<Bytes>,
 }
 
-/// Why it is over, and how the peer's stream goes on.
+/// Why it is over, and how the peer's stream goes on. Boxed: whatever may end would have room for it all the time.
 #[derive(Debug, Clone)]
 struct End {
     reason: CloseReason,
@@ -73,28 +73,34 @@ struct End {
 }
 
 impl End {
-    const BROKEN: Self = Self { reason: CloseReason::SocketBroken, rest: Rest::Nothing };
+    fn new(reason: CloseReason, rest: Rest) -> Box<Self> {
+        Box::new(Self { reason, rest })
+    }
+
+    fn broken() -> Box<Self> {
+        Self::new(CloseReason::SocketBroken, Rest::Nothing)
+    }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for Box<End> {
     fn from(_: io::Error) -> Self {
-        Self::BROKEN
+        End::broken()
     }
 }
 
 impl Connection {
-    /// Writes the answer and the first step, which mostly is there at once, together: a write is a tenth of a reconnect.
-    async fn begin(&mut self, answer: Bytes) -> Result<(), End> {
-        if answer.is_empty() {
+    /// Writes the answer that waits and the first step, which mostly is there at once, together: a write is a tenth of a
+    /// reconnect.
+    async fn begin(&mut self) -> Result<(), Box<End>> {
+        if self.line.outbox.is_flushed() {
             return Ok(());
         }
-        self.line.outbox.push(answer);
         let step = poll_fn(|cx| Poll::Ready(self.session.poll_next(cx, ROOM))).await;
         let Poll::Ready(step) = step else { return Ok(()) };
         if let Step::Close(_) = step {
             // Last words are for who was told of the upgrade.
             let told = timeout(self.timing.last_words, poll_fn(|cx| self.line.outbox.poll_flush(cx))).await;
-            told.map_err(|_| End::BROKEN)??;
+            told.map_err(|_| End::broken())??;
         }
         self.give(step)?;
         self.write_slowly().await?;
@@ -102,7 +108,11 @@ impl Connection {
         Ok(())
     }
 
-    async fn serve(&mut self) -> End {
+    async fn serve(&mut self) -> Box<End> {
+        // Boxed, as below.
+        if let Err(end) = Box::pin(self.begin()).await {
+            return end;
+        }
         loop {
             let written = match poll_fn(|cx| self.poll_serve(cx)).await {
                 // Boxed: what it takes to wait is not to be held by every idle connection.
@@ -121,7 +131,7 @@ impl Connection {
     /// The peer first, so that a pong that is already here is heard before a deadline it was to meet. But now and then
     /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now
     /// and then the peer, so that a backlog does not delay what it says.
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<End>>> {
         self.line.poll_pong(cx)?;
         let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
         loop {
@@ -155,7 +165,7 @@ impl Connection {
         }
     }
 
-    fn hear(&mut self, inbound: Inbound) -> Result<(), End> {
+    fn hear(&mut self, inbound: Inbound) -> Result<(), Box<End>> {
         match inbound {
             Inbound::Heard(said) => {
                 self.session.heard(said.as_heard());
@@ -164,13 +174,13 @@ impl Connection {
                 }
                 Ok(())
             }
-            Inbound::Closed(answer) => Err(End { reason: CloseReason::PeerClosed, rest: Rest::Closed(answer) }),
-            Inbound::Ended(reason, rest) => Err(End { reason, rest }),
+            Inbound::Closed(answer) => Err(End::new(CloseReason::PeerClosed, Rest::Closed(answer))),
+            Inbound::Ended(reason, rest) => Err(End::new(reason, rest)),
         }
     }
 
     /// Puts a step into the outbox.
-    fn give(&mut self, step: Step) -> Result<(), End> {
+    fn give(&mut self, step: Step) -> Result<(), Box<End>> {
         let outbox = &mut self.line.outbox;
         match step {
             Step::Deliver(frames) => {
@@ -179,24 +189,24 @@ impl Connection {
                 }
             }
             Step::Ping(payload) => outbox.push(wire::ping(&payload)),
-            Step::Close(reason) => return Err(End { reason, rest: Rest::Frames }),
+            Step::Close(reason) => return Err(End::new(reason, Rest::Frames)),
         }
         Ok(())
     }
 
     /// Listens while it writes: a peer that answers every event before it reads the next fills its own socket's
     /// buffers, and would never read again if nobody took its answers.
-    async fn write_slowly(&mut self) -> Result<(), End> {
+    async fn write_slowly(&mut self) -> Result<(), Box<End>> {
         let mut taken = self.line.outbox.taken();
         let mut stalled = std::pin::pin!(sleep(self.timing.write_stall));
         loop {
             let progress = tokio::select! {
                 biased;
-                reason = self.session.cut() => return Err(End { reason, rest: Rest::Frames }),
+                reason = self.session.cut() => return Err(End::new(reason, Rest::Frames)),
                 () = &mut stalled => {
                     let taken_before = std::mem::replace(&mut taken, self.line.outbox.taken());
                     if taken - taken_before < WRITE_BYTES_MIN {
-                        return Err(End { reason: CloseReason::WriteStalled, rest: Rest::Nothing });
+                        return Err(End::new(CloseReason::WriteStalled, Rest::Nothing));
                     }
                     stalled.as_mut().reset(Instant::now() + self.timing.write_stall);
                     continue;
@@ -211,7 +221,7 @@ impl Connection {
     }
 
     /// Says the last words, gives the session up, and ends TCP such that the words arrive.
-    async fn part(mut self, end: End) {
+    async fn part(mut self, end: Box<End>) {
         let last_words = self.timing.last_words;
         let said = timeout(last_words, self.say(&end)).await.unwrap_or(false);
         self.session.ended(end.reason);

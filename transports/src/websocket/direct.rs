@@ -38,7 +38,7 @@ struct Asked {
 impl Direct for Upgrades {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound> {
         let Newcomer { socket, info, sever, drain } = newcomer;
-        let timing = self.transport.timing;
+        let timing = &self.transport.timing;
         let (mut first, socket) = socket.into_parts();
         let mut socket = BareSocket::new(socket, Some(sever.clone()));
         if first.is_empty() {
@@ -53,7 +53,8 @@ impl Direct for Upgrades {
             Ok(session) => {
                 let answer = spelled(&upgrade::switching_protocols(accept), false, &self.date).into();
                 // A fresh task: the state of this one would stay for as long as the connection lives (DESIGN.md § 8).
-                let connection = connection::run(socket.into_inner(), rest, session, timing, Some(sever), answer);
+                let connection =
+                    connection::run(socket.into_inner(), rest, session, timing.clone(), Some(sever), answer);
                 drop(self.transport.tasks.spawn(connection));
                 None
             }

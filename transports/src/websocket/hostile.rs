@@ -1,6 +1,8 @@
 //! Whatever bytes come in, the connection ends well.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -61,7 +63,7 @@ async fn what_follows_a_violation_is_read_and_thrown_away() {
 async fn run(socket: DuplexStream, script: &Script) {
     let handshake = Scripted::new("websocket", Liveness::PingPong, Timing::default()).handshake();
     let session = script.admit(handshake).await.unwrap();
-    connection::run(Box::new(socket), Bytes::new(), session, Timing::default(), None, Bytes::new()).await;
+    connection::run(Box::new(socket), Bytes::new(), session, Arc::default(), None, Bytes::new()).await;
 }
 
 /// Frames that are almost right, so that more than the first header is reached.

@@ -17,8 +17,8 @@ use crate::close::CloseReason;
 pub(super) struct Reader {
     /// What is not understood yet: less than a frame.
     input: BytesMut,
-    /// A message whose last fragment is yet to come.
-    begun: Option<Message>,
+    /// A message whose last fragment is yet to come, as hardly ever.
+    begun: Option<Box<Message>>,
 }
 
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Reader {
                     return Err(CloseReason::TooBig);
                 }
                 begun.payload.extend_from_slice(&payload);
-                begun
+                *begun
             }
             (wire::TEXT | wire::BINARY, None) => Message { is_text: head.opcode == wire::TEXT, payload, checked: 0 },
             // A fragment of nothing, or a message within another.
@@ -92,7 +92,7 @@ impl Reader {
         if head.is_last {
             return whole(message).map(Some);
         }
-        self.begun = Some(checked(message)?);
+        self.begun = Some(Box::new(checked(message)?));
         Ok(None)
     }
 }
