@@ -1,10 +1,12 @@
 //! A server, or the floor, with many connections that all get the same events.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::MANY;
 use crate::Result;
@@ -15,8 +17,14 @@ use crate::peer::{Pass, Peers, Transport};
 use crate::process::Process;
 use crate::rival::{Publisher, Rival, Running};
 
-/// Events before the first round, so that pacing is at full width.
-const WARM_UP: u64 = 40;
+/// Events before the first round, so that pacing is at a width at which pings are rare.
+const WARM_UP: u64 = 1_100;
+/// Before each round an event and this pause. A socket that has just answered something (a ping, a handshake) acknowledges
+/// every other segment only, when the next one comes, in the time of whoever writes that: on loopback 1.0 µs of a write's
+/// 5.3. It does so until an event went without another one for as long as an acknowledgement may be late (200 ms in Linux).
+/// So whether a round has that or not was chance.
+const ACKNOWLEDGED: Duration = Duration::from_millis(300);
+const RIVAL_WARM_UP: u64 = 40;
 const AT_ONCE: usize = 64;
 const CHANNEL: &str = "all";
 
@@ -45,7 +53,7 @@ impl Fan {
             sent: 0,
             connections: connections as u64,
         };
-        fan.round(WARM_UP, 1).await?;
+        fan.round(WARM_UP, AT_ONCE).await?;
         Ok(fan)
     }
 
@@ -62,13 +70,13 @@ impl Fan {
     /// until everybody has its event.
     pub(super) async fn round(&mut self, events: u64, publishers: usize) -> Result<f64> {
         let mut crowd = JoinSet::new();
+        let mut http = Http::connect(&self.server.address).await?;
+        self.one(&mut http).await?;
+        sleep(ACKNOWLEDGED).await;
         let before = self.server.process.cpu_us()?;
         if publishers == 1 {
-            let mut http = Http::connect(&self.server.address).await?;
             for _ in 0..events {
-                publish(&mut http, &self.event).await?;
-                self.sent += 1;
-                self.peers.tally.until(0, self.sent * self.connections).await?;
+                self.one(&mut http).await?;
             }
         } else {
             for publisher in 0..publishers as u64 {
@@ -90,6 +98,13 @@ impl Fan {
             done??;
         }
         Ok(spent as f64 / (events * self.connections) as f64)
+    }
+
+    /// Publishes an event and waits until everybody has it.
+    async fn one(&mut self, http: &mut Http) -> Result<()> {
+        publish(http, &self.event).await?;
+        self.sent += 1;
+        self.peers.tally.until(0, self.sent * self.connections).await
     }
 }
 
@@ -119,7 +134,7 @@ impl RivalFan {
         peers.tally.until(connections as u64, 0).await?;
         let publisher = running.publisher(0).await?;
         let mut fan = Self { running, publisher, peers, sent: 0, connections: connections as u64 };
-        fan.round(WARM_UP).await?;
+        fan.round(RIVAL_WARM_UP).await?;
         Ok(fan)
     }
 
@@ -130,13 +145,20 @@ impl RivalFan {
 
     /// Publishes so many events, each when everybody has the one before; gives the CPU time per delivery.
     pub(super) async fn round(&mut self, events: u64) -> Result<f64> {
+        self.one().await?;
+        sleep(ACKNOWLEDGED).await;
         let before = self.running.process.cpu_us()?;
         for _ in 0..events {
-            self.sent += 1;
-            self.publisher.publish(CHANNEL, self.sent).await?;
-            self.peers.tally.until(0, self.sent * self.connections).await?;
+            self.one().await?;
         }
         Ok((self.running.process.cpu_us()? - before) as f64 / (events * self.connections) as f64)
+    }
+
+    /// Publishes an event and waits until everybody has it.
+    async fn one(&mut self) -> Result<()> {
+        self.sent += 1;
+        self.publisher.publish(CHANNEL, self.sent).await?;
+        self.peers.tally.until(0, self.sent * self.connections).await
     }
 }
 
@@ -169,6 +191,8 @@ impl Floor {
     }
 
     pub(super) async fn round(&mut self, events: u64) -> Result<f64> {
+        self.event().await?;
+        sleep(ACKNOWLEDGED).await;
         let before = self.process.cpu_us()?;
         for _ in 0..events {
             self.event().await?;
