@@ -17,8 +17,7 @@
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
-//! - A log is loaded at its first touch by its head and its last row: opening reads nothing per log but of those that have
-//!   young entries.
+//! - A log is loaded at its first touch by its head and its last row: opening reads the bundles, and nothing per log.
 //! - Rows of logs that nobody appends to are deleted by count and bytes only; by age they are hidden, not deleted.
 //! - `<database>/clean` says that the database was closed with all of it synced, and what its segments were (`clean.rs`).
 //!   Without it, or if the part that sled replays is damaged (`replay.rs`), it is looked at when it is opened which logs

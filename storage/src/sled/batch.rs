@@ -307,7 +307,7 @@ impl<'a> Batch<'a> {
         // A failed look-up counts as "not in use": the write below then fails as well.
         let is_used = |epoch| {
             let is_new = self.rings.values().flatten().any(|ring| ring.head.epoch == epoch);
-            let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some()) || db.young.last((of, epoch)).is_some();
+            let taken = db.owner(epoch).is_ok_and(|owner| owner.is_some()) || db.young.has((of, epoch));
             is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));

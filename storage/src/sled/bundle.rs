@@ -7,7 +7,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::row::{PART_BYTES, write_entry};
@@ -34,7 +33,7 @@ pub(super) struct Bundle {
 pub(super) struct Bundled {
     pub(super) life: Life,
     pub(super) seq: Seq,
-    pub(super) at: Range<usize>,
+    pub(super) at: Range<u32>,
 }
 
 impl Bundle {
@@ -58,11 +57,13 @@ impl Bundle {
             return false;
         }
         // Rows are far shorter than 4 GiB.
-        let len = u32::try_from(self.row.len() - at).unwrap_or(u32::MAX);
-        if let Some(place) = self.row.get_mut(at - 4..at) {
-            place.copy_from_slice(&len.to_be_bytes());
+        let [at, end] = [at, self.row.len()].map(|place| u32::try_from(place).unwrap_or(u32::MAX));
+        if let Some(place) =
+            self.row.get_mut(start..).and_then(|entry| entry.get_mut(ENTRY_HEAD_BYTES - 4..ENTRY_HEAD_BYTES))
+        {
+            place.copy_from_slice(&(end - at).to_be_bytes());
         }
-        self.entries.push(Bundled { life, seq: entry.seq, at: at..self.row.len() });
+        self.entries.push(Bundled { life, seq: entry.seq, at: at..end });
         true
     }
 
@@ -71,14 +72,14 @@ impl Bundle {
     }
 
     /// The row with this number, and what is in it.
-    pub(super) fn numbered(mut self, number: u64) -> (Bytes, Vec<Bundled>) {
+    pub(super) fn numbered(mut self, number: u64) -> (Vec<u8>, Vec<Bundled>) {
         if let Some((version, rest)) = self.row.split_first_mut()
             && let Some(place) = rest.first_chunk_mut()
         {
             *version = VERSION;
             *place = number.to_be_bytes();
         }
-        (self.row.into(), self.entries)
+        (self.row, self.entries)
     }
 }
 
@@ -101,7 +102,8 @@ pub(super) fn parse(row: &[u8]) -> Option<Vec<Bundled>> {
         let life = (GatewayId(Uuid::from_bytes(*gateway)), Epoch(u32::from_be_bytes(*epoch)));
         let start = at + ENTRY_HEAD_BYTES;
         at = start.checked_add(len).filter(|end| *end <= row.len())?;
-        entries.push(Bundled { life, seq: Seq(u64::from_be_bytes(*seq)), at: start..at });
+        let at = u32::try_from(start).ok()?..u32::try_from(at).ok()?;
+        entries.push(Bundled { life, seq: Seq(u64::from_be_bytes(*seq)), at });
     }
     Some(entries)
 }
@@ -130,7 +132,10 @@ mod tests {
             assert_eq!((number(&row), parse(&row).as_ref()), (Some(42), Some(&entries)));
             for (seq, bundled) in (1..).zip(entries) {
                 assert_eq!((bundled.life, bundled.seq), (life, Seq(seq)));
-                assert_eq!(row[bundled.at], encode_entry(&entry(seq, bytes), seq));
+                assert_eq!(
+                    row[bundled.at.start as usize..bundled.at.end as usize],
+                    encode_entry(&entry(seq, bytes), seq)
+                );
             }
         }
     }
@@ -140,7 +145,7 @@ mod tests {
         fn any_bytes_are_a_bundle_or_none(bytes: Vec<u8>, is_bundle: bool) {
             let bytes = if is_bundle { [&[VERSION], &bytes[..]].concat() } else { bytes };
             if let Some(entries) = parse(&bytes) {
-                prop_assert!(entries.iter().all(|entry| entry.at.end <= bytes.len()));
+                prop_assert!(entries.iter().all(|entry| entry.at.end as usize <= bytes.len()));
             }
         }
     }

@@ -44,7 +44,7 @@ impl Database {
     }
 
     pub(super) fn front(&self, of: GatewayId, epoch: Epoch, seq: Seq) -> Result<Option<Front>, StoreError> {
-        let row = match self.young.get((of, epoch), seq) {
+        let row = match self.young_row((of, epoch), seq)? {
             Some(row) => Some(row),
             None => self.block_at((of, epoch), seq)?.into_iter().find(|(found, _)| *found == seq).map(|(_, row)| row),
         };
@@ -53,7 +53,7 @@ impl Database {
 
     /// Position and end offset of the last row at or after the floor.
     pub(super) fn last_entry(&self, of: GatewayId, head: Head) -> Result<Option<(Seq, u64)>, StoreError> {
-        let last = match self.young.last((of, head.epoch)) {
+        let last = match self.last_young((of, head.epoch))? {
             Some(last) => Some(last),
             None => self.last_block((of, head.epoch), Seq(u64::MAX))?.pop(),
         };
@@ -104,7 +104,7 @@ impl Database {
             self.remove(&key)?;
             removed += 1;
         }
-        for (seq, row) in self.young.take_before(life, end, max.saturating_sub(removed)) {
+        for (seq, row) in self.take_young_before(life, end, max.saturating_sub(removed))? {
             removed += 1 + self.remove_parts_with(of, epoch, seq, &row)?;
         }
         Ok(removed)
@@ -168,7 +168,7 @@ impl EntryRows<'_> {
             }
             return Ok(());
         }
-        let young = self.db.young.some(self.life, (next, self.last), YOUNG_AT_ONCE);
+        let young = self.db.some_young(self.life, (next, self.last), YOUNG_AT_ONCE)?;
         match young.first() {
             Some((first, _)) if *first == next => self.ready = young.into_iter(),
             first => {

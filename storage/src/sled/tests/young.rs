@@ -95,20 +95,50 @@ async fn what_is_settled_and_said_to_be_young_is_settled_once() {
         log.forget(other).await.unwrap();
         log.flush().await.unwrap();
         let db = &engine.shared.db;
-        let row = |seq| db.young.get((of, head.epoch), Seq(seq)).map(|row| (Seq(seq), row)).unwrap();
+        let row = |seq| db.young_row((of, head.epoch), Seq(seq)).unwrap().map(|row| (Seq(seq), row)).unwrap();
         db.put(&keys::entry(of, head.epoch, Seq(1)), block::encode(&[row(1), row(2)])).unwrap();
         head
     };
     let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
     let log = SledLog::new(Arc::clone(&engine));
-    assert_eq!(engine.shared.db.young.get((of, head.epoch), Seq(2)), None);
-    assert!(engine.shared.db.young.get((of, head.epoch), Seq(3)).is_some());
+    assert_eq!(engine.shared.db.young_row((of, head.epoch), Seq(2)).unwrap(), None);
+    assert!(engine.shared.db.young_row((of, head.epoch), Seq(3)).unwrap().is_some());
     append(&log, of, 4..30).await;
     assert_eq!(read(&log, of, head).await, numbers(0..30));
     drop((log, engine));
     let faults = check_store(data.path(), Arc::new(crate::ManualClock::default())).await.unwrap().faults;
     // There is no directory.
     assert!(!faults.iter().any(|fault| fault.contains("events")), "{faults:?}");
+}
+
+/// The writer comes to it before any reader does.
+#[tokio::test]
+async fn what_only_seems_young_is_not_settled_though_nobody_asked_for_it() {
+    let (data, of, forgotten, third) = (TempDir::new().unwrap(), gateway(), gateway(), gateway());
+    let (head, gone) = {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = SledLog::new(Arc::clone(&engine));
+        let gone = append(&log, forgotten, 0..2).await;
+        let head = append(&log, of, 0..4).await;
+        log.forget(forgotten).await.unwrap();
+        log.flush().await.unwrap();
+        let db = &engine.shared.db;
+        let rows = db.some_young((of, head.epoch), (Seq(1), Seq(3)), 3).unwrap();
+        db.put(&keys::entry(of, head.epoch, Seq(1)), block::encode(&rows[..2])).unwrap();
+        db.put(&keys::entry(of, head.epoch, Seq(3)), block::encode(&rows[2..])).unwrap();
+        (head, gone)
+    };
+    let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+    let (log, db) = (SledLog::new(Arc::clone(&engine)), &engine.shared.db);
+    assert!(db.young.has((of, head.epoch)) && db.young.has((forgotten, gone.epoch)), "opening looks at no log");
+    append(&log, third, 0..30).await;
+    assert!(!db.young.has((of, head.epoch)) && !db.young.has((forgotten, gone.epoch)));
+    assert_eq!(rows(&engine, forgotten, gone.epoch), 0);
+    let blocks = db.range(keys::entry(of, head.epoch, Seq(0))..=keys::entry(of, head.epoch, Seq(u64::MAX)));
+    let blocks = blocks.map(|row| row.map(|(key, row)| block::split(keys::seq_of(&key).unwrap(), &row)).unwrap());
+    let seqs: Vec<_> = blocks.flatten().map(|(seq, _)| seq.0).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert_eq!(read(&log, of, head).await, numbers(0..4));
 }
 
 #[tokio::test]
@@ -158,7 +188,7 @@ async fn bundles_that_are_not_in_their_places_are_settled_before_others_take_the
     db.sync().unwrap();
     drop(db);
     let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
-    assert_eq!(engine.shared.db.young.last((of, head.epoch)), None);
+    assert!(!engine.shared.db.young.has((of, head.epoch)));
     let log = SledLog::new(Arc::clone(&engine));
     append(&log, of, 5..30).await;
     assert_eq!(read(&log, of, head).await, numbers(0..30));
