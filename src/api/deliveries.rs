@@ -34,8 +34,8 @@ struct View {
     events: u64,
     /// Of the first event; `null` if it is no longer held.
     #[serde(rename = "type")]
-    event_type: Option<String>,
-    correlation_id: Option<String>,
+    event_type: Option<Arc<str>>,
+    correlation_id: Option<Arc<str>>,
     reason: &'static str,
     failed_at: Time,
     recovered: bool,
@@ -48,8 +48,8 @@ struct View {
 #[serde(rename_all = "camelCase")]
 struct About {
     #[serde(rename = "type")]
-    kind: String,
-    correlation_id: String,
+    kind: Arc<str>,
+    correlation_id: Arc<str>,
 }
 
 /// Failed deliveries, newest first: `since` ≤ time < `until`.

@@ -16,6 +16,8 @@ mod book;
 mod failure;
 mod group;
 mod pending;
+mod rows;
+mod sorted;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

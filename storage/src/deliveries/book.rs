@@ -7,6 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::failure::Cure;
 use super::group::{self, GROUP};
 use super::pending::Pending;
+use super::rows::Rows;
+use super::sorted::Sorted;
 use super::{DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure};
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::receipts::Replica;
@@ -15,8 +17,7 @@ use crate::records::{Change, StoreError, Table};
 /// The rows in memory and what of them is not on disk yet.
 pub(super) struct Book {
     limits: DeliveryLimits,
-    /// By number, so oldest first.
-    rows: BTreeMap<u64, FailedDelivery>,
+    rows: Rows,
     gateways: HashMap<GatewayId, OfGateway>,
     pending: Arc<Pending>,
     next: u64,
@@ -32,16 +33,16 @@ pub(super) struct Book {
 
 #[derive(Default)]
 struct OfGateway {
-    numbers: BTreeSet<u64>,
+    numbers: Sorted<u64>,
     /// Those that may recover and have not: (epoch, last seq, number).
-    pending: BTreeSet<(u32, Seq, u64)>,
+    pending: Sorted<(u32, Seq, u64)>,
 }
 
 impl Book {
     pub(super) fn new(limits: DeliveryLimits) -> Self {
         Self {
             limits,
-            rows: BTreeMap::new(),
+            rows: Rows::default(),
             gateways: HashMap::new(),
             pending: Arc::default(),
             next: 1,
@@ -91,6 +92,7 @@ impl Book {
         self.totals.count(reason, at);
         self.touch(number);
         let recovered_at = None;
+        let [event_type, correlation_id] = [event_type, correlation_id].map(|text| text.map(Arc::from));
         let delivery = FailedDelivery {
             number,
             gateway,
@@ -116,15 +118,15 @@ impl Book {
             self.pending.add(gateway);
         }
         let surplus = of_gateway.numbers.len() > self.limits.per_gateway;
-        let oldest_of_gateway = of_gateway.numbers.first().copied().filter(|_| surplus);
-        self.rows.insert(number, row);
+        let oldest_of_gateway = of_gateway.numbers.first().filter(|_| surplus);
+        self.rows.insert(row);
         if let Some(oldest) = oldest_of_gateway {
             self.remove(oldest);
         }
         while self.rows.len() > self.limits.total
-            && let Some((&oldest, _)) = self.rows.first_key_value()
+            && let Some(oldest) = self.rows.oldest()
         {
-            self.remove(oldest);
+            self.remove(oldest.number);
         }
     }
 
@@ -132,10 +134,10 @@ impl Book {
     /// clock set back: then a row is dropped late, never early.
     pub(super) fn expire(&mut self, now: DateTime<Utc>) {
         let age = TimeDelta::from_std(self.limits.age).unwrap_or(TimeDelta::MAX);
-        while let Some((&oldest, row)) = self.rows.first_key_value()
-            && now.signed_duration_since(row.at) > age
+        while let Some(oldest) = self.rows.oldest()
+            && now.signed_duration_since(oldest.at) > age
         {
-            self.remove(oldest);
+            self.remove(oldest.number);
         }
     }
 
@@ -173,13 +175,13 @@ impl Book {
         }
         let span = (epoch, after.next(), 0)..=(epoch, up_to.seq, u64::MAX);
         let rows = &self.rows;
-        let healed = of_gateway.pending.range(span).copied();
-        let healed: Vec<_> = healed.filter(|(_, _, number)| rows.get(number).is_some_and(&heals)).collect();
+        let healed = of_gateway.pending.range(span);
+        let healed: Vec<_> = healed.filter(|(_, _, number)| rows.get(*number).is_some_and(&heals)).collect();
         for entry in &healed {
             of_gateway.pending.remove(entry);
             self.pending.sub(gateway);
             let (_, _, number) = *entry;
-            if let Some(row) = self.rows.get_mut(&number) {
+            if let Some(row) = self.rows.get_mut(number) {
                 row.recovered_at = Some(now);
             }
         }
@@ -199,7 +201,7 @@ impl Book {
             }
         };
         match filter.gateway {
-            None => self.rows.values().rev().for_each(&mut take),
+            None => self.rows.newest_first().for_each(&mut take),
             Some(gateway) => {
                 let numbers = self.gateways.get(&gateway).into_iter().flat_map(|of| of.numbers.iter().rev());
                 numbers.filter_map(|number| self.rows.get(number)).for_each(&mut take);
@@ -209,18 +211,18 @@ impl Book {
     }
 
     pub(super) fn forget(&mut self, gateway: GatewayId) {
-        let numbers = self.gateways.get(&gateway).map(|of| of.numbers.clone());
-        for number in numbers.into_iter().flatten() {
+        let numbers: Vec<_> = self.gateways.get(&gateway).into_iter().flat_map(|of| of.numbers.iter()).collect();
+        for number in numbers {
             self.remove(number);
         }
     }
 
     fn remove(&mut self, number: u64) {
-        let Some(row) = self.rows.remove(&number) else { return };
+        let Some(row) = self.rows.remove(number) else { return };
         let (gateway, epoch, last) = (row.gateway, row.event.epoch.0, row.last());
         self.touch(number);
         let group = group::of(number);
-        if !self.on_disk.contains(&group) && self.of_group(group).next().is_none() {
+        if !self.on_disk.contains(&group) && self.rows.of_group(group).is_empty() {
             self.dirty.remove(&group);
         }
         let Some(of_gateway) = self.gateways.get_mut(&gateway) else { return };
@@ -251,11 +253,6 @@ impl Book {
         !self.dirty.is_empty()
     }
 
-    /// Those of a group that are kept.
-    fn of_group(&self, group: u64) -> impl Iterator<Item = &FailedDelivery> {
-        self.rows.range(numbers(group)).map(|(_, row)| row)
-    }
-
     /// Up to about `max` rows to be written, with the state of each as it is now. From here on the disk may hold them.
     pub(super) fn dirty_rows(&mut self, max: usize) -> (Vec<Written>, Vec<Change>) {
         let (mut written, mut changes) = (Vec::new(), Vec::new());
@@ -263,7 +260,8 @@ impl Book {
             if changes.len() >= max {
                 break;
             }
-            let row = self.of_group(group).next().is_some().then(|| group::encode(self.of_group(group)));
+            let rows = self.rows.of_group(group);
+            let row = (!rows.is_empty()).then(|| group::encode(rows));
             written.push(Written { group, change, is_kept: row.is_some() });
             changes.push(Change { table: Table::Deliveries, key: group::key(group), row });
             let before = self.before.range(numbers(group));

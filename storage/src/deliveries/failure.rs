@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -131,9 +132,9 @@ pub struct FailedDelivery {
     #[serde(default = "one")]
     pub events: u64,
     /// As in [`Failure::event_type`].
-    pub event_type: Option<String>,
+    pub event_type: Option<Arc<str>>,
     /// As in [`Failure::correlation_id`].
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<Arc<str>>,
     /// As in [`Failure::reason`].
     pub reason: FailureReason,
     /// As in [`Failure::at`].

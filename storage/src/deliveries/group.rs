@@ -6,6 +6,8 @@
 //!   1, when 12, when it recovered 12, and three texts with their lengths: replica, type, correlation id. A time is seconds
 //!   and nanoseconds; numbers are big-endian. What is absent is all ones.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -41,7 +43,7 @@ pub(super) fn key_before(number: u64) -> Bytes {
 }
 
 /// The row of failures of a group.
-pub(super) fn encode<'a>(failures: impl Iterator<Item = &'a FailedDelivery>) -> Bytes {
+pub(super) fn encode(failures: &[FailedDelivery]) -> Bytes {
     let mut row = vec![VERSION];
     for failure in failures {
         // The remainder is smaller than a group.
@@ -55,11 +57,11 @@ pub(super) fn encode<'a>(failures: impl Iterator<Item = &'a FailedDelivery>) -> 
         row.extend_from_slice(&time(failure.at));
         row.extend_from_slice(&failure.recovered_at.map_or(NO_TIME, time));
         let replica = failure.replica.clone().map(String::from);
-        for text in [&replica, &failure.event_type, &failure.correlation_id] {
+        for text in [replica.as_deref(), failure.event_type.as_deref(), failure.correlation_id.as_deref()] {
             // What is longer is not kept; none is.
-            let len = text.as_ref().and_then(|text| u16::try_from(text.len()).ok()).filter(|len| *len != NO_TEXT);
+            let len = text.and_then(|text| u16::try_from(text.len()).ok()).filter(|len| *len != NO_TEXT);
             row.extend_from_slice(&len.unwrap_or(NO_TEXT).to_be_bytes());
-            row.extend_from_slice(text.as_ref().filter(|_| len.is_some()).map_or(b"", |text| text.as_bytes()));
+            row.extend_from_slice(text.filter(|_| len.is_some()).map_or(b"", str::as_bytes));
         }
     }
     row.into()
@@ -80,8 +82,8 @@ pub(super) fn decode(group: u64, row: &[u8]) -> Option<Vec<FailedDelivery>> {
         let reason = *FailureReason::ALL.get(usize::from(reason))?;
         let (at, recovered_at) = (moment(rest.take()?)?, rest.take()?);
         let recovered_at = if recovered_at == NO_TIME { None } else { Some(moment(recovered_at)?) };
-        let replica = rest.text()?.map(Replica::try_from).transpose().ok()?;
-        let (event_type, correlation_id) = (rest.text()?, rest.text()?);
+        let replica = rest.text()?.map(|text| Replica::try_from(text.to_owned())).transpose().ok()?;
+        let (event_type, correlation_id) = (rest.text()?.map(Arc::from), rest.text()?.map(Arc::from));
         let event = Cursor { epoch, seq };
         failures.push(FailedDelivery {
             number,
@@ -114,21 +116,21 @@ fn moment(time: [u8; 12]) -> Option<DateTime<Utc>> {
 /// What is left of a row.
 struct Rest<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl<'a> Rest<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    fn text(&mut self) -> Option<Option<String>> {
+    fn text(&mut self) -> Option<Option<&'a str>> {
         let len = u16::from_be_bytes(self.take()?);
         if len == NO_TEXT {
             return Some(None);
         }
         let (text, rest) = self.0.split_at_checked(usize::from(len))?;
         self.0 = rest;
-        Some(Some(String::from_utf8(text.to_vec()).ok()?))
+        Some(Some(str::from_utf8(text).ok()?))
     }
 }
 
@@ -151,8 +153,8 @@ mod tests {
                     replica: event_type.clone().filter(|_| kind > 99).map(|name| Replica::Named(name.into())),
                     event: Cursor { epoch: Epoch(epoch), seq: Seq(seq) },
                     events,
-                    event_type,
-                    correlation_id,
+                    event_type: event_type.map(Arc::from),
+                    correlation_id: correlation_id.map(Arc::from),
                     reason: FailureReason::ALL[usize::from(kind) % FailureReason::ALL.len()],
                     at: DateTime::from_timestamp(seconds, nanos).unwrap(),
                     recovered_at: recovered.map(|seconds| DateTime::from_timestamp(seconds, nanos).unwrap()),
@@ -164,7 +166,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_failures_survive_their_row(failures in prop::collection::vec(failure(), 0..GROUP as usize)) {
-            prop_assert_eq!(decode(7, &encode(failures.iter())), Some(failures));
+            prop_assert_eq!(decode(7, &encode(&failures)), Some(failures));
             prop_assert_eq!(parse_key(&key(7)), Some(7));
             prop_assert_eq!(parse_key(&key_before(7)), None);
         }
@@ -172,7 +174,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_row_or_none(bytes: Vec<u8>, cut in 0..100usize, failure in failure()) {
             let _ = decode(u64::MAX, &bytes);
-            let row = encode([&failure].into_iter());
+            let row = encode(&[failure]);
             prop_assert_eq!(decode(7, &row[..row.len().saturating_sub(1 + cut).max(2)]), None);
         }
     }

@@ -195,7 +195,7 @@ async fn rows_of_before_there_were_groups_are_read_and_replaced() {
         replica: (number == 3).then(|| replica("r")),
         event: cursor(number),
         events: 1,
-        event_type: Some("api.deployed".to_owned()),
+        event_type: Some("api.deployed".into()),
         correlation_id: None,
         reason: FailureReason::NotConnected,
         at: clock.now(),
