@@ -17,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::Clock;
 use crate::ids::{Cursor, GatewayId};
 use crate::log::Beside;
-use crate::records::{Change, Records, StoreError, Table};
+use crate::records::{Change, Records, StoreError, Table, each_row};
 use crate::write_behind::{Source, WriteBehind};
 
 /// How long an answer is kept.
@@ -100,8 +100,13 @@ impl Answers {
     /// All that are stored.
     pub(crate) async fn read(records: &dyn Records) -> Result<Vec<(AnswerName, Cursor, Answer)>, StoreError> {
         let malformed = || StoreError::Malformed("an answer".to_owned());
-        let rows = records.scan(Table::Answers).await?;
-        rows.into_iter().map(|(key, row)| parse(&key, &row).ok_or_else(malformed)).collect()
+        let mut answers = Vec::new();
+        each_row(records, Table::Answers, |key, row| {
+            answers.push(parse(&key, &row).ok_or_else(malformed)?);
+            Ok(())
+        })
+        .await?;
+        Ok(answers)
     }
 
     /// The event of an earlier call of this name and what it was answered, unless that is too long ago.

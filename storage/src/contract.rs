@@ -261,6 +261,7 @@ macro_rules! records_contract {
         $crate::log_contract!(@mount $host, records_cases:
             a_row_is_read_as_it_was_put
             a_table_is_scanned_in_key_order_and_alone
+            a_table_is_read_in_parts_of_any_size
             one_commit_may_put_and_delete_in_many_tables
             the_last_change_of_a_row_in_a_commit_counts
             commits_survive_a_reopen

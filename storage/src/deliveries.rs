@@ -31,7 +31,7 @@ use self::pending::Pending;
 use crate::clock::Clock;
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::receipts::Replica;
-use crate::records::{Change, Records, StoreError, Table};
+use crate::records::{Change, Records, StoreError, Table, each_row};
 use crate::write_behind::{Source, WriteBehind};
 
 /// Failed deliveries kept in all.
@@ -85,9 +85,7 @@ impl Deliveries {
         limits: DeliveryLimits,
     ) -> Result<Self, StoreError> {
         let mut book = Book::new(limits);
-        for (key, row) in records.scan(Table::Deliveries).await? {
-            book.load(&key, &row)?;
-        }
+        each_row(&*records, Table::Deliveries, |key, row| book.load(&key, &row)).await?;
         book.expire(clock.now());
         let pending = book.pending();
         let shared = Arc::new(Shared { book: Mutex::new(book), pending, clock });

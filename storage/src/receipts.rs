@@ -57,7 +57,7 @@ use self::book::OfGateway;
 use self::seat::SeatState;
 use crate::clock::Clock;
 use crate::ids::{Cursor, Epoch, GatewayId};
-use crate::records::{Change, Records, StoreError, Table};
+use crate::records::{Change, Records, StoreError, Table, each_row};
 use crate::write_behind::{Source, WriteBehind};
 
 /// The pause between two rounds of writing.
@@ -339,7 +339,7 @@ async fn load(
     let mut gateways: HashMap<GatewayId, OfGateway> = HashMap::new();
     let malformed = || StoreError::Malformed("receipts: a key".to_owned());
     for table in [Table::Positions, Table::Outcomes] {
-        for (key, row) in records.scan(table).await? {
+        each_row(records, table, |key, row| {
             let key = RowKey::parse(table, &key).ok_or_else(malformed)?;
             let kept = gateways.entry(key.gateway).or_default();
             match (key.replica, table) {
@@ -349,7 +349,9 @@ async fn load(
                     kept.anchor = std::str::from_utf8(&row).ok().and_then(|text| text.parse().ok());
                 }
             }
-        }
+            Ok(())
+        })
+        .await?;
     }
     Ok(gateways.into_iter().map(|(id, kept)| (id, Arc::new(Mutex::new(kept)))).collect())
 }

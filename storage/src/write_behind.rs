@@ -153,7 +153,7 @@ mod tests {
 
     #[async_trait]
     impl Records for Failing {
-        async fn scan(&self, _: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        async fn some(&self, _: Table, _: Option<&[u8]>, _: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
             Ok(Vec::new())
         }
 

@@ -41,8 +41,8 @@ impl FaultyRecords {
 
 #[async_trait]
 impl Records for FaultyRecords {
-    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.records.scan(table).await
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.records.some(table, after, max).await
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

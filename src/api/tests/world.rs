@@ -330,7 +330,7 @@ pub(super) fn unknown() -> GatewayId {
 /// The engine as records: only its condition is asked for.
 #[async_trait]
 impl Records for FragileLog {
-    async fn scan(&self, _: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    async fn some(&self, _: Table, _: Option<&[u8]>, _: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         Ok(Vec::new())
     }
 

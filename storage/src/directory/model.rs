@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::edit::Edit;
 use super::{Api, ApiId, Deployment, EventType, Gateway, OrganizationId, Token, TokenHash, TokenId};
 use crate::ids::GatewayId;
-use crate::records::{Records, StoreError, Table};
+use crate::records::{Records, StoreError, Table, each_row};
 
 /// Gateways by age: the order in which they are listed.
 type ByAge = BTreeMap<(DateTime<Utc>, GatewayId), Arc<Gateway>>;
@@ -42,10 +42,12 @@ impl Model {
         load_rows(records, Table::Apis, |row| model.apply(Edit::PutApi(row, Bytes::new()))).await?;
         load_rows(records, Table::Deployments, |row| model.apply(Edit::PutDeployment(row))).await?;
         load_rows(records, Table::EventTypes, |row| model.apply(Edit::PutEventType(row))).await?;
-        for (key, value) in records.scan(Table::Meta).await? {
+        each_row(records, Table::Meta, |key, value| {
             let key = String::from_utf8(key.to_vec()).map_err(|e| StoreError::Malformed(e.to_string()))?;
             model.apply(Edit::PutMeta(key, value));
-        }
+            Ok(())
+        })
+        .await?;
         Ok(model)
     }
 
@@ -227,11 +229,12 @@ impl Model {
 async fn load_rows<T: DeserializeOwned>(
     records: &dyn Records,
     table: Table,
-    mut put: impl FnMut(Arc<T>),
+    mut put: impl FnMut(Arc<T>) + Send,
 ) -> Result<(), StoreError> {
-    for (_, row) in records.scan(table).await? {
+    each_row(records, table, |_, row| {
         let row = serde_json::from_slice(&row).map_err(|e| StoreError::Malformed(format!("{table:?}: {e}")))?;
         put(Arc::new(row));
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }

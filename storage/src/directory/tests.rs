@@ -275,8 +275,8 @@ struct GatedRecords {
 
 #[async_trait]
 impl Records for GatedRecords {
-    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.rows.scan(table).await
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.rows.some(table, after, max).await
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -35,11 +36,13 @@ impl MemoryRecords {
 
 #[async_trait]
 impl Records for MemoryRecords {
-    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let rows = self.rows();
-        let from = rows.range((table, Bytes::new())..);
-        let of_table = from.take_while(|((of, _), _)| *of == table);
-        Ok(of_table.map(|((_, key), row)| (key.clone(), row.clone())).collect())
+        let from = after.map_or(Bound::Included((table, Bytes::new())), |key| {
+            Bound::Excluded((table, Bytes::copy_from_slice(key)))
+        });
+        let of_table = rows.range((from, Bound::Unbounded)).take_while(|((of, _), _)| *of == table);
+        Ok(of_table.take(max).map(|((_, key), row)| (key.clone(), row.clone())).collect())
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

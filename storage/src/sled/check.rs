@@ -191,17 +191,9 @@ impl ReadOnly {
 
 #[async_trait]
 impl Records for ReadOnly {
-    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let db = self.db()?;
-        guarded(&db, || {
-            let mut rows = Vec::new();
-            walk::table(&db, table as u8, &mut |key, row| {
-                let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
-                rows.push((key, Bytes::copy_from_slice(row)));
-                Ok(())
-            })?;
-            Ok(rows)
-        })
+        guarded(&db, || db.records(table, after, max))
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

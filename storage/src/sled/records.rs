@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::database::Database;
 use super::engine::Engine;
 use super::job::Job;
 use super::keys;
@@ -24,20 +25,9 @@ impl SledRecords {
 
 #[async_trait]
 impl Records for SledRecords {
-    async fn scan(&self, table: Table) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.engine
-            .blocking(move |shared| {
-                let prefix = keys::record(table, &[]);
-                let rows = shared.db.prefix(&prefix);
-                rows.map(|row| {
-                    let (key, row) = row?;
-                    // The first byte is the table's tag.
-                    let key = Bytes::copy_from_slice(key.get(1..).unwrap_or_default());
-                    Ok((key, Bytes::copy_from_slice(&row)))
-                })
-                .collect()
-            })
-            .await
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let after = after.map(<[u8]>::to_vec);
+        self.engine.blocking(move |shared| shared.db.records(table, after.as_deref(), max)).await
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -53,5 +43,28 @@ impl Records for SledRecords {
 
     fn condition(&self) -> Condition {
         self.engine.condition()
+    }
+}
+
+impl Database {
+    /// Up to `max` rows of a table, after a key if there is one.
+    pub(super) fn records(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut first = keys::record(table, after.unwrap_or_default());
+        if after.is_some() {
+            // The next key that there can be.
+            first.push(0);
+        }
+        let rows = self.range(first..=vec![table as u8 + 1]).map(|row| {
+            let (key, row) = row?;
+            // The first byte is the table's tag; the key that is that of the next one alone is not of the table.
+            let key = key.strip_prefix(&[table as u8]).map(Bytes::copy_from_slice);
+            Ok(key.map(|key| (key, Bytes::copy_from_slice(&row))))
+        });
+        rows.filter_map(Result::transpose).take(max).collect()
     }
 }
