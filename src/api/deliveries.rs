@@ -23,7 +23,7 @@ const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 struct View {
     gateway_id: GatewayId,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gateway_name: Option<String>,
+    gateway_name: Option<Arc<str>>,
     /// The replica that the events did not reach; `null` if none was connected.
     instance: Option<String>,
     /// What tells replicas apart that give no name.

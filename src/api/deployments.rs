@@ -66,7 +66,7 @@ pub(super) struct View {
     revision_id: String,
     gateway_id: GatewayId,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gateway_name: Option<String>,
+    gateway_name: Option<Arc<str>>,
     status: DeploymentStatus,
     vhost: String,
     environment: String,

@@ -71,7 +71,7 @@ pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let gateway = Gateway {
         id: GatewayId(Uuid::new_v4()),
         organization,
-        name,
+        name: name.into(),
         display_name,
         description,
         vhost,
@@ -81,7 +81,7 @@ pub(super) async fn create(api: &Arc<Platform>, request: &Request<'_>) -> Answer
         updated_at: now,
     };
     let gateway = api.directory.create_gateway(gateway).await?;
-    info!(gateway.id = %gateway.id, gateway.name = gateway.name, "Gateway registered.");
+    info!(gateway.id = %gateway.id, gateway.name = &*gateway.name, "Gateway registered.");
     reply::created(&format!("/api/v1/gateways/{}", gateway.id), &view(&gateway, 0))
 }
 
@@ -189,7 +189,8 @@ fn changeable(fields: &mut Fields<'_>) -> Option<GatewayUpdate> {
         }
     };
     let access = access(fields);
-    Some(GatewayUpdate { display_name: display_name?, description, vhost, catch_up, access: access? })
+    let (description, vhost) = (description.map(Into::into), vhost.map(Into::into));
+    Some(GatewayUpdate { display_name: display_name?.into(), description, vhost, catch_up, access: access? })
 }
 
 fn access(fields: &mut Fields<'_>) -> Option<Access> {

@@ -44,7 +44,7 @@ struct Connections {
 struct Connection {
     gateway_id: GatewayId,
     /// `null` while the gateway is being deleted.
-    gateway_name: Option<String>,
+    gateway_name: Option<Arc<str>>,
     connection_id: String,
     connected_at: Time,
     last_heartbeat: Time,
@@ -77,7 +77,7 @@ struct Gateways {
 struct Laggard {
     gateway_id: GatewayId,
     /// `null` while the gateway is being deleted.
-    gateway_name: Option<String>,
+    gateway_name: Option<Arc<str>>,
     connections: usize,
     /// Events after the position of its replica that is furthest behind.
     lag: u64,

@@ -10,6 +10,7 @@
 
 mod access;
 mod apis;
+mod by_age;
 mod deployments;
 mod edit;
 mod error;

@@ -216,7 +216,7 @@ impl World {
         let gateway = Gateway {
             id,
             organization: OrganizationId(Uuid::nil()),
-            name: id.to_string(),
+            name: id.to_string().into(),
             display_name: "simulated".into(),
             description: None,
             vhost: None,

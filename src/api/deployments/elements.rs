@@ -83,7 +83,7 @@ fn element(api: &Api, gateway: GatewayId, fields: &mut Fields<'_>, defaults: &De
         fields.fault("revisionId", "is required, here or as the parameter revisionId");
     }
     let vhost = fields.text("vhost", VHOST_CHARS).or_else(|| deployed.map(|row| row.vhost.clone()));
-    let vhost = vhost.or_else(|| gateway.vhost.clone());
+    let vhost = vhost.or_else(|| gateway.vhost.as_deref().map(str::to_owned));
     if vhost.is_none() {
         fields.fault("vhost", "is required: the gateway has none of its own");
     }

@@ -49,13 +49,13 @@ pub struct Gateway {
     /// Never changes.
     pub organization: OrganizationId,
     /// Unique in its organization; never changes.
-    pub name: String,
+    pub name: Arc<str>,
     /// For people.
-    pub display_name: String,
+    pub display_name: Box<str>,
     /// For people.
-    pub description: Option<String>,
+    pub description: Option<Box<str>>,
     /// The host that the gateway serves by default.
-    pub vhost: Option<String>,
+    pub vhost: Option<Box<str>>,
     /// Where a replica that names no cursor starts.
     pub catch_up: CatchUp,
     /// Who may come in its name. Absent in rows of the first version.
@@ -71,11 +71,11 @@ pub struct Gateway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayUpdate {
     /// As in [`Gateway::display_name`].
-    pub display_name: String,
+    pub display_name: Box<str>,
     /// As in [`Gateway::description`].
-    pub description: Option<String>,
+    pub description: Option<Box<str>>,
     /// As in [`Gateway::vhost`].
-    pub vhost: Option<String>,
+    pub vhost: Option<Box<str>>,
     /// As in [`Gateway::catch_up`].
     pub catch_up: CatchUp,
     /// As in [`Gateway::access`].

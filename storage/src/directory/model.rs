@@ -1,26 +1,22 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::by_age::{self, ByAge};
 use super::edit::Edit;
 use super::{Api, ApiId, Deployment, EventType, Gateway, OrganizationId, Token, TokenHash, TokenId};
 use crate::ids::GatewayId;
 use crate::records::{Records, StoreError, Table, each_row};
-
-/// Gateways by age: the order in which they are listed.
-type ByAge = BTreeMap<(DateTime<Utc>, GatewayId), Arc<Gateway>>;
 
 /// All rows but the artifacts, and the indexes that make every look-up a few steps.
 #[derive(Default)]
 pub(super) struct Model {
     gateways: HashMap<GatewayId, Arc<Gateway>>,
     by_age: ByAge,
-    by_organization: HashMap<OrganizationId, ByAge>,
-    by_name: HashMap<(OrganizationId, String), GatewayId>,
+    organizations: HashMap<OrganizationId, Organization>,
     by_certificate: HashMap<String, GatewayId>,
     /// Oldest first; a gateway has a handful.
     tokens: HashMap<GatewayId, Vec<Arc<Token>>>,
@@ -34,10 +30,22 @@ pub(super) struct Model {
     meta: BTreeMap<String, Bytes>,
 }
 
+/// What is known of an organization: its gateways.
+#[derive(Default)]
+struct Organization {
+    by_age: ByAge,
+    /// The gateways' own names, not copies of them.
+    names: HashSet<Arc<str>>,
+}
+
 impl Model {
     pub(super) async fn load(records: &dyn Records) -> Result<Self, StoreError> {
         let mut model = Self::default();
-        load_rows(records, Table::Gateways, |row| model.apply(Edit::PutGateway(row))).await?;
+        let mut gateways = Vec::new();
+        load_rows(records, Table::Gateways, |row: Arc<Gateway>| gateways.push(row)).await?;
+        // Each is the youngest so far then, which is put at the end.
+        gateways.sort_by_cached_key(|gateway| by_age::age(gateway));
+        gateways.into_iter().for_each(|row| model.apply(Edit::PutGateway(row)));
         load_rows(records, Table::Tokens, |row| model.apply(Edit::PutToken(row))).await?;
         load_rows(records, Table::Apis, |row| model.apply(Edit::PutApi(row, Bytes::new()))).await?;
         load_rows(records, Table::Deployments, |row| model.apply(Edit::PutDeployment(row))).await?;
@@ -79,9 +87,9 @@ impl Model {
     pub(super) fn gateways(&self, organization: Option<OrganizationId>) -> Vec<Arc<Gateway>> {
         let listed = match organization {
             None => Some(&self.by_age),
-            Some(organization) => self.by_organization.get(&organization),
+            Some(organization) => self.organizations.get(&organization).map(|of| &of.by_age),
         };
-        listed.into_iter().flat_map(|by_age| by_age.values().cloned()).collect()
+        listed.into_iter().flat_map(|by_age| by_age.iter().cloned()).collect()
     }
 
     pub(super) fn gateway_count(&self) -> usize {
@@ -89,7 +97,7 @@ impl Model {
     }
 
     pub(super) fn has_name(&self, organization: OrganizationId, name: &str) -> bool {
-        self.by_name.contains_key(&(organization, name.to_owned()))
+        self.organizations.get(&organization).is_some_and(|of| of.names.contains(name))
     }
 
     /// Oldest first.
@@ -153,10 +161,10 @@ impl Model {
 
     /// Id, organization, name and creation time never change, so the index keys of an earlier row are the same.
     fn put_gateway(&mut self, gateway: Arc<Gateway>) {
-        let age = (gateway.created_at, gateway.id);
-        self.by_age.insert(age, Arc::clone(&gateway));
-        self.by_organization.entry(gateway.organization).or_default().insert(age, Arc::clone(&gateway));
-        self.by_name.insert((gateway.organization, gateway.name.clone()), gateway.id);
+        self.by_age.put(Arc::clone(&gateway));
+        let organization = self.organizations.entry(gateway.organization).or_default();
+        organization.by_age.put(Arc::clone(&gateway));
+        organization.names.insert(Arc::clone(&gateway.name));
         self.drop_certificates(gateway.id);
         for name in &gateway.access.certificate_names {
             self.by_certificate.insert(name.clone(), gateway.id);
@@ -173,15 +181,14 @@ impl Model {
     fn drop_gateway(&mut self, id: GatewayId) {
         self.drop_certificates(id);
         let Some(gateway) = self.gateways.remove(&id) else { return };
-        let age = (gateway.created_at, id);
-        self.by_age.remove(&age);
-        if let Some(by_age) = self.by_organization.get_mut(&gateway.organization) {
-            by_age.remove(&age);
-            if by_age.is_empty() {
-                self.by_organization.remove(&gateway.organization);
+        self.by_age.remove(&gateway);
+        if let Some(organization) = self.organizations.get_mut(&gateway.organization) {
+            organization.by_age.remove(&gateway);
+            organization.names.remove(&gateway.name);
+            if organization.by_age.is_empty() {
+                self.organizations.remove(&gateway.organization);
             }
         }
-        self.by_name.remove(&(gateway.organization, gateway.name.clone()));
     }
 
     fn put_token(&mut self, token: Arc<Token>) {

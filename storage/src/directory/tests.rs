@@ -18,8 +18,8 @@ fn gateway(organization: OrganizationId, name: &str, created: i64) -> Gateway {
     Gateway {
         id: GatewayId(Uuid::new_v4()),
         organization,
-        name: name.to_owned(),
-        display_name: name.to_uppercase(),
+        name: name.into(),
+        display_name: name.to_uppercase().into(),
         description: None,
         vhost: None,
         catch_up: CatchUp::Live,
@@ -144,9 +144,9 @@ async fn an_update_keeps_what_never_changes() {
     let (directory, _) = open().await;
     let before = directory.create_gateway(gateway(organization(), "edge", 1)).await.unwrap();
     let update = GatewayUpdate {
-        display_name: "Edge".to_owned(),
-        description: Some("new".to_owned()),
-        vhost: Some("edge.example".to_owned()),
+        display_name: "Edge".into(),
+        description: Some("new".into()),
+        vhost: Some("edge.example".into()),
         catch_up: CatchUp::Stored,
         access: Access::default(),
     };
@@ -372,7 +372,7 @@ async fn a_certificates_name_is_of_one_gateway_until_that_lets_it_go() {
     assert!(matches!(taken, Err(DirectoryError::CertificateNameTaken(name)) if name == "b.example"));
     let second = directory.create_gateway(named("second", &["c.example"])).await.unwrap();
     let to = |names: &[&str]| GatewayUpdate {
-        display_name: String::new(),
+        display_name: "".into(),
         description: None,
         vhost: None,
         catch_up: CatchUp::Live,
