@@ -141,6 +141,35 @@ async fn what_only_seems_young_is_not_settled_though_nobody_asked_for_it() {
     assert_eq!(read(&log, of, head).await, numbers(0..4));
 }
 
+/// Readers find out what of a log only seems young while the writer settles it.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_dense_for_whoever_reads_them_first_after_an_opening_while_they_are_settled() {
+    let (data, logs) = (TempDir::new().unwrap(), std::array::from_fn::<_, 8, _>(|_| gateway()));
+    for life in 0..6 {
+        let engine = engine(data.path(), ROOMY, Arc::new(NoFollower));
+        let log = Arc::new(SledLog::new(engine));
+        let readers = logs.map(|of| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    let head = log.bounds(of).await.unwrap().head();
+                    assert!(read(&*log, of, head).await.starts_with(&numbers(0..life * 5)));
+                }
+            })
+        });
+        for n in life * 5..life * 5 + 5 {
+            for of in logs {
+                append(&*log, of, n..n + 1).await;
+            }
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
+    let faults = check_store(data.path(), Arc::new(crate::ManualClock::default())).await.unwrap().faults;
+    assert!(!faults.iter().any(|fault| fault.contains("events")), "{faults:?}");
+}
+
 #[tokio::test]
 async fn a_bundle_that_is_missing_or_none_or_comes_twice_is_damage() {
     let of = gateway();
