@@ -17,6 +17,7 @@ use gatecast_storage::{
     Appended, Bounds, Budget, Compacted, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq,
 };
 use gatecast_transports::{Frame, Frames, Room};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
@@ -43,6 +44,8 @@ const COMPACTED_READS_MAX: usize = 8;
 pub struct Tails {
     channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
     appended: AtomicU64,
+    /// The connections'.
+    runtime: Option<Handle>,
 }
 
 /// What the connections of one gateway share.
@@ -110,10 +113,10 @@ pub(crate) struct CompactedPage {
 }
 
 impl Tails {
-    /// No channels yet.
+    /// No channels yet. To be called where the connections will run.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new(Self { runtime: Handle::try_current().ok(), ..Self::default() })
     }
 
     /// The channel of a gateway: the one its other connections use, or a new one.
@@ -149,7 +152,7 @@ impl Follower for Tails {
         let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
         if let Some(channel) = channel {
             channel.extend(epoch, appended);
-            channel.bell.ring();
+            channel.bell.ring_in(self.runtime.as_ref());
         }
     }
 }

@@ -135,7 +135,7 @@ impl Shared {
         if !self.settles_in_memory(of, &mut ring) || ring.bounds().refuses(from).is_some() {
             return None;
         }
-        let rows = self.db.young.some((of, ring.head.epoch), (first, ring.newest), missed);
+        let rows = self.db.young.certain((of, ring.head.epoch), (first, ring.newest), missed);
         // Positions rise, so as many as there are positions are all.
         if rows.len() < missed {
             return None;

@@ -66,8 +66,8 @@ impl Ring {
         now: DateTime<Utc>,
     ) -> bool {
         if self.front.is_none_or(|front| front.seq != self.oldest) {
-            let row = young.get((of, self.head.epoch), self.oldest);
-            self.front = row.and_then(|row| Front::decode(self.oldest, &row).ok());
+            let row = young.certain((of, self.head.epoch), (self.oldest, self.oldest), 1).pop();
+            self.front = row.and_then(|(_, row)| Front::decode(self.oldest, &row).ok());
         }
         self.is_settled(retention, retention.oldest_kept_at(now))
     }

@@ -78,6 +78,13 @@ impl Young {
         self.inner().logs.contains_key(&life)
     }
 
+    /// As [`Database::some_young`] without a look at the disk, so nothing of a log of which that has to be asked first.
+    pub(super) fn certain(&self, life: Life, span: (Seq, Seq), max: usize) -> Vec<(Seq, Bytes)> {
+        let inner = self.inner();
+        let is_certain = inner.logs.get(&life).is_some_and(|of| !of.is_doubtful);
+        if is_certain { inner.some(life, span, max) } else { Vec::new() }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Used on if it is poisoned: no step under it can panic half-way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
