@@ -398,6 +398,11 @@ async fn a_file_of_a_large_record_that_was_cut_off_is_damage_when_it_is_read() {
     }
     let opened = stores(data.path()).await.unwrap();
     let read = opened.events_records.get(Table::Meta, &key(30)).await;
+    if set_aside(data.path()) == 1 {
+        // Where a snapshot ends is a matter of sled's threads: here before the message, so that it was met at the opening.
+        assert!(matches!(read, Ok(None)), "{read:?}");
+        return;
+    }
     assert!(matches!(read, Err(StoreError::Damaged { .. })), "{read:?}");
     assert_eq!(opened.events_records.condition(), Condition::Broken);
 }
