@@ -1,7 +1,8 @@
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::seat::SeatState;
@@ -23,20 +24,55 @@ pub(super) struct Positions {
     arrivals: u64,
 }
 
-/// Where a connection was when it ended.
+/// Where a connection was when it ended: 40 bytes, as each gateway has a few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "LeftRow", into = "LeftRow")]
 pub(super) struct Left {
     pub(super) position: Cursor,
-    pub(super) at: DateTime<Utc>,
+    /// When, in µs since 1970.
+    at: i64,
     /// Somebody came who may be the one that left.
-    pub(super) taken: Option<Taken>,
+    taken: Option<Taken>,
 }
 
 /// The mark of an arrival on a position that was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Taken {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// When, in µs since 1970.
+    at: i64,
+    arrival: NonZeroU64,
+}
+
+/// As it is on disk.
+#[derive(Serialize, Deserialize)]
+struct LeftRow {
+    position: Cursor,
+    at: DateTime<Utc>,
+    taken: Option<TakenRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TakenRow {
     at: DateTime<Utc>,
     arrival: u64,
+}
+
+impl From<LeftRow> for Left {
+    fn from(LeftRow { position, at, taken }: LeftRow) -> Self {
+        let taken = taken.map(|TakenRow { at, arrival }| Taken {
+            at: at.timestamp_micros(),
+            // The first to come is the first.
+            arrival: NonZeroU64::new(arrival).unwrap_or(NonZeroU64::MIN),
+        });
+        Self { position, at: at.timestamp_micros(), taken }
+    }
+}
+
+impl From<Left> for LeftRow {
+    fn from(Left { position, at, taken }: Left) -> Self {
+        let taken = taken.map(|Taken { at, arrival }| TakenRow { at: time(at), arrival: arrival.get() });
+        Self { position, at: time(at), taken }
+    }
 }
 
 impl Positions {
@@ -56,7 +92,7 @@ impl Positions {
         let arrival = self.arrivals;
         let untaken = self.left.iter_mut().filter(|left| left.taken.is_none());
         if let Some(furthest) = untaken.max_by_key(|left| rank(left.position, epoch)) {
-            furthest.taken = Some(Taken { at: now, arrival });
+            furthest.taken = NonZeroU64::new(arrival).map(|arrival| Taken { at: now.timestamp_micros(), arrival });
         }
         arrival
     }
@@ -67,11 +103,11 @@ impl Positions {
         self.arrivals = self.arrivals.max(arrival);
         let place = |cursor: Cursor| rank(cursor, position.epoch);
         let lower = self.left.iter_mut().filter(|left| place(left.position) < place(position));
-        let marked = lower.filter(|left| left.taken.is_some_and(|taken| taken.arrival > arrival));
+        let marked = lower.filter(|left| left.taken.is_some_and(|taken| taken.arrival.get() > arrival));
         let taken = marked.min_by_key(|left| place(left.position)).and_then(|left| left.taken.take());
         // There are few, of each gateway.
         self.left.reserve_exact(1);
-        self.left.push(Left { position, at: now, taken });
+        self.left.push(Left { position, at: now.timestamp_micros(), taken });
         self.prune(now);
         while self.left.len() > LEFT_MAX
             && let Some(furthest) = self.furthest_left(position.epoch)
@@ -92,13 +128,13 @@ impl Positions {
 
     /// Takes in what was left before a restart.
     pub(super) fn load(&mut self, left: Vec<Left>) {
-        self.arrivals = left.iter().filter_map(|left| left.taken).map(|taken| taken.arrival).max().unwrap_or(0);
+        self.arrivals = left.iter().filter_map(|left| left.taken).map(|taken| taken.arrival.get()).max().unwrap_or(0);
         self.left = left;
     }
 
     /// When a connection was here last; `None` while one is.
     pub(super) fn gone_since(&self) -> Option<DateTime<Utc>> {
-        let last = self.left.iter().map(|left| left.at).max();
+        let last = self.left.iter().map(|left| time(left.at)).max();
         if self.live.is_empty() { Some(last.unwrap_or(DateTime::<Utc>::MIN_UTC)) } else { None }
     }
 
@@ -142,6 +178,36 @@ fn rank(cursor: Cursor, epoch: Epoch) -> (bool, Seq) {
     (cursor.epoch == epoch, cursor.seq)
 }
 
-fn within(now: DateTime<Utc>, then: DateTime<Utc>, span: Duration) -> bool {
-    now.signed_duration_since(then) <= TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX)
+/// Of microseconds since 1970.
+fn time(micros: i64) -> DateTime<Utc> {
+    // They were made from a time.
+    DateTime::from_timestamp_micros(micros).unwrap_or_default()
+}
+
+fn within(now: DateTime<Utc>, then: i64, span: Duration) -> bool {
+    i128::from(now.timestamp_micros()) - i128::from(then) <= i128::try_from(span.as_micros()).unwrap_or(i128::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_who_left_is_small_and_on_disk_as_ever() {
+        assert_eq!(size_of::<Left>(), 40);
+        let position = serde_json::to_value(Cursor { epoch: Epoch(7), seq: Seq(3) }).unwrap();
+        let row = json!({"position": position, "at": "2026-11-29T20:00:00.000001Z", "taken": null});
+        let taken = json!({"position": position, "at": "2026-11-29T20:00:00.123456Z",
+            "taken": {"at": "2026-11-29T20:01:00.000009Z", "arrival": 4}});
+        for row in [row, taken] {
+            let left: Left = serde_json::from_value(row.clone()).unwrap();
+            assert_eq!(serde_json::to_value(left).unwrap(), row);
+        }
+        // Of before, to the nanosecond.
+        let finer = json!({"position": position, "at": "2026-11-29T20:00:00.123456789Z", "taken": null});
+        let left: Left = serde_json::from_value(finer).unwrap();
+        assert_eq!(time(left.at).to_rfc3339(), "2026-11-29T20:00:00.123456+00:00");
+    }
 }
