@@ -140,7 +140,7 @@ impl Deref for Platform {
 /// Who answers requests over HTTP.
 #[derive(Clone)]
 pub struct Endpoints {
-    /// Answer every request. Of the platform API alone: so they come last.
+    /// Answer every request that comes to them; those of the platform API come after all others.
     pub routes: BoxedFilter<(warp::reply::Response,)>,
     /// Answers those that publish without the routes.
     pub(crate) publishing: Publishing,

@@ -25,6 +25,15 @@ fn event(seq: usize) -> Act {
     Act::Deliver(vec![frame(&format!("e-{seq}"), "test", format!(r#"{{"n":{seq}}}"#))])
 }
 
+/// A poll that waits.
+async fn parked() -> (Script, Line) {
+    let script = Script::new([]);
+    let mut line = line(&script, 64 * 1024);
+    line.send(&request("?timeout=60", "")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    (script, line)
+}
+
 #[tokio::test]
 async fn polls_follow_each_other_on_one_socket() {
     let script = Script::new([ack()]);
@@ -49,10 +58,7 @@ async fn polls_follow_each_other_on_one_socket() {
 
 #[tokio::test]
 async fn a_request_that_comes_early_is_answered_in_turn() {
-    let script = Script::new([]);
-    let mut line = line(&script, 64 * 1024);
-    line.send(&request("?timeout=60", "")).await;
-    script.until("the poll waits", |state| state.alive == 1).await;
+    let (script, mut line) = parked().await;
     line.send(&request("?timeout=0", "")).await;
     tokio::task::yield_now().await;
     script.play([event(1)]);
@@ -100,10 +106,7 @@ async fn a_head_that_comes_byte_by_byte_is_read() {
 
 #[tokio::test]
 async fn a_peer_that_goes_ends_its_poll() {
-    let script = Script::new([]);
-    let mut line = line(&script, 64 * 1024);
-    line.send(&request("?timeout=60", "")).await;
-    script.until("the poll waits", |state| state.alive == 1).await;
+    let (script, mut line) = parked().await;
     line.peer.shutdown().await.unwrap();
     line.is_over().await;
     assert_eq!(script.look(|state| (state.alive, state.ended.len())), (0, 0), "the lease lives on");
@@ -111,10 +114,7 @@ async fn a_peer_that_goes_ends_its_poll() {
 
 #[tokio::test]
 async fn a_peer_that_talks_without_end_while_it_is_served_is_gone() {
-    let script = Script::new([]);
-    let mut line = line(&script, 64 * 1024);
-    line.send(&request("?timeout=60", "")).await;
-    script.until("the poll waits", |state| state.alive == 1).await;
+    let (script, mut line) = parked().await;
     line.send(&"x".repeat(40 * 1024)).await;
     line.is_over().await;
 }
