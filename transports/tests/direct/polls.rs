@@ -114,7 +114,7 @@ async fn a_peer_that_goes_ends_its_poll() {
 
 #[tokio::test]
 async fn a_peer_that_talks_without_end_while_it_is_served_is_gone() {
-    let (script, mut line) = parked().await;
+    let (_script, mut line) = parked().await;
     line.send(&"x".repeat(40 * 1024)).await;
     line.is_over().await;
 }
