@@ -31,7 +31,7 @@ pub(super) struct Database {
     pub(super) young: Young,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
-    /// The newest positions of all logs, added up; see [`Database::look_for_lost_ends`].
+    /// The newest positions of all logs, added up; see [totals](super::totals).
     ends: AtomicU64,
     /// Which logs there are: their epochs, mixed and added up.
     logs: AtomicU64,

@@ -3,7 +3,7 @@
 //! - At most [`BUNDLES_MAX`] bundles are young, some 16 MiB, so some 45,000 events of 300 bytes. All are in memory: they
 //!   are read from there, and again when the database is opened.
 //! - When there are more, the oldest bundle is settled: of each log that it has entries of, as many of its young
-//!   entries as are a [block](super::block) are put as one row. A log that has an entry in every fourth bundle or so
+//!   entries as are a [block] are put as one row. A log that has an entry in every fourth bundle or so
 //!   is written block by block and not entry by entry.
 //! - A bundle's key is its number modulo [`BUNDLES_MAX`]: a new one takes the place of one that is settled, which costs
 //!   neither a delete nor a split. [`keys::SETTLED`] has the number of the oldest that is not. It is put after the rows
