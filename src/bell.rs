@@ -4,24 +4,16 @@
 //! out a waiter for every delivery (some 500 instructions of 6,650). It listens before it looks, so that what happens
 //! after the look wakes it and what happened before is seen; a ring that nobody waits for costs an empty poll.
 //!
-//! Wakers are called under the lock, which only who comes or goes waits for: a thousand take some 50 µs. From a thread that is
-//! not the runtime's they take 340, each with a lock of the runtime's, so a bell that many listen to is rung by a task.
+//! Wakers are called under the lock, which only who comes or goes waits for: a thousand take some 50 µs where the tasks run.
+//! From a thread that is not the runtime's they take 340, each with a lock of the runtime's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-
-use tokio::runtime::Handle;
-
-/// From so many listeners on a task rings the bell: to wake one more task costs as much as to wake some four directly.
-const MANY: usize = 16;
 
 /// What is rung when there is something to look at.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     places: Mutex<Places>,
-    /// A task is to ring it, and has not begun: it does for all that happens until then.
-    is_to_ring: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -42,23 +34,6 @@ impl Bell {
     /// Wakes all who listen.
     pub(crate) fn ring(&self) {
         self.places().wakers.iter().flatten().for_each(Waker::wake_by_ref);
-    }
-
-    /// Wakes all who listen, from a thread that may be none of this runtime's.
-    pub(crate) fn ring_in(self: &Arc<Self>, runtime: Option<&Handle>) {
-        match runtime.filter(|_| self.places().wakers.len() >= MANY && Handle::try_current().is_err()) {
-            None => self.ring(),
-            Some(runtime) => {
-                if !self.is_to_ring.swap(true, Ordering::AcqRel) {
-                    let bell = self.clone();
-                    drop(runtime.spawn(async move {
-                        // A swap, so that it sees what happened before each that found it set.
-                        bell.is_to_ring.swap(false, Ordering::AcqRel);
-                        bell.ring();
-                    }));
-                }
-            }
-        }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -110,7 +85,7 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use super::*;
@@ -142,28 +117,6 @@ mod tests {
         drop(second);
         bell.ring();
         assert_eq!([&one, &two].map(|count| count.0.load(Ordering::Relaxed)), [2, 5]);
-    }
-
-    #[tokio::test]
-    async fn a_thread_of_its_own_wakes_few_at_once_and_many_by_a_task() {
-        for (listeners, at_once, in_all) in [(MANY - 1, 2 * (MANY - 1), 2 * (MANY - 1)), (MANY, 0, MANY)] {
-            let (bell, count) = (Arc::new(Bell::default()), Arc::new(Count::default()));
-            let mut all: Vec<_> = (0..listeners).map(|_| Listener::new(bell.clone())).collect();
-            all.iter_mut().for_each(|listener| listen(listener, &count));
-            for _ in 0..2 {
-                let (rung, runtime) = (bell.clone(), Handle::current());
-                std::thread::spawn(move || rung.ring_in(Some(&runtime))).join().unwrap();
-            }
-            assert_eq!(count.0.load(Ordering::Relaxed), at_once);
-            tokio::task::yield_now().await;
-            assert_eq!(count.0.load(Ordering::Relaxed), in_all, "one task for what happened before it ran");
-            bell.ring_in(Some(&Handle::current()));
-            assert_eq!(count.0.load(Ordering::Relaxed), in_all + listeners, "the runtime's own threads need no task");
-            let (rung, runtime) = (bell.clone(), Handle::current());
-            std::thread::spawn(move || rung.ring_in(Some(&runtime))).join().unwrap();
-            tokio::task::yield_now().await;
-            assert_eq!(count.0.load(Ordering::Relaxed), in_all + 2 * listeners, "it is rung again");
-        }
     }
 
     #[test]

@@ -17,7 +17,6 @@ use gatecast_storage::{
     Appended, Bounds, Budget, Compacted, Cursor, Entry, Epoch, EventLog, Follower, GatewayId, LogError, Page, Seq,
 };
 use gatecast_transports::{Frame, Frames, Room};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
@@ -43,9 +42,9 @@ const COMPACTED_READS_MAX: usize = 8;
 #[derive(Default)]
 pub struct Tails {
     channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
+    /// Those that something was appended to and whose connections are not woken yet.
+    to_wake: Mutex<Vec<Arc<Channel>>>,
     appended: AtomicU64,
-    /// The connections'.
-    runtime: Option<Handle>,
 }
 
 /// What the connections of one gateway share.
@@ -113,10 +112,10 @@ pub(crate) struct CompactedPage {
 }
 
 impl Tails {
-    /// No channels yet. To be called where the connections will run.
+    /// No channels yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { runtime: Handle::try_current().ok(), ..Self::default() })
+        Arc::default()
     }
 
     /// The channel of a gateway: the one its other connections use, or a new one.
@@ -152,8 +151,13 @@ impl Follower for Tails {
         let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
         if let Some(channel) = channel {
             channel.extend(epoch, appended);
-            channel.bell.ring_in(self.runtime.as_ref());
+            lock(&self.to_wake).push(channel);
         }
+    }
+
+    fn told(&self) {
+        let to_wake = std::mem::take(&mut *lock(&self.to_wake));
+        to_wake.iter().for_each(|channel| channel.bell.ring());
     }
 }
 

@@ -16,6 +16,7 @@ pub mod log_limits;
 pub mod log_races;
 pub mod records_cases;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub trait RecordsHost: Send + Sync {
 #[derive(Default)]
 pub struct Ear {
     heard: Mutex<Vec<(GatewayId, Epoch, Entry)>>,
+    /// How much of it was there when all was told.
+    told: AtomicUsize,
     tell: Mutex<Option<mpsc::UnboundedSender<(GatewayId, Cursor)>>>,
 }
 
@@ -63,6 +66,12 @@ impl Ear {
     pub fn heard(&self, of: GatewayId) -> Vec<(Epoch, Entry)> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.iter().filter(|(gateway, ..)| *gateway == of).map(|(_, epoch, entry)| (*epoch, entry.clone())).collect()
+    }
+
+    /// How many entries were heard, of all logs, when those who wait were last to be woken.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.told.load(Ordering::SeqCst)
     }
 
     /// From now on, the position of every entry at the moment it is heard of.
@@ -84,6 +93,10 @@ impl Follower for Ear {
                 let _ = tell.send((gateway, Cursor { epoch, seq: entry.seq }));
             }
         }
+    }
+
+    fn told(&self) {
+        self.told.store(self.heard.lock().unwrap_or_else(PoisonError::into_inner).len(), Ordering::SeqCst);
     }
 }
 

@@ -257,6 +257,10 @@ pub trait Follower: Send + Sync {
     /// These were appended to the log of `gateway`: dense, in order, right after the ones told before.
     /// An empty slice is a hint to look (an engine whose writers are elsewhere).
     fn appended(&self, gateway: GatewayId, epoch: Epoch, appended: &[Appended]);
+
+    /// All that became durable together was told: whoever waits for it may be woken. Called where those are, before any
+    /// of it is answered.
+    fn told(&self) {}
 }
 
 /// Nobody listens; for tools and tests.

@@ -108,6 +108,10 @@ impl Follower for Follow {
             self.tails.appended(gateway, epoch, appended);
         }
     }
+
+    fn told(&self) {
+        self.tails.told();
+    }
 }
 
 /// A gateway and a token of it.

@@ -220,6 +220,7 @@ pub async fn the_follower_hears_each_entry_once_before_the_answer(host: &dyn Log
         let cursor = rig.append(of, &format!("{number}")).await;
         let heard = rig.ear.heard(of);
         assert_eq!(heard.len(), number);
+        assert_eq!(rig.ear.told(), number, "who waits for it is woken before it is answered");
         assert!(heard.last().is_some_and(|(epoch, last)| (*epoch, last.seq) == (cursor.epoch, cursor.seq)));
     }
     let heard: Vec<_> = rig.ear.heard(of).into_iter().map(|(_, entry)| entry).collect();

@@ -62,7 +62,7 @@ impl MemoryLog {
 impl EventLog for MemoryLog {
     async fn append(&self, to: GatewayId, draft: Draft) -> Result<Cursor, LogError> {
         let now = self.clock.now();
-        self.with_ring(to, |ring| {
+        let at = self.with_ring(to, |ring| {
             let head = ring.bounds().head();
             if draft.expect.is_some_and(|expected| expected != head) {
                 return Err(LogError::Conflict { head });
@@ -75,7 +75,9 @@ impl EventLog for MemoryLog {
             // Told under the lock, so that followers hear in the order of positions.
             self.follower.appended(to, ring.epoch, std::slice::from_ref(&appended));
             Ok(at)
-        })
+        })?;
+        self.follower.told();
+        Ok(at)
     }
 
     async fn read(&self, of: GatewayId, from: Cursor, max: Budget) -> Result<Page, LogError> {

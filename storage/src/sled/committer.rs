@@ -1,9 +1,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
 
 use super::batch::Batch;
 use super::database::Database;
@@ -19,6 +20,8 @@ use crate::records::StoreError;
 const BATCH_JOBS_MAX: usize = 1_024;
 /// Rows of entries after which a batch takes no further job: who waits for its answer waits for no more than about these.
 const BATCH_ROWS_MAX: usize = 2_048;
+/// From so many jobs in a batch on the next one waits for those who are about to ask.
+const CROWD: usize = 8;
 
 /// What the committer and the readers share.
 pub(super) struct Shared {
@@ -40,6 +43,10 @@ pub(super) struct Committer {
     follower: Arc<dyn Follower>,
     jobs: mpsc::Receiver<Job>,
     sweeps: Sweeps,
+    /// Where those who wait are woken; `None` where there is none.
+    runtime: Option<Handle>,
+    /// There were many jobs in the last batch.
+    is_crowded: bool,
     /// The last job that took room was refused; for the log.
     is_full: bool,
     /// There was too little room even to delete: the next batch looks again.
@@ -47,13 +54,16 @@ pub(super) struct Committer {
 }
 
 impl Committer {
+    /// To be called where those who wait are.
     pub(super) fn new(
         shared: Arc<Shared>,
         follower: Arc<dyn Follower>,
         jobs: mpsc::Receiver<Job>,
         sweeps: Sweeps,
     ) -> Self {
-        Self { shared, follower, jobs, sweeps, is_full: false, waits_for_room: false }
+        let runtime = Handle::try_current().ok();
+        let (is_crowded, is_full, waits_for_room) = (false, false, false);
+        Self { shared, follower, jobs, sweeps, runtime, is_crowded, is_full, waits_for_room }
     }
 
     /// Works until all senders are gone and every job is answered. Sweeps that are left go on after the next start.
@@ -61,15 +71,16 @@ impl Committer {
         let mut jobs = Vec::with_capacity(BATCH_JOBS_MAX);
         while self.receive(&mut jobs) {
             let mut waiting = jobs.drain(..).peekable();
+            if waiting.peek().is_none() {
+                self.sweep(0);
+            }
             while waiting.peek().is_some() {
                 if self.is_poisoned() {
                     waiting.by_ref().for_each(Job::refuse);
                     continue;
                 }
                 let rows = self.commit(&mut waiting);
-                if !self.is_poisoned() {
-                    self.sweep(rows);
-                }
+                self.sweep(rows);
             }
         }
         self.end();
@@ -102,17 +113,37 @@ impl Committer {
 
     /// Waits for jobs, but not while there is something to sweep; `false` at the end.
     fn receive(&mut self, jobs: &mut Vec<Job>) -> bool {
-        if self.is_poisoned() || self.waits_for_room || self.sweeps.is_empty() {
-            return self.jobs.blocking_recv_many(jobs, BATCH_JOBS_MAX) > 0;
+        let may_wait = self.is_poisoned() || self.waits_for_room || self.sweeps.is_empty();
+        if may_wait && self.jobs.blocking_recv_many(jobs, BATCH_JOBS_MAX) == 0 {
+            return false;
         }
-        while jobs.len() < BATCH_JOBS_MAX {
-            match self.jobs.try_recv() {
-                Ok(job) => jobs.push(job),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return !jobs.is_empty(),
-            }
+        self.take_waiting(jobs);
+        let was_crowded = std::mem::replace(&mut self.is_crowded, jobs.len() >= CROWD);
+        if was_crowded || self.is_crowded {
+            self.gather(jobs);
         }
-        true
+        !jobs.is_empty() || !self.jobs.is_closed()
+    }
+
+    /// Where publishers and this thread share a core, a batch that begins at once has those who were heard during the last
+    /// sync, some 20 of 64, and each batch costs the same: its sync, and sled's threads, which are all woken. So the core is
+    /// left to the others for as long as that brings jobs; if nobody else wants it, that is no time at all.
+    fn gather(&mut self, jobs: &mut Vec<Job>) {
+        let mut before = 0;
+        while before < jobs.len() {
+            before = jobs.len();
+            thread::yield_now();
+            self.take_waiting(jobs);
+        }
+        self.is_crowded = jobs.len() >= CROWD;
+    }
+
+    fn take_waiting(&mut self, jobs: &mut Vec<Job>) {
+        while jobs.len() < BATCH_JOBS_MAX
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            jobs.push(job);
+        }
     }
 
     /// Does the jobs of one batch; says how many rows of entries that were.
@@ -139,8 +170,22 @@ impl Committer {
             self.follower.appended(*gateway, *epoch, appended);
         }
         self.sweeps.add(done.sweeps);
-        done.replies.into_iter().for_each(Reply::send);
+        self.tell(done.replies);
         rows
+    }
+
+    /// Wakes all who wait, by one task of the runtime: each that is woken from here takes a lock of the runtime's, and
+    /// where there is one core often a change of threads.
+    fn tell(&self, replies: Vec<Reply>) {
+        let follower = Arc::clone(&self.follower);
+        let tell = move || {
+            follower.told();
+            replies.into_iter().for_each(Reply::send);
+        };
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { tell() })),
+            None => tell(),
+        }
     }
 
     /// Writes what there is room for and refuses the rest, until the batch has enough rows; says how many.
@@ -177,9 +222,9 @@ impl Committer {
         }
     }
 
-    /// What is left to do once all are answered.
+    /// What is left to do once all are answered, or while nobody asks for anything.
     fn sweep(&mut self, rows: usize) {
-        if self.waits_for_room {
+        if self.is_poisoned() || self.waits_for_room {
             return;
         }
         let (sweeps, db) = (&mut self.sweeps, &self.shared.db);

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::before::{spread, without_bundles};
 use super::faults::{SMALL, draft, engine};
@@ -41,7 +43,7 @@ fn files(data: &Path) -> usize {
     fs::read_dir(data.join(EVENTS).join("blobs")).unwrap().count()
 }
 
-/// Sweeps run between batches.
+/// A chunk is deleted after each batch, and the rest while there is nothing else to do.
 async fn swept(engine: &Arc<Engine>) {
     let log = SledLog::new(Arc::clone(engine));
     for _ in 0..100 {
@@ -116,6 +118,28 @@ async fn what_a_crash_left_of_an_entry_that_was_never_there_is_no_part_of_the_ne
 }
 
 /// Else what is to be deleted piles up while there is more than one log to a batch.
+#[tokio::test]
+async fn what_one_chunk_leaves_is_deleted_though_nobody_writes_any_more() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    for n in 0..20 {
+        log.append(of, draft(&body(n, 40 * PART_BYTES))).await.unwrap();
+    }
+    let epoch = log.bounds(of).await.unwrap().epoch;
+    let parts = || {
+        let all = keys::part(of, epoch, Seq(0), 0)..=keys::part(of, epoch, Seq(u64::MAX), u32::MAX);
+        engine.shared.db.range(all).count()
+    };
+    assert!(parts() >= 20 * 40);
+    log.forget(of).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while parts() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(parts(), 0);
+}
+
 #[tokio::test]
 async fn one_chunk_is_of_as_many_sweeps_as_it_has_room_for() {
     let data = TempDir::new().unwrap();
