@@ -21,7 +21,9 @@ impl<'w> FormatFields<'w> for PlainFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut line = Line(String::with_capacity(LINE_BYTES));
         fields.record(&mut line);
-        if line.0.chars().any(char::is_control) {
+        // Nearly all lines are plain ASCII, which is found out without a jump for each byte.
+        let is_plain = line.0.bytes().fold(true, |is_plain, byte| is_plain & (b' '..=b'~').contains(&byte));
+        if !is_plain && line.0.chars().any(char::is_control) {
             return writer.write_str(&escaped(&line.0));
         }
         writer.write_str(&line.0)
