@@ -32,7 +32,7 @@ pub(super) struct Engine {
     /// `None` only while dropping.
     jobs: Option<mpsc::Sender<Job>>,
     room: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
+    pub(super) reads: Arc<Semaphore>,
     committer: Option<JoinHandle<()>>,
 }
 

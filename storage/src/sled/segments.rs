@@ -3,7 +3,7 @@
 //! offset in the segment: sled's LSN.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -79,10 +79,16 @@ pub(super) fn fingerprint(file: &File) -> io::Result<u32> {
 
 /// The bytes of the segment there; the last one of the file may be shorter.
 pub(super) fn read(file: &File, at: u64) -> io::Result<Vec<u8>> {
-    let left = file.metadata()?.len().saturating_sub(at);
-    let mut segment = vec![0; SEGMENT_BYTES.min(usize::try_from(left).unwrap_or(SEGMENT_BYTES))];
-    file.read_exact_at(&mut segment, at)?;
-    Ok(segment)
+    let len = file.metadata()?.len().saturating_sub(at).min(SEGMENT_BYTES as u64);
+    // Not into zeros: the allocator has these from the kernel, page by page, and a start reads thousands of segments.
+    let mut segment = Vec::with_capacity(SEGMENT_BYTES);
+    let mut file = file;
+    file.seek(SeekFrom::Start(at))?;
+    if file.take(len).read_to_end(&mut segment)? as u64 == len {
+        Ok(segment)
+    } else {
+        Err(ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// Up to which place in the log the newest snapshot goes, from where on sled replays it; that is in its name. `None` if

@@ -294,11 +294,20 @@ async fn what_is_young_is_read_on_the_spot_and_nothing_else() {
     assert!(matches!(log.read(of, foreign, ALL).await.unwrap(), Page::WrongEpoch { .. }));
 
     let end = append(&log, of, head.seq.0 as usize..3 * BUNDLES_MAX as usize).await;
+    // What a batch makes surplus is settled once it is answered, and before the next.
+    log.flush().await.unwrap();
+    // No blocking thread has its turn, so that a read which needs one cannot be done at once.
+    let turns = engine.reads.available_permits() as u32;
+    let turns = async || Arc::clone(&engine.reads).acquire_many_owned(turns).await.unwrap();
+    let none = turns().await;
     assert!(log.read(of, start, ALL).now_or_never().is_none(), "its first entry is settled");
+    drop(none);
     assert_eq!(read(&log, of, end).await, numbers(0..3 * BUNDLES_MAX as usize));
     let large = "x".repeat(PART_BYTES + 1);
     log.append(of, draft(&large)).await.unwrap();
+    let none = turns().await;
     assert!(log.read(of, end, ALL).now_or_never().is_none(), "its body is in rows of its own");
+    drop(none);
     assert_eq!(texts(log.read(of, end, ALL).await.unwrap()), [(end.seq.0 + 1, large)]);
 }
 
