@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use gatecast_storage::{Cursor, Entry, Epoch, GatewayId};
-use gatecast_transports::Frame;
+use gatecast_transports::{Frame, Text};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -119,11 +119,8 @@ fn parts(body: &[u8]) -> Option<(&str, &str)> {
 #[must_use]
 pub fn seal(epoch: Epoch, entry: &Entry) -> Option<Arc<Frame>> {
     let (kind, rest) = parts(&entry.body)?;
-    let id = Cursor { epoch, seq: entry.seq }.to_string();
-    let mut text = String::with_capacity(kind.len() + id.len() + rest.len() + 24);
-    for part in [r#"{"type":""#, kind, r#"","eventId":""#, &id, r#"","#, rest] {
-        text.push_str(part);
-    }
+    let id = String::from(Cursor { epoch, seq: entry.seq });
+    let text = Text::joined(&[r#"{"type":""#, kind, r#"","eventId":""#, &id, r#"","#, rest]);
     Some(Arc::new(Frame::new(Some(id), kind, text)))
 }
 
@@ -196,7 +193,7 @@ mod tests {
         let (body, longest) = (mould.body(gateway, AT), mould.sealed_len_max());
         assert_eq!(body, super::body(&kind, gateway, AT, correlation, trace, &payload));
         let frame = seal(Epoch(0x6f3a_9c21), &Entry { seq: Seq(seq), at, key: None, ends_key: false, body }).unwrap();
-        assert!(frame.text().len() <= longest);
+        assert!(frame.bytes().len() <= longest);
         frame
     }
 
@@ -204,7 +201,7 @@ mod tests {
     fn an_envelope_has_the_contract_members_in_order() {
         let frame = sealed("api.deployed", "c-1", r#"{"apiId":"a"}"#, 42);
         assert_eq!(
-            frame.text().as_str(),
+            frame.text(),
             r#"{"type":"api.deployed","eventId":"6f3a9c21-42","gatewayId":"6f2c1f2e-8d5c-4a8e-9d0a-0c8e5d2f7b11","timestamp":"1970-01-01T00:00:00.000Z","correlationId":"c-1","payload":{"apiId":"a"}}"#
         );
         assert_eq!((frame.id(), frame.name()), (Some("6f3a9c21-42"), "api.deployed"));
@@ -215,7 +212,7 @@ mod tests {
         let kind: TypeName = "api.deployed".parse().unwrap();
         let payload: Box<RawValue> = serde_json::from_str("{}").unwrap();
         let longest = Mould::new(&kind, "c-1", None, &payload).sealed_len_max();
-        assert_eq!(sealed("api.deployed", "c-1", "{}", u64::MAX).text().len(), longest);
+        assert_eq!(sealed("api.deployed", "c-1", "{}", u64::MAX).bytes().len(), longest);
     }
 
     proptest! {

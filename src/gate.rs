@@ -2,7 +2,7 @@
 //!
 //! Draining, the address's rate, the key, the cursor's form, room, registered, and the key once more: a revoke that
 //! came in between finds the connection in the registry, or the second look finds the revoke. A live connection
-//! exists only as long as its [`Registration`](crate::registry::Registration).
+//! exists only as long as its [`Registration`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Seq};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::api::error::{ApiError, problem};
@@ -24,8 +24,8 @@ use crate::hold::Hold;
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
-use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
-use crate::session::{CursorSession, Works};
+use crate::registry::{Connection, ConnectionId, Full, Identity, Registration, Registry};
+use crate::session::{CursorSession, Works, deadline};
 
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -149,7 +149,7 @@ impl Admission {
             })
         });
         let named = named.transpose()?;
-        let poll = self.leases.renew(named, &peer.proven.proof, || peer.client(handshake));
+        let poll = self.leases.renew(named, &peer.proven, || peer.client(handshake));
         let Some(poll) = poll else { return Ok(None) };
         let peer = Peer { from: from(handshake)?, ..peer };
         Ok(Some((poll, peer)))
@@ -196,7 +196,7 @@ impl Admission {
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
         registration.seat =
             Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
-        self.has_before(&registration.connection, peer, handshake, bounds.head());
+        self.has_before(&registration, peer, bounds.head());
         registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
@@ -204,7 +204,7 @@ impl Admission {
             "Gateway connected over {}.", handshake.transport,
         );
         let hold = if handshake.liveness == Liveness::Lease {
-            Hold::Leased(self.leases.open(registration, peer.client(handshake)))
+            Hold::Leased(self.leases.open(registration, peer.client(handshake), peer.proven.valid))
         } else {
             Hold::Own(registration)
         };
@@ -231,20 +231,18 @@ impl Admission {
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);
         }
-        self.has_before(connection, peer, handshake, head);
+        self.has_before(poll.registration(), peer, head);
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
             poll.registration().confirmed(start.position, peer.now);
         }
         self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake)
     }
 
-    /// A cursor says that its replica has everything before it, whatever became of the connection that brought it.
-    fn has_before(&self, connection: &Connection, peer: &Peer, handshake: &Handshake, head: Cursor) {
+    /// What a cursor says, unless it is of nothing that the log has.
+    fn has_before(&self, registration: &Registration, peer: &Peer, head: Cursor) {
         let Some(From::After(cursor)) = peer.from else { return };
         if cursor.epoch == head.epoch && cursor.seq <= head.seq {
-            connection.set_since(Seq(0));
-            let replica = peer.replica(handshake);
-            self.works.deliveries.recovered(peer.proven.gateway.id, (Seq(0), cursor), &replica, peer.now);
+            self.works.has_all_before(registration, cursor, peer.now);
         }
     }
 
@@ -263,10 +261,7 @@ impl Admission {
             control::ack(peer.proven.gateway.id, id, peer.now, start.position, start.resume, handshake.transport)
         });
         let opening = ack.into_iter().collect();
-        let expires = peer.proven.expires_at.map(|at| {
-            // Wall time is asked once; from here on the deadline is monotonic.
-            Instant::now() + (at - peer.now).to_std().unwrap_or_default()
-        });
+        let expires = deadline(peer.proven.valid, peer.now);
         Box::new(CursorSession::new(
             self.works.clone(),
             hold,

@@ -159,6 +159,7 @@ impl Hub {
             clock: clock.clone(),
             timing,
             tracer,
+            authenticator: authenticator.clone(),
         });
         let gate = Arc::new(Admission {
             works: works.clone(),

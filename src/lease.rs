@@ -3,12 +3,13 @@
 //! A lease holds its connection's registration, and one task ends what nobody came back for, at its deadline exactly. The
 //! task looks at a lease when the deadline has come that it had when it was put in line; if polls have come since, that is
 //! when it gets its new place. So a poll costs two additions and no move in the order of all leases. A poll finds its
-//! connection by `connectionId`, or else by who asks: proof, instance and address.
+//! connection by `connectionId`, or else by who asks: proof, instance and address; one that follows another on its socket,
+//! by the [`Renewal`] which that has left.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gatecast_storage::{Clock, Deliveries};
@@ -16,7 +17,7 @@ use gatecast_transports::{CloseReason, Liveness};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use crate::auth::Proof;
+use crate::auth::{Proof, Proven, Validity};
 use crate::registry::{ConnectionId, Registration, Registry};
 use crate::shortfall;
 
@@ -54,6 +55,8 @@ struct Lease {
     polls: Mutex<Polls>,
     /// Counts the polls that named the connection: the latest one is the one that counts.
     named: AtomicU64,
+    /// It is in the table no more.
+    is_over: AtomicBool,
 }
 
 struct Polls {
@@ -70,6 +73,16 @@ pub(crate) struct Poll {
     lease: Arc<Lease>,
     /// Its number among those that named the connection; `None` if it named none and may overlap others.
     number: Option<u64>,
+    /// How long it holds who its client is.
+    valid: Validity,
+}
+
+/// Finds the lease of a poll that has ended, and does not keep it.
+pub(crate) struct Renewal {
+    leases: Arc<Leases>,
+    lease: Weak<Lease>,
+    names_it: bool,
+    pub(crate) valid: Validity,
 }
 
 impl Leases {
@@ -86,25 +99,26 @@ impl Leases {
     }
 
     /// A new connection's first poll.
-    pub(crate) fn open(self: &Arc<Self>, registration: Registration, client: Client) -> Poll {
+    pub(crate) fn open(self: &Arc<Self>, registration: Registration, client: Client, valid: Validity) -> Poll {
         let id = registration.connection.id;
         let lease = Arc::new(Lease {
             registration,
             client: client.clone(),
             polls: Mutex::new(Polls { under_way: 1, until: Instant::now(), in_line: false }),
             named: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
         });
         let mut table = self.table();
         table.leases.insert(id, lease.clone());
         table.by_client.insert(client, id);
-        Poll { leases: self.clone(), lease, number: None }
+        Poll { leases: self.clone(), lease, number: None, valid }
     }
 
     /// A poll of a live connection: of the one it names, if that was opened with the same proof, or else of the client's.
     pub(crate) fn renew(
         self: &Arc<Self>,
         named: Option<ConnectionId>,
-        proof: &Proof,
+        proven: &Proven,
         client: impl FnOnce() -> Client,
     ) -> Option<Poll> {
         let table = self.table();
@@ -112,9 +126,24 @@ impl Leases {
             Some(id) => id,
             None => *table.by_client.get(&client())?,
         };
-        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == *proof)?.clone();
+        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == proven.proof)?.clone();
+        self.begin(table, lease, named.is_some(), proven.valid)
+    }
+
+    /// A poll of a lease, unless it is over.
+    fn begin(
+        self: &Arc<Self>,
+        table: MutexGuard<'_, Table>,
+        lease: Arc<Lease>,
+        names_it: bool,
+        valid: Validity,
+    ) -> Option<Poll> {
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
-        if lease.registration.connection.closing().is_some_and(CloseReason::silences) {
+        let is_silenced = lease.registration.connection.closing().is_some_and(CloseReason::silences);
+        // Under the table's lock, so that it does not run out meanwhile.
+        if is_silenced || lease.is_over.load(Ordering::Acquire) {
+            // Not under it: this may be the last who has the lease, and so its connection.
+            drop(table);
             return None;
         }
         let overlaps = {
@@ -122,14 +151,14 @@ impl Leases {
             polls.under_way += 1;
             polls.under_way > 1
         };
-        let number = named.map(|_| lease.named.fetch_add(1, Ordering::AcqRel) + 1);
+        let number = names_it.then(|| lease.named.fetch_add(1, Ordering::AcqRel) + 1);
         drop(table);
         if overlaps && number.is_some() {
             // The poll before this one looks at its number again. All of the gateway's connections are woken for it, so
             // not without need.
             lease.registration.connection.channel.bell.ring();
         }
-        Some(Poll { leases: self.clone(), lease, number })
+        Some(Poll { leases: self.clone(), lease, number, valid })
     }
 
     /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
@@ -237,6 +266,7 @@ impl Table {
 
     fn remove(&mut self, id: ConnectionId) -> Option<Arc<Lease>> {
         let lease = self.leases.remove(&id)?;
+        lease.is_over.store(true, Ordering::Release);
         if self.by_client.get(&lease.client) == Some(&id) {
             self.by_client.remove(&lease.client);
         }
@@ -264,6 +294,24 @@ impl Poll {
     pub(crate) fn end(&self) {
         self.leases.table().remove(self.lease.registration.connection.id);
     }
+
+    /// For the same client's next poll.
+    pub(crate) fn renewal(&self) -> Renewal {
+        Renewal {
+            leases: self.leases.clone(),
+            lease: Arc::downgrade(&self.lease),
+            names_it: self.number.is_some(),
+            valid: self.valid,
+        }
+    }
+}
+
+impl Renewal {
+    /// The next poll; `None` if the connection has ended or is silenced.
+    pub(crate) fn poll(&self) -> Option<Poll> {
+        let lease = self.lease.upgrade()?;
+        self.leases.begin(self.leases.table(), lease, self.names_it, self.valid)
+    }
 }
 
 impl Drop for Poll {
@@ -278,5 +326,51 @@ impl Drop for Poll {
         if !is_settled {
             self.leases.settle(&self.lease, silenced);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatecast_storage::{Cursor, DeliveryLimits, Epoch, GatewayId, ManualClock, MemoryRecords, Seq, TokenId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::registry::{Capacity, Identity};
+    use crate::tail::Tails;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_ran_out_is_not_renewed_though_somebody_still_holds_it() {
+        let clock = Arc::new(ManualClock::default());
+        let registry = Registry::new(Capacity { total: 1, per_gateway: 1 });
+        let deliveries =
+            Deliveries::open(Arc::new(MemoryRecords::new()), clock.clone(), DeliveryLimits::default()).await.unwrap();
+        let leases = Leases::new(LIMIT, registry.clone(), Arc::new(deliveries), clock.clone());
+        let (gateway, proof) = (GatewayId(Uuid::nil()), Proof::Token(TokenId(Uuid::nil())));
+        let (instance, address) = (None, "127.0.0.1".parse().unwrap());
+        let identity = Identity {
+            gateway,
+            proof: proof.clone(),
+            instance: None,
+            transport: "long-poll",
+            peer: address,
+            connected_at: clock.now(),
+        };
+        let at = Cursor { epoch: Epoch(1), seq: Seq(0) };
+        let registration = registry.register(identity, Tails::new().channel(gateway), at).unwrap();
+        let valid = Validity { generation: 0, expires_at: None };
+        let first = leases.open(registration, Client { proof, instance, address }, valid);
+        // As the task does that is just ending it.
+        let (held, renewal) = (first.lease.clone(), first.renewal());
+        drop(first);
+        tokio::time::advance(LIMIT / 2).await;
+        let second = renewal.poll().expect("it is within its time");
+        assert!(leases.end_expired(Instant::now() + LIMIT).is_none() && !registry.is_empty(), "a poll is under way");
+        drop(second);
+        assert!(leases.end_expired(Instant::now() + LIMIT).is_none());
+        assert!(renewal.poll().is_none());
+        drop(held);
+        assert!(registry.is_empty() && renewal.poll().is_none());
     }
 }

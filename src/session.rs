@@ -11,22 +11,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step};
+use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step, Ticket};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::auth::{Authenticator, Validity};
 use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::hold::Hold;
+use crate::lease::Renewal;
 use crate::metrics::Live;
 use crate::pacing::Pacing;
 use crate::reading::Reading;
 use crate::receipts::{Reporter, Reports};
-use crate::registry::Connection;
+use crate::registry::{Connection, Registration};
 use crate::shortfall::{self, Shortfall};
 use crate::tail::{Hot, Tail, Tailed};
 use crate::traces::{Receiver, Tracer};
@@ -40,6 +43,24 @@ pub(crate) struct Works {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
     pub(crate) tracer: Arc<Tracer>,
+    pub(crate) authenticator: Arc<Authenticator>,
+}
+
+/// When a session ends as its proof does. Wall time is asked once; from here on the deadline is monotonic.
+pub(crate) fn deadline(valid: Validity, now: DateTime<Utc>) -> Option<Instant> {
+    valid.expires_at.map(|at| Instant::now() + (at - now).to_std().unwrap_or_default())
+}
+
+impl Works {
+    /// A replica asks for what follows a cursor, so it has everything before, whatever became of the connection that
+    /// brought it.
+    pub(crate) fn has_all_before(&self, registration: &Registration, cursor: Cursor, now: DateTime<Utc>) {
+        let connection = &registration.connection;
+        connection.set_since(Seq(0));
+        if let Some(seat) = &registration.seat {
+            self.deliveries.recovered(connection.identity.gateway, (Seq(0), cursor), seat.replica(), now);
+        }
+    }
 }
 
 /// A connection's cursor and timing.
@@ -91,6 +112,13 @@ struct Climbed {
     below: Option<Below>,
     overwritten: Option<Shortfall>,
     reset: Option<(ResetReason, Option<u64>)>,
+}
+
+/// What is kept of a poll that was answered, for the next one on its socket.
+struct NextPoll {
+    works: Arc<Works>,
+    renewal: Renewal,
+    position: Cursor,
 }
 
 /// What a look at everything finds.
@@ -191,7 +219,7 @@ impl CursorSession {
     }
 
     fn deliver(&mut self, frames: Frames, live: Option<Live>) -> Step {
-        let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.text().len()).sum());
+        let (count, bytes) = (frames.len(), frames.iter().map(|frame| frame.bytes().len()).sum());
         self.handed = Handed::Events { to: Seq(self.position.seq.0 + count as u64), count, bytes, live };
         Step::Deliver(frames)
     }
@@ -256,7 +284,7 @@ impl CursorSession {
         if reset.is_some() {
             debug!(gateway.id = %self.connection().identity.gateway, connection.id = %self.connection().id, ?reset, "Stream reset told.");
         }
-        let bytes = frames.iter().map(|frame| frame.text().len()).sum();
+        let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
         let climbed = Climbed { events, to, below, reset, overwritten };
         if frames.is_empty() {
             self.climbed(&climbed, bytes);
@@ -326,11 +354,11 @@ impl CursorSession {
 
 impl Session for CursorSession {
     fn connection_id(&self) -> String {
-        self.connection().id.to_string()
+        self.connection().id.into()
     }
 
     fn position(&self) -> String {
-        self.position.to_string()
+        self.position.into()
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step> {
@@ -422,6 +450,15 @@ impl Session for CursorSession {
         }
     }
 
+    fn rest(self: Box<Self>) -> Option<Box<dyn Ticket>> {
+        let Hold::Leased(poll) = &self.hold else { return None };
+        let goes_on = self.opening.is_empty() && self.below.is_none() && matches!(self.handed, Handed::Nothing);
+        goes_on.then(|| -> Box<dyn Ticket> {
+            let (works, renewal) = (self.works.clone(), poll.renewal());
+            Box::new(NextPoll { works, renewal, position: self.position })
+        })
+    }
+
     fn ended(&mut self, reason: CloseReason) {
         if reason == CloseReason::Superseded {
             return;
@@ -443,5 +480,31 @@ impl Session for CursorSession {
             gateway.id = %identity.gateway, connection.id = %self.connection().id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,
         );
+    }
+}
+
+impl Ticket for NextPoll {
+    /// Who it is was found when the gate was asked, and holds as long as no gateway and no token has changed. Nor is the log
+    /// asked what it holds: as for one that stays connected, that is met when it is read.
+    fn resume(self: Box<Self>) -> Option<Box<dyn Session>> {
+        let Self { works, renewal, position } = *self;
+        let now = works.clock.now();
+        if !works.authenticator.is_valid(renewal.valid, now) {
+            return None;
+        }
+        let poll = renewal.poll()?;
+        let registration = poll.registration();
+        let (connection, channel) = (&registration.connection, &registration.connection.channel);
+        let has_it = channel.epoch() == Some(position.epoch) && position.seq <= channel.head();
+        if !has_it || connection.below(position).is_some() {
+            return None;
+        }
+        connection.heard(now.timestamp_millis());
+        connection.moved(position);
+        works.has_all_before(registration, position, now);
+        registration.confirmed(position, now);
+        let expires = deadline(renewal.valid, now);
+        let (hold, opening) = (Hold::Leased(poll), Frames::new());
+        Some(Box::new(CursorSession::new(works, hold, Liveness::Lease, (position, None), opening, expires)))
     }
 }

@@ -222,11 +222,11 @@ impl Window {
         }
         // An entry that cannot be sealed leaves the window empty: readers then meet it in the log.
         let Some(frame) = frame else { return };
-        self.bytes += frame.text().len();
+        self.bytes += frame.bytes().len();
         self.frames.push_back(Sealed { frame, since });
         while self.frames.len() > WINDOW_EVENTS_MAX || (self.bytes > WINDOW_BYTES_MAX && self.frames.len() > 1) {
             if let Some(gone) = self.frames.pop_front() {
-                self.bytes -= gone.frame.text().len();
+                self.bytes -= gone.frame.bytes().len();
                 self.first = self.first.next();
             }
         }
@@ -256,7 +256,7 @@ fn within<'a>(frames: impl ExactSizeIterator<Item = &'a Arc<Frame>>, room: Room)
     let mut taken = Frames::with_capacity(frames.len().min(room.frames));
     let mut bytes = 0;
     for frame in frames.take(room.frames.max(1)) {
-        bytes += frame.text().len();
+        bytes += frame.bytes().len();
         if bytes > room.bytes && !taken.is_empty() {
             break;
         }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Directory, Gateway, TokenHash, TokenId, TokenState};
+use gatecast_storage::{Directory, Gateway, TokenId, TokenState};
 use gatecast_transports::Secret;
 
 use super::token::TOKEN_CHARS;
@@ -40,6 +40,15 @@ pub struct Proven {
     pub gateway: Arc<Gateway>,
     /// What by.
     pub proof: Proof,
+    /// Until when.
+    pub valid: Validity,
+}
+
+/// How long it holds that a gateway has proved itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Validity {
+    /// The directory's, before it was asked.
+    pub(crate) generation: u64,
     /// When the proof ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -58,10 +67,12 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]; the caller of the API must not learn which.
     pub fn gateway(&self, claim: &Claim<'_>, now: DateTime<Utc>) -> Result<Proven, AuthError> {
-        let certified = self.certified(claim.certificate_names)?;
+        // Before the look-ups.
+        let generation = self.directory.generation();
+        let certified = self.certified(claim.certificate_names, generation)?;
         let proven = match (claim.credential, certified) {
             (Some(credential), certified) => {
-                let proven = self.by_token(credential, now)?;
+                let proven = self.by_token(credential, generation, now)?;
                 if certified.is_some_and(|certified| certified.gateway.id != proven.gateway.id) {
                     return Err(AuthError::OtherCertificate);
                 }
@@ -73,22 +84,30 @@ impl Authenticator {
         if proven.gateway.access.allows(claim.address) { Ok(proven) } else { Err(AuthError::Address) }
     }
 
-    fn by_token(&self, credential: &Secret, now: DateTime<Utc>) -> Result<Proven, AuthError> {
+    /// Whether what was found of a claim would be found again.
+    pub(crate) fn is_valid(&self, valid: Validity, now: DateTime<Utc>) -> bool {
+        valid.generation == self.directory.generation() && valid.expires_at.is_none_or(|at| now < at)
+    }
+
+    fn by_token(&self, credential: &Secret, generation: u64, now: DateTime<Utc>) -> Result<Proven, AuthError> {
         // No token has another length, so nobody makes us hash a long one.
         if credential.expose().len() != TOKEN_CHARS {
             return Err(AuthError::Unknown);
         }
-        let hash = TokenHash(credential.digest(|token| hash_of(token).0));
+        let hash = hash_of(credential.expose());
         let (token, gateway) = self.directory.token_by_hash(&hash).ok_or(AuthError::Unknown)?;
         match token.state(now) {
-            TokenState::Active => Ok(Proven { gateway, proof: Proof::Token(token.id), expires_at: token.expires_at }),
+            TokenState::Active => {
+                let valid = Validity { generation, expires_at: token.expires_at };
+                Ok(Proven { gateway, proof: Proof::Token(token.id), valid })
+            }
             TokenState::Expired => Err(AuthError::Expired),
             TokenState::Revoked => Err(AuthError::Revoked),
         }
     }
 
     /// The one gateway that a certificate is of; names of nobody do no harm.
-    fn certified(&self, names: &[Box<str>]) -> Result<Option<Proven>, AuthError> {
+    fn certified(&self, names: &[Box<str>], generation: u64) -> Result<Option<Proven>, AuthError> {
         let mut found: Option<Proven> = None;
         for name in names {
             let Some(gateway) = self.directory.gateway_of_certificate(name) else { continue };
@@ -96,7 +115,8 @@ impl Authenticator {
                 Some(first) if first.gateway.id != gateway.id => return Err(AuthError::SeveralGateways),
                 Some(_) => {}
                 None => {
-                    found = Some(Proven { gateway, proof: Proof::Certificate(name.clone()), expires_at: None });
+                    let valid = Validity { generation, expires_at: None };
+                    found = Some(Proven { gateway, proof: Proof::Certificate(name.clone()), valid });
                 }
             }
         }

@@ -15,7 +15,7 @@ mod token;
 pub use self::admin::{AdminAuth, AdminSetup, AdminSetupError};
 pub use self::browsers::{Browsers, SignedIn};
 pub use self::credential::{bearer, gateway_credential};
-pub use self::gateway::{Authenticator, Claim, Proof, Proven};
+pub use self::gateway::{Authenticator, Claim, Proof, Proven, Validity};
 pub(crate) use self::operators::cookies;
 pub use self::operators::{Operators, Standing};
 pub use self::token::{PlainToken, RandomSourceFailed, hash_of};

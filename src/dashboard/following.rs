@@ -169,7 +169,7 @@ impl Feed for Following {
 /// A line about an event; what is no event is shown as it is.
 fn line(frame: &Arc<Frame>) -> Arc<Frame> {
     let Some(id) = frame.id() else { return frame.clone() };
-    let line = serde_json::from_str::<Line<'_>>(frame.text()).map(|line| Line { bytes: frame.text().len(), ..line });
+    let line = serde_json::from_str::<Line<'_>>(frame.text()).map(|line| Line { bytes: frame.bytes().len(), ..line });
     // Every event of the log has these members.
     let Ok(text) = line.and_then(|line| serde_json::to_string(&line)) else { return frame.clone() };
     Arc::new(Frame::new(Some(id.to_owned()), "event", text))

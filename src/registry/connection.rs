@@ -70,6 +70,14 @@ impl ConnectionId {
     }
 }
 
+impl From<ConnectionId> for String {
+    /// As it is displayed; a third of what `to_string` takes, which lets it grow.
+    fn from(ConnectionId(id): ConnectionId) -> Self {
+        let mut text = Uuid::encode_buffer();
+        id.hyphenated().encode_lower(&mut text).to_owned()
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

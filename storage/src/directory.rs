@@ -19,6 +19,7 @@ mod gateways;
 mod model;
 mod tokens;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -46,6 +47,8 @@ pub struct Directory {
 struct Shared {
     model: RwLock<Model>,
     records: Arc<dyn Records>,
+    /// Writes to gateways and tokens so far.
+    generation: AtomicU64,
 }
 
 impl Directory {
@@ -55,7 +58,7 @@ impl Directory {
     /// If the store cannot be read, or holds a row that this version does not understand.
     pub async fn open(records: Arc<dyn Records>) -> Result<Self, StoreError> {
         let model = Model::load(&*records).await?;
-        let shared = Arc::new(Shared { model: RwLock::new(model), records });
+        let shared = Arc::new(Shared { model: RwLock::new(model), records, generation: AtomicU64::new(0) });
         Ok(Self { shared, writer: Arc::new(Mutex::new(())) })
     }
 
@@ -72,6 +75,13 @@ impl Directory {
     pub async fn put_meta(&self, key: &str, value: Bytes) -> Result<(), DirectoryError> {
         let edit = Edit::PutMeta(key.to_owned(), value);
         self.write(move |_| Ok((vec![edit], ()))).await
+    }
+
+    /// Another number after each write that may change who is known as which gateway. What is looked up after this was
+    /// asked holds as long as it is the same.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Model> {
@@ -113,8 +123,13 @@ impl Shared {
         }
         self.records.commit(changes, Durability::Synced).await?;
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        let concerns_access = edits.iter().any(Edit::concerns_access);
         for edit in edits {
             model.apply(edit);
+        }
+        if concerns_access {
+            // Under the lock: whoever sees the new number sees what is new.
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
         Ok(answer)
     }

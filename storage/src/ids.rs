@@ -91,9 +91,10 @@ pub struct Cursor {
     pub seq: Seq,
 }
 
-impl fmt::Display for Cursor {
-    /// In one piece: each delivery spells a cursor or two, and numbers that are formatted took six times as long.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Cursor {
+    /// Shows the text in one piece: each delivery spells a cursor or two, and numbers that are formatted took six times as
+    /// long.
+    fn spell<T>(self, show: impl FnOnce(&str) -> T) -> T {
         let mut text = [b'-'; TEXT_BYTES_MAX];
         // Each number from its last digit on; the text has room for the longest of both.
         for (digit, byte) in text[..EPOCH_DIGITS].iter_mut().rev().enumerate() {
@@ -105,7 +106,13 @@ impl fmt::Display for Cursor {
             *byte = b"0123456789"[(seq % 10) as usize];
             seq /= 10;
         }
-        f.write_str(std::str::from_utf8(&text[..len]).unwrap_or_default())
+        show(std::str::from_utf8(&text[..len]).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spell(|text| f.write_str(text))
     }
 }
 
@@ -139,8 +146,9 @@ impl FromStr for Cursor {
 }
 
 impl From<Cursor> for String {
+    /// A third of what `to_string` takes, which lets it grow.
     fn from(cursor: Cursor) -> Self {
-        cursor.to_string()
+        cursor.spell(str::to_owned)
     }
 }
 

@@ -4,20 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::{Access, GatewayUpdate};
-use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Transport};
+use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
+use proptest::prelude::*;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::world::{Member, Via, World};
+use crate::world::{Member, Settings, Via, World};
 
 /// A socket that polls.
 struct Line(DuplexStream);
 
 impl Line {
     fn new(world: &World) -> Self {
-        let transports: [Box<dyn Transport>; 1] =
-            [Box::new(LongPoll::new(gatecast_transports::Timing::default(), TaskTracker::new()))];
+        Self::with(world, Timing::default())
+    }
+
+    fn with(world: &World, timing: Timing) -> Self {
+        let transports: [Box<dyn Transport>; 1] = [Box::new(LongPoll::new(timing, TaskTracker::new()))];
         let [direct] = &*world.hub.direct(&transports) else { panic!("polls need no hyper") };
         let (near, far) = tokio::io::duplex(64 * 1024);
         let newcomer = Newcomer {
@@ -33,9 +38,14 @@ impl Line {
 
     /// The answer to a poll.
     async fn poll(&mut self, key: &str, cursor: &str) -> String {
+        self.poll_as("a", key, cursor).await
+    }
+
+    /// As one of several replicas.
+    async fn poll_as(&mut self, instance: &str, key: &str, cursor: &str) -> String {
         let request = format!(
             "GET /api/internal/v1/poll/gateways/connect?timeout=0 HTTP/1.1\r\nHost: x\r\nApi-Key: {key}\r\n\
-             Last-Event-ID: {cursor}\r\n\r\n"
+             Gateway-Instance: {instance}\r\nLast-Event-ID: {cursor}\r\n\r\n"
         );
         self.0.write_all(request.as_bytes()).await.unwrap();
         let mut answer = vec![0; 64 * 1024];
@@ -147,5 +157,132 @@ async fn what_lies_after_its_cursor_comes_on_the_same_socket() {
     }
     let mut watcher = world.connect(Via::Sse, &member, Some(&cursor)).await.unwrap();
     watcher.message().await.unwrap();
-    assert!(line.poll(&member.key, &cursor).await.contains(watcher.message().await.unwrap().text().as_str()));
+    assert!(line.poll(&member.key, &cursor).await.contains(watcher.message().await.unwrap().text()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_lease_ran_out_between_two_polls_is_gone_and_another_begins() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    // It may be idle for longer than its lease lasts.
+    let mut line = Line::with(&world, Timing { head: Duration::from_secs(100), ..Timing::default() });
+    let cursor = line.settle(&member).await;
+    tokio::time::sleep(Duration::from_millis(29_990)).await;
+    let cursor = line.idle(&member, &cursor).await;
+    assert_eq!(world.hub.registry.len(), 1);
+    tokio::time::sleep(Duration::from_millis(30_010)).await;
+    assert!(world.hub.registry.is_empty(), "a socket that is open keeps no connection");
+    let answer = line.poll(&member.key, &cursor).await;
+    assert!(answer.contains("connection.ack"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_told_to_the_poll_that_goes_on() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut line = Line::new(&world);
+    let cursor = line.settle(&member).await;
+    world.hub.drain();
+    let answer = line.poll(&member.key, &cursor).await;
+    assert!(answer.contains("server.goodbye"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sockets_of_one_client_go_on_beside_each_other_as_one_connection() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut lines = [Line::new(&world), Line::new(&world)];
+    let mut cursor = lines[0].settle(&member).await;
+    for n in 0..3 {
+        for line in &mut lines {
+            line.idle(&member, &cursor).await;
+        }
+        world.publish(member.id, n).await;
+        let [first, second] = &mut lines;
+        let answers = [first.poll(&member.key, &cursor).await, second.poll(&member.key, &cursor).await];
+        assert_eq!(answers[0], answers[1]);
+        cursor = said(&answers[0]).1;
+    }
+    assert_eq!(world.hub.registry.len(), 1);
+}
+
+/// The events of an answer, whoever it is for, and the cursor that it gives.
+fn said(answer: &str) -> (Vec<Value>, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    if let Some((_, cursor)) = head.split_once("last-event-id: ") {
+        return (Vec::new(), cursor.lines().next().unwrap().to_owned());
+    }
+    let body: Value = serde_json::from_str(body).unwrap();
+    let id = body["connectionId"].as_str().unwrap();
+    let events = body["events"].to_string().replace(id, "");
+    (serde_json::from_str(&events).unwrap(), body["lastEventId"].as_str().unwrap().to_owned())
+}
+
+/// The position of an event, or of a cursor.
+fn seq(cursor: &str) -> u64 {
+    cursor.split_once('-').unwrap().1.parse().unwrap()
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Publish,
+    /// Asks for what follows one of the last cursors that it was given.
+    Poll {
+        back: usize,
+    },
+    /// A change of somebody else's, after which the gate is asked.
+    Change,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => Just(Step::Publish),
+        4 => Just(Step::Poll { back: 0 }),
+        1 => (1_usize..4).prop_map(|back| Step::Poll { back }),
+        1 => Just(Step::Change),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// Plays the steps for a replica that polls over one socket, and another that opens one for each poll.
+async fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let retention = gatecast_storage::Retention { max_events: 6, ..Settings::default().retention };
+    let world = World::with(Settings { retention, ..Settings::default() }).await;
+    let member = world.gateway().await;
+    let mut line = Line::new(&world);
+    let mut cursors = vec!["latest".to_owned()];
+    let mut head = 0;
+    for step in steps {
+        match step {
+            Step::Publish => {
+                head += 1;
+                world.publish(member.id, head).await;
+            }
+            Step::Change => drop(world.gateway().await),
+            Step::Poll { back } => {
+                let cursor = &cursors[cursors.len().saturating_sub(1 + back)];
+                let going_on = said(&line.poll_as("a", &member.key, cursor).await);
+                let anew = said(&Line::new(&world).poll_as("b", &member.key, cursor).await);
+                if going_on != anew {
+                    // The gate asks the log, whose ring may have let go of what is still at hand for who stays.
+                    let seqs: Vec<_> =
+                        going_on.0.iter().map(|event| seq(event["eventId"].as_str().unwrap_or("-0"))).collect();
+                    prop_assert_eq!(&seqs, &(seq(cursor) + 1..=head).collect::<Vec<_>>(), "{:?}", anew);
+                    prop_assert!(anew.0.iter().any(|event| event["type"] == "stream.reset"), "{:?}", anew);
+                }
+                cursors.push(going_on.1);
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_socket_that_polls_on_gets_what_sockets_of_one_poll_each_get(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(play(steps))?;
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -27,32 +27,21 @@ impl ConnInfo {
     }
 }
 
-/// A credential as it was presented. Shows nothing of itself; clones share it.
+/// A credential as it was presented. Shows nothing of itself.
 #[derive(Clone)]
-pub struct Secret(Arc<Presented>);
-
-struct Presented {
-    text: Box<str>,
-    digest: OnceLock<[u8; 32]>,
-}
+pub struct Secret(Box<str>);
 
 impl Secret {
     /// Wraps a credential.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(Arc::new(Presented { text: text.into(), digest: OnceLock::new() }))
+        Self(text.into())
     }
 
     /// The credential, for checking.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0.text
-    }
-
-    /// The credential's digest, which `of` makes when it is asked for first, here or of a clone: polls that follow each
-    /// other on a socket present it again and again. It says nothing of what the credential is good for, so it stays right.
-    pub fn digest(&self, of: impl FnOnce(&str) -> [u8; 32]) -> [u8; 32] {
-        *self.0.digest.get_or_init(|| of(&self.0.text))
+        &self.0
     }
 }
 

@@ -44,5 +44,7 @@ pub use scripted::Scripted;
 pub use sever::Sever;
 pub use sse::Sse;
 pub use timing::Timing;
-pub use transport::{Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Session, Step, Transport};
+pub use transport::{
+    Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Session, Step, Text, Ticket, Transport,
+};
 pub use websocket::WebSocket;

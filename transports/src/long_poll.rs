@@ -85,27 +85,33 @@ impl Asked {
 
 type Admission<'a> = BoxFuture<'a, Result<Box<dyn Session>, Refusal>>;
 
-/// A poll that the gate was asked about.
-struct Turn<'a> {
-    gate: &'a dyn Gate,
-    admission: Result<(Admission<'a>, Wish), HandshakeError>,
+/// A poll's turn to be answered.
+enum Turn<'a> {
+    /// The gate is asked.
+    Asked(Admission<'a>, Wish),
+    /// It goes on where the one before it on its socket has ended.
+    Resumed(Box<dyn Session>, Wish),
+    Refused(Answer),
 }
 
 impl<'a> Turn<'a> {
     fn new(gate: &'a dyn Gate, asked: Result<Asked, HandshakeError>) -> Self {
-        Self { gate, admission: asked.map(|Asked { handshake, wish }| (gate.admit(handshake), wish)) }
+        match asked {
+            Ok(Asked { handshake, wish }) => Self::Asked(gate.admit(handshake), wish),
+            Err(error) => Self::Refused(gate.reject(error).into()),
+        }
     }
 
     /// What admission takes is let go of before the poll is parked: nothing that an arm of a `match` borrows from is held
     /// over a wait.
     async fn answer(self, alarm: &mut Alarm) -> Answer {
-        let (admission, wish) = match self.admission {
-            Ok(asked) => asked,
-            Err(error) => return self.gate.reject(error).into(),
-        };
-        let session = match admission.await {
-            Ok(session) => session,
-            Err(refusal) => return refusal.into(),
+        let (session, wish) = match self {
+            Self::Resumed(session, wish) => (session, wish),
+            Self::Refused(answer) => return answer,
+            Self::Asked(admission, wish) => match admission.await {
+                Ok(session) => (session, wish),
+                Err(refusal) => return refusal.into(),
+            },
         };
         poll(session, wish, alarm).await
     }
@@ -133,11 +139,12 @@ impl Said {
                 for (name, value) in reply.headers() {
                     head.headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
                 }
-                let body = reply.into_body();
+                let mut body = Vec::with_capacity(reply.body_bytes());
+                reply.put_body(&mut body);
                 if head.status != StatusCode::NO_CONTENT {
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
                 }
-                (head, body)
+                (head, body.into())
             }
         }
     }
@@ -150,12 +157,12 @@ impl From<Refusal> for Answer {
 }
 
 async fn poll(mut session: Box<dyn Session>, wish: Wish, alarm: &mut Alarm) -> Answer {
-    let reply = |session: &dyn Session, frames: &[_]| Said::Reply(Reply::new(session, frames));
+    let reply = |session: &dyn Session, frames| Said::Reply(Reply::new(session, frames));
     match gather(session.as_mut(), wish, alarm).await {
-        Ok(frames) => Answer { said: reply(session.as_ref(), &frames), session: Some(session) },
+        Ok(frames) => Answer { said: reply(session.as_ref(), frames), session: Some(session) },
         Err((reason, gathered)) => {
             tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
-            let said = reply(session.as_ref(), &last_frames(reason, gathered));
+            let said = reply(session.as_ref(), last_frames(reason, gathered));
             session.ended(reason);
             Answer { said, session: None }
         }
@@ -213,7 +220,7 @@ impl Gathering {
     fn take(&mut self, frames: Frames) -> bool {
         let mut frames = frames;
         frames.retain(|frame| !frame.is_position_only());
-        let bytes: usize = frames.iter().map(|frame| frame.text().len() + SEPARATOR_BYTES).sum();
+        let bytes: usize = frames.iter().map(|frame| frame.bytes().len() + SEPARATOR_BYTES).sum();
         if bytes > self.room.bytes && !self.frames.is_empty() {
             return false;
         }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -85,12 +84,38 @@ pub trait Gate: Send + Sync {
     fn reject(&self, error: HandshakeError) -> Refusal;
 }
 
+/// The text of a message, of one line.
+#[derive(Debug)]
+pub struct Text(Bytes);
+
+impl Text {
+    /// The parts one after the other, each copied once.
+    #[must_use]
+    pub fn joined(parts: &[&str]) -> Self {
+        debug_assert!(!parts.iter().any(|part| is_broken(part)), "{BROKEN}");
+        Self(wire::text(parts))
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Text {
+    fn from(text: T) -> Self {
+        Self::joined(&[text.as_ref()])
+    }
+}
+
+const BROKEN: &str = "a line break would split an SSE event";
+
+fn is_broken(text: &str) -> bool {
+    // One at a time: each is a memchr, which even an unoptimised build has.
+    ['\n', '\r', '\0'].iter().any(|bad| text.contains(*bad))
+}
+
 /// One message, encoded once and shared by all connections.
 #[derive(Debug)]
 pub struct Frame {
     id: Option<String>,
     name: String,
-    text: Utf8Bytes,
+    /// The text behind the head of a WebSocket frame, so that it is held once.
     wire: Bytes,
     /// Made for the first connection that it goes to alone.
     event: OnceLock<Bytes>,
@@ -98,7 +123,7 @@ pub struct Frame {
 
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
-        (&self.id, &self.name, &self.text) == (&other.id, &other.name, &other.text)
+        (&self.id, &self.name, &self.wire) == (&other.id, &other.name, &other.wire)
     }
 }
 
@@ -107,29 +132,23 @@ impl Eq for Frame {}
 impl Frame {
     /// A message: its position if it has one, its type, and its JSON text, which holds no raw line break.
     #[must_use]
-    pub fn new(id: Option<String>, name: impl Into<String>, text: String) -> Self {
-        let name = name.into();
-        // One at a time: each is a memchr, which even an unoptimised build has.
-        let broken = |text: &str| ['\n', '\r', '\0'].iter().any(|bad| text.contains(*bad));
-        debug_assert!(!broken(&text) && !broken(&name), "a line break would split an SSE event");
-        debug_assert!(!id.as_deref().is_some_and(broken), "a line break would split an SSE event");
-        let wire = wire::text(&text);
-        // A part of the same bytes, so that a message is held once. It was text, so it is text.
-        let text = Utf8Bytes::try_from(wire.slice(wire::head_len(text.len())..)).unwrap_or_default();
-        Self { id, name, text, wire, event: OnceLock::new() }
+    pub fn new(id: Option<String>, name: impl Into<String>, text: impl Into<Text>) -> Self {
+        let (name, Text(wire)) = (name.into(), text.into());
+        debug_assert!(!is_broken(&name) && !id.as_deref().is_some_and(is_broken), "{BROKEN}");
+        Self { id, name, wire, event: OnceLock::new() }
     }
 
     /// No message, only a position: over SSE an event with nothing but `id:`, which moves the peer's cursor past events
     /// that it was not sent (WHATWG HTML § 9.2.6: without data nothing is dispatched). Other transports leave it out.
     #[must_use]
     pub fn position_only(id: impl Into<String>) -> Self {
-        Self::new(Some(id.into()), "", String::new())
+        Self::new(Some(id.into()), "", "")
     }
 
     /// Whether this is [`Frame::position_only`].
     #[must_use]
     pub fn is_position_only(&self) -> bool {
-        self.text.is_empty()
+        self.bytes().is_empty()
     }
 
     /// The cursor that a peer holds after this message; `None` for most control messages.
@@ -144,10 +163,17 @@ impl Frame {
         &self.name
     }
 
-    /// Its JSON text.
+    /// Its JSON text. What only goes on needs no more than [its bytes](Self::bytes), which nobody looks through.
     #[must_use]
-    pub fn text(&self) -> &Utf8Bytes {
-        &self.text
+    pub fn text(&self) -> &str {
+        // It was text, so it is text.
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    /// The bytes of its JSON text.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        wire::payload(&self.wire)
     }
 
     /// The text as a WebSocket frame, header included: made once, however many connections it goes to.
@@ -228,10 +254,24 @@ pub trait Session: Send {
     /// write that is under way, which is then cut.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
 
+    /// The poll was answered ([`Liveness::Lease`]): gives up all but what it takes to go on from [`position`](Self::position)
+    /// should its client ask for that next. `None` if the gate is to be asked then.
+    fn rest(self: Box<Self>) -> Option<Box<dyn Ticket>> {
+        None
+    }
+
     /// The connection is over for this reason. Called at most once, and then nothing else is called. Without it a
     /// session is dropped only when a long-poll was answered or given up by its peer ([`Liveness::Lease`]: the
     /// connection lives on), or when the runtime tears the transport's task down.
     fn ended(&mut self, reason: CloseReason);
+}
+
+/// What an answered poll leaves for the next one: not the connection, which ends without it when its lease runs out or it is
+/// silenced. It is for the same client, whose next request asks for what follows the position and is otherwise the same.
+pub trait Ticket: Send {
+    /// The session that the gate would give. `None` if only the gate can tell, since something has happened to the
+    /// connection.
+    fn resume(self: Box<Self>) -> Option<Box<dyn Session>>;
 }
 
 impl dyn Session + '_ {

@@ -26,6 +26,11 @@ pub(super) enum Edit {
 }
 
 impl Edit {
+    /// Whether it may change who is known as which gateway.
+    pub(super) fn concerns_access(&self) -> bool {
+        matches!(self, Self::PutGateway(_) | Self::DropGateway(_) | Self::PutToken(_) | Self::DropToken(..))
+    }
+
     /// Adds the rows that this edit puts or deletes.
     pub(super) fn changes(&self, out: &mut Vec<Change>) -> Result<(), StoreError> {
         match self {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use crate::close::CloseReason;
 use crate::handshake::{Handshake, HandshakeError};
-use crate::transport::{Frame, Gate, Heard, Refusal, Room, Session, Step};
+use crate::transport::{Frame, Gate, Heard, Refusal, Room, Session, Step, Ticket};
 
 /// A gate and all its sessions: one list of steps, from which whichever session is alive takes. As in the contract, a
 /// step that was not written is given again.
@@ -47,6 +47,10 @@ pub struct State {
     pub admitted: usize,
     /// Sessions that are alive.
     pub alive: usize,
+    /// Sessions leave tickets, which are good.
+    pub tickets: bool,
+    /// Sessions that went on from a ticket.
+    pub resumed: usize,
     /// Requests that were no handshakes.
     pub rejected: Vec<HandshakeError>,
     /// Resolves `cut`.
@@ -98,8 +102,8 @@ fn summary(state: &State) -> String {
 
 /// A message with an id.
 #[must_use]
-pub fn frame(id: &str, name: &str, text: impl Into<String>) -> Arc<Frame> {
-    Arc::new(Frame::new(Some(id.to_owned()), name, text.into()))
+pub fn frame(id: &str, name: &str, text: impl AsRef<str>) -> Arc<Frame> {
+    Arc::new(Frame::new(Some(id.to_owned()), name, text))
 }
 
 /// The acknowledgement.
@@ -211,8 +215,25 @@ impl Session for Scene {
         self.poll(cx, |state| state.cut)
     }
 
+    fn rest(self: Box<Self>) -> Option<Box<dyn Ticket>> {
+        self.script.look(|state| state.tickets).then(|| -> Box<dyn Ticket> { Box::new(self.script.clone()) })
+    }
+
     fn ended(&mut self, reason: CloseReason) {
         self.script.change(|state| state.ended.push(reason));
+    }
+}
+
+impl Ticket for Script {
+    fn resume(self: Box<Self>) -> Option<Box<dyn Session>> {
+        if !self.look(|state| state.tickets) {
+            return None;
+        }
+        self.change(|state| {
+            state.resumed += 1;
+            state.alive += 1;
+        });
+        Some(Box::new(Scene { script: *self, change: None }))
     }
 }
 

@@ -12,16 +12,16 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::head::{self, Known, PollHead};
+use super::head::{self, Known};
 use super::reply::cut_off;
-use super::{Answer, LongPoll, Said, Turn};
+use super::{LongPoll, Said, Turn};
 use crate::alarm::Alarm;
-use crate::answer::{spell, spelled};
+use crate::answer::{head as answer_head, spelled};
 use crate::bare::{BareSocket, Rewound};
 use crate::date::Date;
 use crate::handshake::ConnInfo;
 use crate::head::Head;
-use crate::transport::{Direct, Gate, Newcomer};
+use crate::transport::{Direct, Gate, Newcomer, Session};
 
 /// Polls outside hyper.
 pub(super) struct Polls {
@@ -114,7 +114,10 @@ impl Line {
             answer = turn.answer(&mut self.alarm) => answer,
         };
         let closes = closes || self.drain.is_cancelled();
-        self.write(polls, answer, closes).await?;
+        let session = self.write(polls, &answer.said, answer.session, closes).await?;
+        if let (Some(session), Some(known), Said::Reply(reply)) = (session, &mut self.input.known, answer.said) {
+            known.expect(reply.into_position(), session.rest());
+        }
         if closes {
             // Boxed, as what is rare is not to be held by every parked poll.
             Box::pin(self.socket.end(&[], polls.transport.timing.last_words)).await;
@@ -123,23 +126,32 @@ impl Line {
         Some(())
     }
 
-    /// Writes an answer. As long as there is a session, it may cut it off.
-    async fn write(&mut self, polls: &Polls, answer: Answer, closes: bool) -> Option<()> {
+    /// Writes an answer, and gives its session back. As long as there is one, it may cut it off.
+    async fn write(
+        &mut self,
+        polls: &Polls,
+        said: &Said,
+        session: Option<Box<dyn Session>>,
+        closes: bool,
+    ) -> Option<Option<Box<dyn Session>>> {
         let (stall, date) = (polls.transport.timing.write_stall, &polls.date);
-        let bytes = match &answer.said {
+        let bytes = match said {
             Said::Reply(reply) => {
                 let headers = reply.headers();
                 let headers = headers.iter().map(|(name, value)| (name, value.as_bytes()));
-                spell(reply.status(), headers, reply.body(), closes, date)
+                let mut bytes = answer_head(reply.status(), headers, reply.body_bytes(), closes, date);
+                reply.put_body(&mut bytes);
+                bytes
             }
             Said::Refusal(refusal) => spelled(refusal, closes, date),
         };
-        let Some(mut session) = answer.session else {
+        let Some(mut session) = session else {
             // Boxed, as above.
-            return Box::pin(self.socket.tell(&bytes, stall)).await;
+            Box::pin(self.socket.tell(&bytes, stall)).await?;
+            return Some(None);
         };
         match self.socket.write(&bytes, session.as_mut(), stall).await {
-            Ok(()) => Some(()),
+            Ok(()) => Some(Some(session)),
             Err(unwritten) => {
                 cut_off(session, unwritten.reason);
                 self.socket.sever();
@@ -157,28 +169,27 @@ impl Input {
             self.bytes.extend_from_slice(more);
         }
         let bytes = if self.bytes.is_empty() { more } else { &*self.bytes };
-        let head = match self.known.as_ref().and_then(|known| known.again(bytes)) {
-            Some(poll) => Head::Of(poll),
-            None if bytes.is_empty() => Head::Partial,
-            None => {
-                let head = head::read(bytes, &self.info);
-                let poll = if let Head::Of(poll) = &head { Some(poll) } else { None };
-                self.known = poll.and_then(|poll| Known::of(bytes, poll)).map(Box::new);
-                head
-            }
+        if bytes.is_empty() {
+            return None;
+        }
+        let (next, read) = match self.known.as_mut().and_then(|known| known.resume(bytes)) {
+            Some((session, wish, len)) => (Some(Next::Poll { turn: Turn::Resumed(session, wish), closes: false }), len),
+            None => match head::read(bytes, &self.info) {
+                Head::Of(poll) => {
+                    self.known = Known::of(bytes, &poll).map(Box::new);
+                    (Some(Next::Poll { turn: Turn::new(gate, poll.asked), closes: poll.closes }), poll.len)
+                }
+                Head::Other => (Some(Next::Other), 0),
+                Head::Partial => (None, 0),
+            },
         };
-        let read = if let Head::Of(poll) = &head { poll.len } else { 0 };
         let left = bytes.get(read..).unwrap_or_default();
         if left.is_empty() {
             self.bytes = Vec::new();
         } else if left.len() != self.bytes.len() {
             self.bytes = left.to_vec();
         }
-        match head {
-            Head::Of(PollHead { asked, closes, .. }) => Some(Next::Poll { turn: Turn::new(gate, asked), closes }),
-            Head::Other => Some(Next::Other),
-            Head::Partial => None,
-        }
+        next
     }
 }
 

@@ -1,7 +1,5 @@
 //! The reply to a poll.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
@@ -11,53 +9,68 @@ use crate::close::CloseReason;
 use crate::pipe::{Inlet, PIECE_BYTES};
 use crate::sever::Sever;
 use crate::timing::Timing;
-use crate::transport::{Frame, Session};
+use crate::transport::{Frames, Session};
 
 /// What a poll is answered.
-pub(super) enum Reply {
-    /// 200 with this body.
-    Events(Vec<u8>),
-    /// 204 with the position in a header.
-    Nothing(String),
+pub(super) struct Reply {
+    /// Where the client is once it has it.
+    position: String,
+    /// 200 with these, or 204 with the position in a header.
+    events: Option<Events>,
+}
+
+struct Events {
+    connection: String,
+    frames: Frames,
 }
 
 impl Reply {
-    pub(super) fn new(session: &dyn Session, frames: &[Arc<Frame>]) -> Self {
-        let position = session.position();
-        if frames.is_empty() {
-            return Self::Nothing(position);
-        }
-        Self::Events(body(&session.connection_id(), frames, &position))
+    pub(super) fn new(session: &dyn Session, frames: Frames) -> Self {
+        let events = (!frames.is_empty()).then(|| Events { connection: session.connection_id(), frames });
+        Self { position: session.position(), events }
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        match self {
-            Self::Events(_) => StatusCode::OK,
-            Self::Nothing(_) => StatusCode::NO_CONTENT,
-        }
+        if self.events.is_some() { StatusCode::OK } else { StatusCode::NO_CONTENT }
     }
 
     /// All but those that frame the body.
     pub(super) fn headers(&self) -> [(HeaderName, &str); 2] {
-        let special = match self {
-            Self::Events(_) => (CONTENT_TYPE, "application/json"),
-            Self::Nothing(position) => (LAST_EVENT_ID, &**position),
+        let special = match self.events {
+            Some(_) => (CONTENT_TYPE, "application/json"),
+            None => (LAST_EVENT_ID, &*self.position),
         };
         [(CACHE_CONTROL, "no-store"), special]
     }
 
-    pub(super) fn body(&self) -> &[u8] {
-        match self {
-            Self::Events(body) => body,
-            Self::Nothing(_) => &[],
-        }
+    pub(super) fn body_bytes(&self) -> usize {
+        let Some(Events { connection, frames }) = &self.events else { return 0 };
+        // A comma between two.
+        let events = frames.iter().map(|frame| frame.bytes().len() + 1).sum::<usize>() - 1;
+        MEMBERS.iter().map(|member| member.len()).sum::<usize>() + connection.len() + events + self.position.len()
     }
 
-    pub(super) fn into_body(self) -> Bytes {
-        match self {
-            Self::Events(body) => body.into(),
-            Self::Nothing(_) => Bytes::new(),
+    /// `{"connectionId":…,"events":[…],"lastEventId":…}` around the same bytes that the other transports send. Ids and
+    /// positions are visible ASCII without quotes, so they stand for themselves in JSON.
+    pub(super) fn put_body(&self, into: &mut Vec<u8>) {
+        let Some(Events { connection, frames }) = &self.events else { return };
+        let [before, between, behind, end] = MEMBERS;
+        into.extend_from_slice(before.as_bytes());
+        into.extend_from_slice(connection.as_bytes());
+        into.extend_from_slice(between.as_bytes());
+        for (index, frame) in frames.iter().enumerate() {
+            if index > 0 {
+                into.push(b',');
+            }
+            into.extend_from_slice(frame.bytes());
         }
+        into.extend_from_slice(behind.as_bytes());
+        into.extend_from_slice(self.position.as_bytes());
+        into.extend_from_slice(end.as_bytes());
+    }
+
+    pub(super) fn into_position(self) -> String {
+        self.position
     }
 }
 
@@ -98,26 +111,6 @@ pub(super) fn cut_off(mut session: Box<dyn Session>, reason: CloseReason) {
     }
 }
 
-/// `{"connectionId":…,"events":[…],"lastEventId":…}` around the same bytes that the other transports send. Ids and
-/// positions are visible ASCII without quotes, so they stand for themselves in JSON.
-fn body(connection: &str, frames: &[Arc<Frame>], position: &str) -> Vec<u8> {
-    let events: usize = frames.iter().map(|frame| frame.text().len() + 1).sum();
-    let mut body = Vec::with_capacity(connection.len() + events + position.len() + MEMBERS_BYTES);
-    body.extend_from_slice(br#"{"connectionId":""#);
-    body.extend_from_slice(connection.as_bytes());
-    body.extend_from_slice(br#"","events":["#);
-    for (index, frame) in frames.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(frame.text().as_bytes());
-    }
-    body.extend_from_slice(br#"],"lastEventId":""#);
-    body.extend_from_slice(position.as_bytes());
-    body.extend_from_slice(br#""}"#);
-    body
-}
-
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// All of a body but its values.
-const MEMBERS_BYTES: usize = 64;
+const MEMBERS: [&str; 4] = [r#"{"connectionId":""#, r#"","events":["#, r#"],"lastEventId":""#, r#""}"#];

@@ -35,23 +35,23 @@ pub(super) fn retry() -> String {
 }
 
 fn put(chunk: &mut BytesMut, frame: &Frame) {
-    let mut line = |field: &[u8], value: &str| {
+    let mut line = |field: &[u8], value: &[u8]| {
         chunk.put_slice(field);
-        chunk.put_slice(value.as_bytes());
+        chunk.put_slice(value);
         chunk.put_u8(b'\n');
     };
     if let Some(id) = frame.id() {
-        line(b"id: ", id);
+        line(b"id: ", id.as_bytes());
     }
     if !frame.is_position_only() {
-        line(b"event: ", frame.name());
-        line(b"data: ", frame.text());
+        line(b"event: ", frame.name().as_bytes());
+        line(b"data: ", frame.bytes());
     }
     chunk.put_u8(b'\n');
 }
 
 fn size(frame: &Frame) -> usize {
-    frame.id().map_or(0, str::len) + frame.name().len() + frame.text().len() + FIELDS_BYTES_MAX
+    frame.id().map_or(0, str::len) + frame.name().len() + frame.bytes().len() + FIELDS_BYTES_MAX
 }
 
 const RETRY_MS: std::ops::RangeInclusive<u32> = 1000..=5000;
@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn frames_are_spelled_as_events() {
         let frames = [
-            Arc::new(Frame::new(Some("e-1".into()), "api.deployed", r#"{"a":1}"#.into())),
-            Arc::new(Frame::new(None, "stream.reset", "{}".into())),
+            Arc::new(Frame::new(Some("e-1".into()), "api.deployed", r#"{"a":1}"#)),
+            Arc::new(Frame::new(None, "stream.reset", "{}")),
             Arc::new(Frame::position_only("e-2")),
         ];
         let expected = "id: e-1\nevent: api.deployed\ndata: {\"a\":1}\n\nevent: stream.reset\ndata: {}\n\nid: e-2\n\n";

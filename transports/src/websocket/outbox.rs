@@ -154,7 +154,7 @@ mod tests {
         let mut outbox = Outbox::new(Box::new(near));
         let mut expected = Vec::new();
         for len in [0_usize, 1, 125, 126, 65_535, 65_536] {
-            let frame = wire::text(&"x".repeat(len));
+            let frame = wire::text(&[&"x".repeat(len)]);
             expected.extend_from_slice(&frame);
             outbox.push(frame);
         }
@@ -173,10 +173,10 @@ mod tests {
     async fn frames_not_begun_are_forgotten_and_a_begun_one_is_not() {
         let (near, mut far) = tokio::io::duplex(12);
         let mut outbox = Outbox::new(Box::new(near));
-        outbox.push(wire::text("not begun"));
+        outbox.push(wire::text(&["not begun"]));
         assert!(outbox.forget_unsent());
         for text in ["gone", "begun", "not begun"] {
-            outbox.push(wire::text(text));
+            outbox.push(wire::text(&[text]));
         }
         // Nobody reads: the pipe takes the first frame and a part of the second.
         assert!(poll_fn(|cx| outbox.poll_flush(cx)).now_or_never().is_none());

@@ -2,9 +2,19 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A text message.
-pub(crate) fn text(text: &str) -> Bytes {
-    frame(TEXT, &[text.as_bytes()])
+/// A text message, of a text in parts.
+pub(crate) fn text(text: &[&str]) -> Bytes {
+    frame(TEXT, text)
+}
+
+/// What is in a frame of ours.
+pub(crate) fn payload(frame: &[u8]) -> &[u8] {
+    let head = match frame.get(1) {
+        Some(&LENGTH_16) => 4,
+        Some(&LENGTH_64) => 10,
+        _ => 2,
+    };
+    frame.get(head..).unwrap_or_default()
 }
 
 /// A ping. The payload is cut at 125 bytes, the most that a control frame holds (RFC 6455 § 5.5).
@@ -20,13 +30,13 @@ pub(super) fn pong(payload: &[u8]) -> Bytes {
 /// A close frame, with a code and a text of at most 123 bytes if there is something to say.
 pub(super) fn close(said: Option<(u16, &str)>) -> Bytes {
     match said {
-        Some((code, text)) => frame(CLOSE, &[&code.to_be_bytes(), text.as_bytes()]),
-        None => frame(CLOSE, &[]),
+        Some((code, text)) => frame(CLOSE, &[&code.to_be_bytes()[..], text.as_bytes()]),
+        None => frame(CLOSE, &[[]]),
     }
 }
 
 /// The bytes of a frame that come before a payload of this length.
-pub(crate) fn head_len(len: usize) -> usize {
+fn head_len(len: usize) -> usize {
     match len {
         0..=CONTROL_BYTES_MAX => 2,
         126..=0xffff => 4,
@@ -34,8 +44,8 @@ pub(crate) fn head_len(len: usize) -> usize {
     }
 }
 
-fn frame(opcode: u8, payload: &[&[u8]]) -> Bytes {
-    let len = payload.iter().map(|part| part.len()).sum();
+fn frame(opcode: u8, payload: &[impl AsRef<[u8]>]) -> Bytes {
+    let len = payload.iter().map(|part| part.as_ref().len()).sum();
     let mut frame = BytesMut::with_capacity(head_len(len) + len);
     frame.put_u8(FINAL | opcode);
     if let (true, Ok(short)) = (len <= CONTROL_BYTES_MAX, u8::try_from(len)) {
@@ -47,7 +57,7 @@ fn frame(opcode: u8, payload: &[&[u8]]) -> Bytes {
         frame.put_u8(LENGTH_64);
         frame.put_u64(len as u64);
     }
-    payload.iter().for_each(|part| frame.put_slice(part));
+    payload.iter().for_each(|part| frame.put_slice(part.as_ref()));
     frame.freeze()
 }
 
@@ -78,8 +88,8 @@ mod tests {
             (70_000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]),
         ];
         for (len, head) in heads {
-            let frame = text(&"x".repeat(len));
-            assert_eq!((&frame[..head_len(len)], frame.len()), (head, head.len() + len));
+            let frame = text(&[&"x".repeat(len / 2), &"y".repeat(len - len / 2)]);
+            assert_eq!((&frame[..head.len()], payload(&frame).len()), (head, len));
         }
         assert_eq!(ping(&[7; 200]).len(), 2 + 125);
     }

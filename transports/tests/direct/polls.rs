@@ -57,6 +57,30 @@ async fn polls_follow_each_other_on_one_socket() {
 }
 
 #[tokio::test]
+async fn a_poll_that_goes_on_where_the_last_one_ended_asks_the_gate_nothing() {
+    let script = Script::new([ack(), event(1), event(2), event(3)]);
+    script.change(|state| state.tickets = true);
+    let mut line = line(&script, 64 * 1024);
+    let poll = |cursor: &str| request("?max=1", &format!("Api-Key: k\r\nLast-Event-ID: {cursor}\r\n"));
+    let asked = || script.look(|state| (state.admitted, state.resumed));
+    line.send(&poll("latest")).await;
+    line.until(r#""lastEventId":"e-0"}"#).await;
+    assert_eq!(asked(), (1, 0));
+    line.send(&poll("e-0")).await;
+    line.until(r#""lastEventId":"e-1"}"#).await;
+    assert_eq!(asked(), (1, 1));
+    // It has not read the answer, or does not believe it.
+    line.send(&poll("e-0")).await;
+    line.until(r#""lastEventId":"e-2"}"#).await;
+    assert_eq!(asked(), (2, 1));
+    script.change(|state| state.tickets = false);
+    line.send(&poll("e-2")).await;
+    line.until(r#""lastEventId":"e-3"}"#).await;
+    assert_eq!(asked(), (3, 1), "something has happened to the connection");
+    assert_eq!(script.look(|state| state.alive), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_comes_early_is_answered_in_turn() {
     let (script, mut line) = parked().await;
     line.send(&request("?timeout=0", "")).await;
