@@ -39,6 +39,7 @@ pub mod hub;
 pub mod lease;
 pub mod limits;
 pub mod metrics;
+mod next_poll;
 pub mod pacing;
 pub mod proxies;
 pub mod publish;

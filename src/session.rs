@@ -24,8 +24,8 @@ use crate::below::{Below, Climb};
 use crate::control::ResetReason;
 use crate::heartbeat::{Beat, Timing, beat};
 use crate::hold::Hold;
-use crate::lease::Renewal;
 use crate::metrics::Live;
+use crate::next_poll::NextPoll;
 use crate::pacing::Pacing;
 use crate::reading::Reading;
 use crate::receipts::{Reporter, Reports};
@@ -112,13 +112,6 @@ struct Climbed {
     below: Option<Below>,
     overwritten: Option<Shortfall>,
     reset: Option<(ResetReason, Option<u64>)>,
-}
-
-/// What is kept of a poll that was answered, for the next one on its socket.
-struct NextPoll {
-    works: Arc<Works>,
-    renewal: Renewal,
-    position: Cursor,
 }
 
 /// What a look at everything finds.
@@ -455,7 +448,7 @@ impl Session for CursorSession {
         let goes_on = self.opening.is_empty() && self.below.is_none() && matches!(self.handed, Handed::Nothing);
         goes_on.then(|| -> Box<dyn Ticket> {
             let (works, renewal) = (self.works.clone(), poll.renewal());
-            Box::new(NextPoll { works, renewal, position: self.position })
+            Box::new(NextPoll::new(works, renewal, self.position))
         })
     }
 
@@ -480,31 +473,5 @@ impl Session for CursorSession {
             gateway.id = %identity.gateway, connection.id = %self.connection().id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,
         );
-    }
-}
-
-impl Ticket for NextPoll {
-    /// Who it is was found when the gate was asked, and holds as long as no gateway and no token has changed. Nor is the log
-    /// asked what it holds: as for one that stays connected, that is met when it is read.
-    fn resume(self: Box<Self>) -> Option<Box<dyn Session>> {
-        let Self { works, renewal, position } = *self;
-        let now = works.clock.now();
-        if !works.authenticator.is_valid(renewal.valid, now) {
-            return None;
-        }
-        let poll = renewal.poll()?;
-        let registration = poll.registration();
-        let (connection, channel) = (&registration.connection, &registration.connection.channel);
-        let has_it = channel.epoch() == Some(position.epoch) && position.seq <= channel.head();
-        if !has_it || connection.below(position).is_some() {
-            return None;
-        }
-        connection.heard(now.timestamp_millis());
-        connection.moved(position);
-        works.has_all_before(registration, position, now);
-        registration.confirmed(position, now);
-        let expires = deadline(renewal.valid, now);
-        let (hold, opening) = (Hold::Leased(poll), Frames::new());
-        Some(Box::new(CursorSession::new(works, hold, Liveness::Lease, (position, None), opening, expires)))
     }
 }
