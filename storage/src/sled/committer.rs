@@ -118,10 +118,10 @@ impl Committer {
             return false;
         }
         self.take_waiting(jobs);
-        let was_crowded = std::mem::replace(&mut self.is_crowded, jobs.len() >= CROWD);
-        if was_crowded || self.is_crowded {
+        if self.is_crowded || jobs.len() >= CROWD {
             self.gather(jobs);
         }
+        self.is_crowded = jobs.len() >= CROWD;
         !jobs.is_empty() || !self.jobs.is_closed()
     }
 
@@ -135,7 +135,6 @@ impl Committer {
             thread::yield_now();
             self.take_waiting(jobs);
         }
-        self.is_crowded = jobs.len() >= CROWD;
     }
 
     fn take_waiting(&mut self, jobs: &mut Vec<Job>) {
