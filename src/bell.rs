@@ -1,29 +1,44 @@
-//! Wakes all who wait for one thing: the connections of a gateway, the operators who watch the pulse.
+//! Tells all who wait for one thing: the connections of a gateway, the operators who watch the pulse.
 //!
 //! A [`Listener`] leaves its task's waker here once, not for each wait as with Tokio's `Notify`, which enters and takes
 //! out a waiter for every delivery (some 500 instructions of 6,650). It listens before it looks, so that what happens
 //! after the look wakes it and what happened before is seen; a ring that nobody waits for costs an empty poll.
 //!
-//! Wakers are called under the lock, which only who comes or goes waits for: a thousand take some 50 µs where the tasks run.
-//! From a thread that is not the runtime's they take 340, each with a lock of the runtime's.
+//! [`Bell::ring`] wakes the tasks, under the lock, which only who comes or goes waits for: a thousand take some 50 µs where
+//! the tasks run. From a thread that is not the runtime's they take 340, each with a lock of the runtime's. For news
+//! connections that are [lent](Listener::lend) need not be woken: [`rounds`](crate::rounds) serve them part by part.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::mem::replace;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
+use gatecast_transports::Served;
+use smallvec::SmallVec;
+
+/// Places of one part: connections that are served in a row, so no other task waits longer for its turn.
+pub(crate) const PART: usize = 64;
+
 /// What is rung when there is something to look at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Bell {
     places: Mutex<Places>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Places {
-    wakers: Vec<Option<Waker>>,
+    all: Vec<Place>,
     free: Vec<usize>,
+    /// Whether each part is about to be served: what happens until then needs no other round.
+    due: Vec<bool>,
 }
 
-/// One who is woken by a [`Bell`] until this is dropped.
-#[derive(Debug)]
+/// Where somebody listens or did.
+struct Place {
+    waker: Waker,
+    lent: Option<Weak<dyn Served>>,
+}
+
+/// One who is told by a [`Bell`] until this is dropped.
 pub(crate) struct Listener {
     bell: Arc<Bell>,
     /// Its place, and what lies there.
@@ -33,12 +48,52 @@ pub(crate) struct Listener {
 impl Bell {
     /// Wakes all who listen.
     pub(crate) fn ring(&self) {
-        self.places().wakers.iter().flatten().for_each(Waker::wake_by_ref);
+        self.places().all.iter().for_each(|place| place.waker.wake_by_ref());
+    }
+
+    /// The parts that are to be served now and were not to be before, each with its number of places. Whoever asks has
+    /// them [served](Self::serve).
+    pub(crate) fn parts(&self) -> SmallVec<[(usize, usize); 1]> {
+        let Places { all, due, .. } = &mut *self.places();
+        let parts = all.chunks(PART).map(<[_]>::len).enumerate();
+        due.resize(all.len().div_ceil(PART), false);
+        parts.zip(due).filter_map(|(part, due)| (!replace(due, true)).then_some(part)).collect()
+    }
+
+    /// Serves a part: those who are lent on the spot, if they are at rest, and the others by their tasks, which it wakes.
+    pub(crate) fn serve(&self, part: usize) {
+        for (at, lent) in self.begin(part) {
+            if !lent.upgrade().is_some_and(|lent| lent.serve()) {
+                self.places().all.get(at).inspect(|place| place.waker.wake_by_ref());
+            }
+        }
+    }
+
+    /// Those of a part who are lent. The lock is not held while they are served, as they may go then.
+    fn begin(&self, part: usize) -> SmallVec<[(usize, Weak<dyn Served>); PART]> {
+        let Places { all, due, .. } = &mut *self.places();
+        if let Some(due) = due.get_mut(part) {
+            *due = false;
+        }
+        let places = all.iter().enumerate().skip(part * PART).take(PART);
+        let lent = places.filter_map(|(at, place)| {
+            if place.lent.is_none() {
+                place.waker.wake_by_ref();
+            }
+            Some((at, place.lent.clone()?))
+        });
+        lent.collect()
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
         // Nothing that runs under the lock panics half way.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn free() -> Self {
+        Self { waker: Waker::noop().clone(), lent: None }
     }
 }
 
@@ -54,32 +109,46 @@ impl Listener {
             return;
         }
         let waker = cx.waker().clone();
-        let mut places = self.bell.places();
-        let free = self.at.take().map(|(place, _)| place).or_else(|| places.free.pop());
-        let place = free.unwrap_or(places.wakers.len());
-        if place == places.wakers.len() {
-            if place == 0 {
-                // Most gateways have one replica, which a vector's first room for four would take 48 bytes more of.
-                places.wakers.reserve_exact(1);
-            }
-            places.wakers.push(None);
-        }
         // What lay there is dropped after the lock: with it its task may go, and with that a listener.
-        let before = places.wakers.get_mut(place).and_then(|at| at.replace(waker.clone()));
-        drop(places);
-        drop(before);
-        self.at = Some((place, waker));
+        drop(self.change(|place| replace(&mut place.waker, waker)));
+        self.at = self.at.take().map(|(at, _)| (at, cx.waker().clone()));
+    }
+
+    /// From now on the connection may be served on the spot where there is news.
+    pub(crate) fn lend(&mut self, connection: Weak<dyn Served>) {
+        drop(self.change(|place| place.lent.replace(connection)));
+    }
+
+    /// Changes what lies at its place, which it takes if it has none.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Place) -> T) -> T {
+        let places = &mut *self.bell.places();
+        let (at, _) = *self.at.get_or_insert_with(|| (places.take(), Waker::noop().clone()));
+        // Its own from when it was taken to when it is given up.
+        change(&mut places.all[at])
+    }
+}
+
+impl Places {
+    fn take(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            if self.all.is_empty() {
+                // Most gateways have one replica, which a vector's first room for four would take 96 bytes more of.
+                self.all.reserve_exact(1);
+            }
+            self.all.push(Place::free());
+            self.all.len() - 1
+        })
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Some((place, _)) = &self.at else { return };
+        let Some((at, _)) = self.at else { return };
         let mut places = self.bell.places();
-        let waker = places.wakers.get_mut(*place).and_then(Option::take);
-        places.free.push(*place);
+        let before = places.all.get_mut(at).map(|place| replace(place, Place::free()));
+        places.free.push(at);
         drop(places);
-        drop(waker);
+        drop(before);
     }
 }
 
@@ -127,6 +196,6 @@ mod tests {
             listen(&mut first, &count);
             listen(&mut second, &count);
         }
-        assert_eq!((bell.places().wakers.len(), Arc::strong_count(&count)), (2, 1));
+        assert_eq!((bell.places().all.len(), Arc::strong_count(&count)), (2, 1));
     }
 }

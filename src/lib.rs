@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! Start at [`publish`], the write path, then [`session`], the read path. Between them stands [`tail`]: what was
-//! appended lately, sealed once, and the wake-up of whoever waits for it.
+//! appended lately, sealed once; `rounds.rs` serves whoever waits for it.
 //!
 //! - [`gate`] admits connections ([`limits`], [`proxies`], [`auth`]); [`registry`] knows them; [`lease`] keeps those
 //!   that come and go; [`heartbeat`] and [`pacing`] are their timing, as pure functions.
@@ -46,6 +46,7 @@ pub mod publish;
 mod reading;
 pub mod receipts;
 pub mod registry;
+mod rounds;
 pub mod server;
 pub mod session;
 mod shortfall;

@@ -7,14 +7,14 @@
 //! readers are this one path; they differ in where the events come from ([`Tail::hot`], [`Tail::cold`]).
 //! A cursor that its log's ring has left behind is [`Below`] it, told so, and led back by the compacted state.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Session, Step, Ticket};
+use gatecast_transports::{Alarm, CloseReason, Frames, Heard, Liveness, Room, Served, Session, Step, Ticket};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -374,6 +374,10 @@ impl Session for CursorSession {
             };
             ready!(self.alarm.poll_at(cx, now, until));
         }
+    }
+
+    fn lend(&mut self, connection: Weak<dyn Served>) {
+        self.listener.lend(connection);
     }
 
     fn ready(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The tail of each gateway's log: what was appended lately, sealed once, shared by all its connections.
 //!
 //! A [`Channel`] exists while a connection of its gateway does. The log tells [`Tails`] of every append
-//! ([`Follower`]), in order; it is sealed there, once, put into the channel's window and the connections are woken.
+//! ([`Follower`]), in order; it is sealed there, once, put into the channel's window and the connections are served or woken.
 //! A connection reads the window ([`Tail::hot`]) and, for what is older, the log ([`Tail::cold`]). Waking is a hint:
 //! what a connection reads is decided by its cursor alone.
 //!
@@ -24,6 +24,7 @@ use tracing::{error, warn};
 use crate::bell::Bell;
 use crate::envelope;
 use crate::metrics::Live;
+use crate::rounds;
 
 /// Events kept in a window.
 const WINDOW_EVENTS_MAX: usize = 256;
@@ -42,8 +43,8 @@ const COMPACTED_READS_MAX: usize = 8;
 #[derive(Default)]
 pub struct Tails {
     channels: Mutex<HashMap<GatewayId, Weak<Channel>>>,
-    /// Those that something was appended to and whose connections are not woken yet.
-    to_wake: Mutex<Vec<Arc<Channel>>>,
+    /// Those that something was appended to and whose connections do not know of it yet.
+    to_serve: Mutex<Vec<Arc<Bell>>>,
     appended: AtomicU64,
 }
 
@@ -151,13 +152,12 @@ impl Follower for Tails {
         let channel = lock(&self.channels).get(&gateway).and_then(Weak::upgrade);
         if let Some(channel) = channel {
             channel.extend(epoch, appended);
-            lock(&self.to_wake).push(channel);
+            lock(&self.to_serve).push(channel.bell.clone());
         }
     }
 
     fn told(&self) {
-        let to_wake = std::mem::take(&mut *lock(&self.to_wake));
-        to_wake.iter().for_each(|channel| channel.bell.ring());
+        rounds::serve(&std::mem::take(&mut *lock(&self.to_serve)));
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer. [`sever`]: the end of a socket whose peer does not read.
 //! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen.
 //! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
+//! - `shared`: a connection that whoever has news for it may serve in its task's stead.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
 
@@ -29,6 +30,7 @@ mod query;
 mod request;
 pub mod scripted;
 pub mod sever;
+mod shared;
 pub mod sse;
 pub mod timing;
 pub mod transport;
@@ -45,6 +47,6 @@ pub use sever::Sever;
 pub use sse::Sse;
 pub use timing::Timing;
 pub use transport::{
-    Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Session, Step, Text, Ticket, Transport,
+    Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Served, Session, Step, Text, Ticket, Transport,
 };
 pub use websocket::WebSocket;

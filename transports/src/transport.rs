@@ -1,7 +1,7 @@
 //! The seam between carrying a stream and deciding what is on it.
 
 use std::future::poll_fn;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -240,6 +240,11 @@ pub trait Session: Send {
     /// Nothing moves until [`written`](Self::written); a step that was not written is given again.
     fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Step>;
 
+    /// From now on the connection can be served without its task, which whoever has something for many connections does.
+    fn lend(&mut self, connection: Weak<dyn Served>) {
+        drop(connection);
+    }
+
     /// Whether [`poll_next`](Self::poll_next) has something to deliver without waiting for an event to be published.
     fn ready(&self) -> bool;
 
@@ -264,6 +269,14 @@ pub trait Session: Send {
     /// session is dropped only when a long-poll was answered or given up by its peer ([`Liveness::Lease`]: the
     /// connection lives on), or when the runtime tears the transport's task down.
     fn ended(&mut self, reason: CloseReason);
+}
+
+/// A connection that need not be served by its task: for who has the same news for many it is cheaper to serve each than to
+/// wake it.
+pub trait Served: Send + Sync {
+    /// Writes what is due if the connection is at rest, waiting for nothing. `false` if its task is to be woken: it is not
+    /// at rest, or what is due is more than a write that its socket takes at once.
+    fn serve(&self) -> bool;
 }
 
 /// What an answered poll leaves for the next one: not the connection, which ends without it when its lease runs out or it is

@@ -11,6 +11,7 @@ use super::spell;
 use crate::bare::{BareSocket, BoxSocket, Unwritten};
 use crate::close::CloseReason;
 use crate::sever::Sever;
+use crate::shared::{Serve, Shared};
 use crate::timing::Timing;
 use crate::transport::{Frame, Session, Step};
 
@@ -25,12 +26,37 @@ pub(super) fn run(
     sever: Option<Sever>,
     rest: Bytes,
 ) -> impl Future<Output = ()> + Send {
-    let mut connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
-    let begun = chunk(&rest);
+    let connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
+    let (shared, begun) = (Shared::new(connection), chunk(&rest));
     async move {
-        let end = connection.serve(begun).await;
-        Box::pin(connection.part(end)).await;
+        let end = serve(&shared, begun).await;
+        Box::pin(part(shared, end)).await;
     }
+}
+
+/// Serves a connection until it is over.
+async fn serve(shared: &Shared<Connection>, begun: Bytes) -> End {
+    let mut due = Ok((begun, 0));
+    loop {
+        let step = match due {
+            Ok(step) => step,
+            Err(end) => return end,
+        };
+        // Boxed: what it takes to wait is not to be held by every idle connection.
+        let written = Box::pin(shared.alone(async |connection| connection.write_slowly(step).await)).await;
+        due = match written {
+            Some(Ok(())) => poll_fn(|cx| shared.poll(cx)).await,
+            Some(Err(end)) => return end,
+            None => return CloseReason::PeerClosed.into(),
+        };
+    }
+}
+
+/// Says the last event and ends the response, where that is still possible, and gives the session up.
+async fn part(shared: Arc<Shared<Connection>>, end: End) {
+    let Some(connection) = shared.take() else { return };
+    drop(shared);
+    connection.part(end).await;
 }
 
 struct Connection {
@@ -60,22 +86,31 @@ impl From<Unwritten> for End {
     }
 }
 
-impl Connection {
-    async fn serve(&mut self, rest: Bytes) -> End {
-        let mut waits = Ok((rest, 0));
-        loop {
-            let written = match waits {
-                // Boxed: what it takes to wait is not to be held by every idle connection.
-                Ok(step) => Box::pin(self.write_slowly(step)).await,
-                Err(end) => Err(end),
-            };
-            if let Err(end) = written {
-                return end;
-            }
-            waits = poll_fn(|cx| self.poll_serve(cx)).await;
-        }
+/// A step and how much of it was written, or why it is over.
+type Due = Result<(Bytes, usize), End>;
+
+impl Serve for Connection {
+    type Due = Due;
+
+    fn session(&mut self) -> &mut dyn Session {
+        self.session.as_mut()
     }
 
+    /// A wake-up looks at the socket once: with nothing on it, it wakes the task when there is.
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        if self.poll_ended(cx).is_ready() {
+            return Poll::Ready(Err(CloseReason::PeerClosed.into()));
+        }
+        self.poll_steps(cx)
+    }
+
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
+        // Its end is said by its task, which finds it again.
+        self.poll_steps(cx).map(|due| Some(due).filter(Result::is_ok))
+    }
+}
+
+impl Connection {
     /// Writes what is left of a step.
     async fn write_slowly(&mut self, (chunk, written): (Bytes, usize)) -> Result<(), End> {
         if !chunk.is_empty() {
@@ -86,12 +121,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Serves for as long as no step has to wait for the socket. Ready with one that does and how much of it was written,
-    /// or when it is over. A wake-up looks at the socket once: with nothing on it, it wakes the task when there is.
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Bytes, usize), End>> {
-        if self.poll_ended(cx).is_ready() {
-            return Poll::Ready(Err(CloseReason::PeerClosed.into()));
-        }
+    /// Writes what is due for as long as the socket takes it. Ready with a step that has to wait, or at the end.
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         loop {
             let chunk = match ready!(self.session.poll_next(cx, ROOM)) {
                 Step::Deliver(frames) => match &frames[..] {
@@ -121,7 +152,6 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Says the last event and ends the response, where that is still possible, and gives the session up.
     async fn part(mut self, end: End) {
         let End { reason, mid_step } = end;
         tracing::debug!(connection.id = self.session.connection_id(), ?reason, "SSE connection ends.");

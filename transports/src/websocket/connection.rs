@@ -18,6 +18,7 @@ use super::wire;
 use crate::bare::BoxSocket;
 use crate::close::CloseReason;
 use crate::sever::Sever;
+use crate::shared::{Serve, Shared};
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
@@ -39,14 +40,38 @@ pub(super) fn run(
     if !answer.is_empty() {
         line.outbox.push(answer);
     }
-    let mut connection = Connection { line, session, timing, sever };
+    tracing::debug!(connection.id = session.connection_id(), "WebSocket connection is up.");
+    let shared = Shared::new(Connection { line, session, timing, sever });
     async move {
-        tracing::debug!(connection.id = connection.session.connection_id(), "WebSocket connection is up.");
-        let end = connection.serve().await;
-        tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
+        let end = serve(&shared).await;
         // Boxed: its state would count for as long as the connection lives.
-        Box::pin(connection.part(end)).await;
+        Box::pin(part(shared, end)).await;
     }
+}
+
+/// Serves a connection until it is over.
+async fn serve(shared: &Shared<Connection>) -> Box<End> {
+    // Boxed: what it takes to wait is not to be held by every idle connection.
+    let mut written = Box::pin(shared.alone(Connection::begin)).await;
+    loop {
+        let due = match written {
+            Some(Ok(())) => poll_fn(|cx| shared.poll(cx)).await,
+            Some(Err(end)) => return end,
+            None => return End::broken(),
+        };
+        written = match due {
+            Ok(()) => Box::pin(shared.alone(Connection::write_step)).await,
+            Err(end) => return end,
+        };
+    }
+}
+
+/// Says the last words, gives the session up, and ends TCP such that the words arrive.
+async fn part(shared: Arc<Shared<Connection>>, end: Box<End>) {
+    let Some(connection) = shared.take() else { return };
+    drop(shared);
+    tracing::debug!(connection.id = connection.session.connection_id(), reason = ?end.reason, "WebSocket connection ends.");
+    connection.part(end).await;
 }
 
 struct Connection {
@@ -64,6 +89,9 @@ struct Line {
     /// and never reads has one.
     pong: Option<Bytes>,
 }
+
+/// A step has to wait for the socket, or it is over.
+type Due = Result<(), Box<End>>;
 
 /// Why it is over, and how the peer's stream goes on. Boxed: whatever may end would have room for it all the time.
 #[derive(Debug, Clone)]
@@ -88,52 +116,19 @@ impl From<io::Error> for Box<End> {
     }
 }
 
-impl Connection {
-    /// Writes the answer that waits and the first step, which mostly is there at once, together: a write is a tenth of a
-    /// reconnect.
-    async fn begin(&mut self) -> Result<(), Box<End>> {
-        if self.line.outbox.is_flushed() {
-            return Ok(());
-        }
-        let step = poll_fn(|cx| Poll::Ready(self.session.poll_next(cx, ROOM))).await;
-        let Poll::Ready(step) = step else { return Ok(()) };
-        if let Step::Close(_) = step {
-            // Last words are for who was told of the upgrade.
-            let told = timeout(self.timing.last_words, poll_fn(|cx| self.line.outbox.poll_flush(cx))).await;
-            told.map_err(|_| End::broken())??;
-        }
-        self.give(step)?;
-        self.write_slowly().await?;
-        self.session.written();
-        Ok(())
+impl Serve for Connection {
+    type Due = Due;
+
+    fn session(&mut self) -> &mut dyn Session {
+        self.session.as_mut()
     }
 
-    async fn serve(&mut self) -> Box<End> {
-        // Boxed, as below.
-        if let Err(end) = Box::pin(self.begin()).await {
-            return end;
-        }
-        loop {
-            let written = match poll_fn(|cx| self.poll_serve(cx)).await {
-                // Boxed: what it takes to wait is not to be held by every idle connection.
-                Ok(()) => Box::pin(self.write_slowly()).await,
-                Err(end) => Err(end),
-            };
-            match written {
-                Ok(()) => self.session.written(),
-                Err(end) => return end,
-            }
-        }
-    }
-
-    /// Serves for as long as no step has to wait for the socket. Ready when one does, or when it is over.
-    ///
     /// The peer first, so that a pong that is already here is heard before a deadline it was to meet. But now and then
     /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now
     /// and then the peer, so that a backlog does not delay what it says.
-    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<End>>> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         self.line.poll_pong(cx)?;
-        let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
+        let (mut listens, mut inbound_in_a_row) = (true, 0);
         loop {
             if listens && inbound_in_a_row < INBOUND_IN_A_ROW_MAX {
                 match self.line.poll_inbound(cx) {
@@ -147,22 +142,63 @@ impl Connection {
                 }
             }
             inbound_in_a_row = 0;
-            match self.session.poll_next(cx, ROOM) {
-                Poll::Ready(step) => {
-                    self.give(step)?;
-                    if self.line.outbox.poll_flush(cx)?.is_pending() {
-                        return Poll::Ready(Ok(()));
-                    }
-                    self.session.written();
-                    steps_in_a_row += 1;
-                    if steps_in_a_row == STEPS_IN_A_ROW_MAX {
-                        (listens, steps_in_a_row) = (true, 0);
-                    }
-                }
+            match self.poll_steps(cx) {
                 Poll::Pending if listens => {}
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(due)) => return Poll::Ready(due),
+                Poll::Ready(None) => listens = true,
             }
         }
+    }
+
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
+        // A pong on its way goes first. What ends it is looked for by its task, which hears the peer before.
+        if !self.line.outbox.is_flushed() {
+            return Poll::Ready(None);
+        }
+        self.poll_steps(cx).map(|due| due.filter(Result::is_ok))
+    }
+}
+
+impl Connection {
+    /// Writes the answer that waits and the first step, which mostly is there at once, together: a write is a tenth of a
+    /// reconnect.
+    async fn begin(&mut self) -> Due {
+        if self.line.outbox.is_flushed() {
+            return Ok(());
+        }
+        let step = poll_fn(|cx| Poll::Ready(self.session.poll_next(cx, ROOM))).await;
+        let Poll::Ready(step) = step else { return Ok(()) };
+        if let Step::Close(_) = step {
+            // Last words are for who was told of the upgrade.
+            let told = timeout(self.timing.last_words, poll_fn(|cx| self.line.outbox.poll_flush(cx))).await;
+            told.map_err(|_| End::broken())??;
+        }
+        self.give(step)?;
+        self.write_step().await
+    }
+
+    /// Writes what is due. Ready after [`STEPS_IN_A_ROW_MAX`] steps, or with what that has come to.
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
+        for _ in 0..STEPS_IN_A_ROW_MAX {
+            let step = ready!(self.session.poll_next(cx, ROOM));
+            if let Err(end) = self.give(step) {
+                return Poll::Ready(Some(Err(end)));
+            }
+            match self.line.outbox.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.session.written(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Pending => return Poll::Ready(Some(Ok(()))),
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Writes the rest of a step, however long that takes.
+    async fn write_step(&mut self) -> Due {
+        self.write_slowly().await?;
+        self.session.written();
+        Ok(())
     }
 
     fn hear(&mut self, inbound: Inbound) -> Result<(), Box<End>> {
