@@ -24,7 +24,7 @@ use crate::hold::Hold;
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
-use crate::registry::{Connection, ConnectionId, Full, Identity, Registration, Registry};
+use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
 use crate::session::{CursorSession, Works, deadline};
 
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
@@ -183,7 +183,7 @@ impl Admission {
             connected_at: peer.now,
         };
         let start = self.start(peer, &peer.replica(handshake), bounds, None).await?;
-        let mut registration = self.registry.register(identity, channel, start.position).map_err(|full| {
+        let registration = self.registry.register(identity, channel, start.position).map_err(|full| {
             warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
             match full {
                 Full::Server | Full::Gateway => ApiError::CapacityExceeded,
@@ -194,9 +194,9 @@ impl Admission {
             return Err(ApiError::Draining);
         }
         // A reset that is not received yet must be told again, so what the ack names is where the replica is.
-        registration.seat =
-            Some(self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept()));
-        self.has_before(&registration, peer, bounds.head());
+        let seat = self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept());
+        registration.connection.take_seat(seat);
+        self.has_before(&registration.connection, peer, bounds.head());
         registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
@@ -231,18 +231,18 @@ impl Admission {
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);
         }
-        self.has_before(poll.registration(), peer, head);
+        self.has_before(connection, peer, head);
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
-            poll.registration().confirmed(start.position, peer.now);
+            connection.confirmed(start.position, peer.now);
         }
         self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake)
     }
 
     /// What a cursor says, unless it is of nothing that the log has.
-    fn has_before(&self, registration: &Registration, peer: &Peer, head: Cursor) {
+    fn has_before(&self, connection: &Connection, peer: &Peer, head: Cursor) {
         let Some(From::After(cursor)) = peer.from else { return };
         if cursor.epoch == head.epoch && cursor.seq <= head.seq {
-            self.works.has_all_before(registration, cursor, peer.now);
+            self.works.has_all_before(connection, cursor, peer.now);
         }
     }
 

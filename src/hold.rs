@@ -25,6 +25,11 @@ impl Hold {
         &self.registration().connection
     }
 
+    /// Whether a later poll of it makes this one pointless.
+    pub(crate) fn is_superseded(&self) -> bool {
+        matches!(self, Self::Leased(poll) if poll.superseded())
+    }
+
     /// The connection is over, not only this poll of it.
     pub(crate) fn end(&self) {
         if let Self::Leased(poll) = self {

@@ -33,16 +33,16 @@ impl Ticket for NextPoll {
             return None;
         }
         let poll = renewal.poll()?;
-        let registration = poll.registration();
-        let (connection, channel) = (&registration.connection, &registration.connection.channel);
+        let connection = &poll.registration().connection;
+        let channel = &connection.channel;
         let has_it = channel.epoch() == Some(position.epoch) && position.seq <= channel.head();
         if !has_it || connection.below(position).is_some() {
             return None;
         }
         connection.heard(now.timestamp_millis());
         connection.moved(position);
-        works.has_all_before(registration, position, now);
-        registration.confirmed(position, now);
+        works.has_all_before(connection, position, now);
+        connection.confirmed(position, now);
         let expires = deadline(renewal.valid, now);
         let (hold, opening) = (Hold::Leased(poll), Frames::new());
         Some(Box::new(CursorSession::new(works, hold, Liveness::Lease, (position, None), opening, expires)))

@@ -15,21 +15,22 @@ use tokio::time::Instant;
 
 /// Unconfirmed events before a peer has shown its speed. CONTRACT.md § 4 allows 256; 16 between pings is what a peer
 /// that takes 1.8 s an event survives.
-const WINDOW_EVENTS_START: u64 = 32;
+const WINDOW_EVENTS_START: u32 = 32;
 /// The widest window, in events.
-const WINDOW_EVENTS_MAX: u64 = 16_384;
+const WINDOW_EVENTS_MAX: u32 = 16_384;
 /// Bytes of a window for each of its events: 256 events go with 1 MiB.
-const WINDOW_BYTES_PER_EVENT: u64 = 4 * 1024;
+const WINDOW_BYTES_PER_EVENT: u32 = 4 * 1024;
 /// The widest window, in bytes.
-const WINDOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const WINDOW_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// A pong that returns within this shows a quick peer.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// Events and bytes, counted since the connection began.
+/// Events and bytes, counted since the connection began, modulo 2^32: what is in flight is far less, and every delivery
+/// looks at all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Count {
-    events: u64,
-    bytes: u64,
+    events: u32,
+    bytes: u32,
 }
 
 /// A ping on its way.
@@ -43,54 +44,57 @@ struct Mark {
 /// The window of one connection.
 #[derive(Debug)]
 pub(crate) struct Pacing {
-    window_events: u64,
+    window_events: u32,
     sent: Count,
     confirmed: Count,
     pinged: Count,
-    marks: VecDeque<Mark>,
+    /// None while no ping is on its way.
+    #[expect(clippy::box_collection, reason = "a session's memory counts, and how much of it a delivery looks at")]
+    marks: Option<Box<VecDeque<Mark>>>,
 }
 
 impl Pacing {
     pub(crate) fn new() -> Self {
         let none = Count::default();
-        Self { window_events: WINDOW_EVENTS_START, sent: none, confirmed: none, pinged: none, marks: VecDeque::new() }
+        Self { window_events: WINDOW_EVENTS_START, sent: none, confirmed: none, pinged: none, marks: None }
     }
 
     /// How many events and bytes may be sent now; `None` until a pong returns. One event may always be in flight.
-    pub(crate) fn room(&self) -> Option<(u64, u64)> {
-        let events = self.window_events.saturating_sub(self.sent.events - self.confirmed.events);
-        let bytes = self.window_bytes().saturating_sub(self.sent.bytes - self.confirmed.bytes);
+    pub(crate) fn room(&self) -> Option<(u32, u32)> {
+        let (unconfirmed, since_ping) = (self.sent.since(self.confirmed), self.sent.since(self.pinged));
+        let events = self.window_events.saturating_sub(unconfirmed.events);
+        let bytes = self.window_bytes().saturating_sub(unconfirmed.bytes);
         // Up to the next ping and no further: its place is in the middle of the window.
-        let to_ping = self.half_window().saturating_sub(self.sent.events - self.pinged.events).max(1);
+        let to_ping = self.half_window().saturating_sub(since_ping.events).max(1);
         (self.sent == self.confirmed || (events > 0 && bytes > 0)).then_some((events.min(to_ping).max(1), bytes))
     }
 
     /// Whether a ping shall follow what was sent, so that its pong opens the window.
     pub(crate) fn ping_due(&self) -> bool {
-        self.sent.events - self.pinged.events >= self.half_window()
-            || self.sent.bytes - self.pinged.bytes >= self.window_bytes() / 2
+        let since_ping = self.sent.since(self.pinged);
+        since_ping.events >= self.half_window() || since_ping.bytes >= self.window_bytes() / 2
     }
 
     /// Events were written.
-    pub(crate) fn delivered(&mut self, events: usize, bytes: usize) {
-        self.sent.events += events as u64;
-        self.sent.bytes += bytes as u64;
+    pub(crate) fn delivered(&mut self, events: u32, bytes: u32) {
+        self.sent.events = self.sent.events.wrapping_add(events);
+        self.sent.bytes = self.sent.bytes.wrapping_add(bytes);
     }
 
     /// A ping was written.
     pub(crate) fn pinged(&mut self, payload: Bytes, at: Instant) {
         self.pinged = self.sent;
-        self.marks.push_back(Mark { payload, sent: self.sent, at });
+        self.marks.get_or_insert_default().push_back(Mark { payload, sent: self.sent, at });
     }
 
     /// A pong came: everything up to its ping was received. A payload that was not sent confirms nothing.
     pub(crate) fn pong(&mut self, payload: &[u8], now: Instant) {
-        let Some(index) = self.marks.iter().rposition(|mark| mark.payload == payload) else { return };
-        self.marks.drain(..index);
-        let Some(mark) = self.marks.pop_front() else { return };
-        if self.marks.is_empty() {
-            // Room for four is 256 bytes, which an idle connection would hold from its first ping on.
-            self.marks = VecDeque::new();
+        let Some(marks) = &mut self.marks else { return };
+        let Some(index) = marks.iter().rposition(|mark| mark.payload == payload) else { return };
+        marks.drain(..index);
+        let Some(mark) = marks.pop_front() else { return };
+        if marks.is_empty() {
+            self.marks = None;
         }
         let quick = now.duration_since(mark.at) <= QUICK;
         let carried = mark.sent != self.confirmed;
@@ -102,12 +106,22 @@ impl Pacing {
         }
     }
 
-    fn half_window(&self) -> u64 {
+    fn half_window(&self) -> u32 {
         (self.window_events / 2).max(1)
     }
 
-    fn window_bytes(&self) -> u64 {
+    fn window_bytes(&self) -> u32 {
         (self.window_events * WINDOW_BYTES_PER_EVENT).min(WINDOW_BYTES_MAX)
+    }
+}
+
+impl Count {
+    /// What was counted since it was at `earlier`.
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            events: self.events.wrapping_sub(earlier.events),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+        }
     }
 }
 
@@ -116,10 +130,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A connection that has sent so much.
+    fn counting_from(sent: Count) -> Pacing {
+        Pacing { sent, confirmed: sent, pinged: sent, ..Pacing::new() }
+    }
+
     /// Plays a peer that takes `per_event` an event, in its read loop, and returns the longest silence it and the
     /// server saw, and how long the backlog took. Time is arithmetic here.
-    fn play(backlog: u64, per_event: Duration, start: Instant) -> (Duration, Duration) {
-        let mut pacing = Pacing::new();
+    fn play(backlog: u32, per_event: Duration, start: Instant) -> (Duration, Duration) {
+        let mut pacing = counting_from(Count { events: u32::MAX - 500, bytes: u32::MAX - 5_000 });
         let mut socket = VecDeque::new();
         let (mut now, mut life, mut silence) = (start, start, Duration::ZERO);
         let (mut left, mut number) = (backlog, 0_u32);
@@ -134,7 +153,7 @@ mod tests {
                 }
                 let Some((events, _)) = pacing.room().filter(|_| left > 0) else { break };
                 let events = events.min(left);
-                pacing.delivered(usize::try_from(events).unwrap(), 300 * usize::try_from(events).unwrap());
+                pacing.delivered(events, 300 * events);
                 left -= events;
                 socket.extend((0..events).map(|_| None));
             }
@@ -166,7 +185,7 @@ mod tests {
         let now = Instant::now();
         for n in 0..12_u8 {
             let (events, bytes) = pacing.room().unwrap();
-            pacing.delivered(usize::try_from(events).unwrap(), usize::try_from(bytes.min(events * 300)).unwrap());
+            pacing.delivered(events, bytes.min(events * 300));
             pacing.pinged(Bytes::copy_from_slice(&[n]), now);
             pacing.pong(&[n], now);
         }
@@ -175,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_backlog_gets_stuck_and_no_peer_is_silent_too_long(backlog in 1_u64..3_000, ms in 0_u64..1_800) {
+        fn no_backlog_gets_stuck_and_no_peer_is_silent_too_long(backlog in 1_u32..3_000, ms in 0_u64..1_800) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let start = runtime.block_on(async { Instant::now() });
             let (silence, _) = play(backlog, Duration::from_millis(ms), start);
@@ -183,10 +202,10 @@ mod tests {
         }
 
         #[test]
-        fn the_window_bounds_what_is_unconfirmed(steps in proptest::collection::vec((any::<bool>(), 0_usize..8_000), 1..200)) {
+        fn the_window_bounds_what_is_unconfirmed(steps in proptest::collection::vec((any::<bool>(), 0_u32..8_000), 1..200)) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let now = runtime.block_on(async { Instant::now() });
-            let mut pacing = Pacing::new();
+            let mut pacing = counting_from(Count { events: u32::MAX - 50, bytes: u32::MAX - 50_000 });
             for (index, (pong, bytes)) in steps.into_iter().enumerate() {
                 if pacing.room().is_some() {
                     pacing.delivered(1, bytes);
@@ -195,7 +214,7 @@ mod tests {
                 if pacing.ping_due() || pong {
                     pacing.pinged(payload.clone(), now);
                 }
-                let unconfirmed = pacing.sent.events - pacing.confirmed.events;
+                let unconfirmed = pacing.sent.since(pacing.confirmed).events;
                 prop_assert!(unconfirmed <= pacing.window_events.max(1));
                 if pong {
                     pacing.pong(&payload, now);

@@ -8,9 +8,8 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
 use gatecast_storage::directory::TokenId;
-use gatecast_storage::{Cursor, Gateway, GatewayId, Replica, Seat, Seq};
+use gatecast_storage::{Cursor, Gateway, GatewayId, Replica, Seq};
 use gatecast_transports::CloseReason;
 use tokio::sync::Notify;
 
@@ -71,8 +70,6 @@ struct Entries {
 /// Keeps a connection registered while it lives.
 pub(crate) struct Registration {
     pub(crate) connection: Arc<Connection>,
-    /// How far its peer is; set once it is admitted.
-    pub(crate) seat: Option<Seat>,
     registry: Arc<Registry>,
 }
 
@@ -116,7 +113,7 @@ impl Registry {
             entries.by_token.insert((token, connection.id));
         }
         entries.connections.insert(connection.id, connection.clone());
-        Ok(Registration { connection, seat: None, registry: self.clone() })
+        Ok(Registration { connection, registry: self.clone() })
     }
 
     /// How many connections a gateway has.
@@ -230,37 +227,12 @@ impl Registry {
 }
 
 impl Registration {
-    /// A pong is a receipt of everything up to the position that its ping carried, if that was sent.
-    pub(crate) fn pong(&self, payload: &[u8], sent: Cursor, now: DateTime<Utc>) {
-        let to = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Cursor>().ok());
-        if let Some(to) = to.filter(|to| to.epoch == sent.epoch && to.seq <= sent.seq) {
-            self.confirmed(to, now);
-        }
-    }
-
-    /// The peer has received everything up to here.
-    pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
-        self.connection.carried.confirmed();
-        if let Some(seat) = &self.seat {
-            seat.confirmed(to, now);
-        }
-    }
-
     /// Whether another connection of the replica has everything after `after` up to `up_to`.
     pub(crate) fn is_made_up_for(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
         let entries = self.registry.entries();
         let siblings = entries.by_gateway.range(of(self.connection.identity.gateway));
         let siblings = siblings.filter(|(_, id)| *id != self.connection.id);
         siblings.filter_map(|(_, id)| entries.connections.get(id)).any(|other| other.has(replica, after, up_to))
-    }
-
-    /// Something was written to the peer: so many events, and it is up to here now.
-    pub(crate) fn sent(&self, events: usize, to: Cursor, now_ms: i64) {
-        self.connection.moved(to);
-        if let Some(seat) = &self.seat {
-            seat.sent(to, now_ms);
-        }
-        self.connection.count_sent(events);
     }
 }
 

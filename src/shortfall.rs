@@ -36,7 +36,7 @@ impl Shortfall {
     pub(crate) fn record(self, deliveries: &Deliveries, of: &Registration, reason: FailureReason, at: DateTime<Utc>) {
         deliveries.record(Failure {
             gateway: of.connection.identity.gateway,
-            replica: of.seat.as_ref().map(|seat| seat.replica().clone()),
+            replica: of.connection.seat().map(|seat| seat.replica().clone()),
             event: self.first,
             events: self.events,
             event_type: None,
@@ -56,7 +56,7 @@ pub(crate) fn at_the_end(
     reason: CloseReason,
     at: DateTime<Utc>,
 ) -> u64 {
-    let (Some(seat), Some(failure)) = (&of.seat, failure(reason)) else { return 0 };
+    let (Some(seat), Some(failure)) = (of.connection.seat(), failure(reason)) else { return 0 };
     let confirmed = Some(seat.position()).filter(|to| confirms(liveness, reason) && to.epoch == position.epoch);
     let arrived = confirmed.unwrap_or(position);
     let channel = &of.connection.channel;

@@ -50,7 +50,7 @@ pub struct Tails {
 
 /// What the connections of one gateway share.
 pub struct Channel {
-    gateway: GatewayId,
+    pub(crate) gateway: GatewayId,
     tails: Arc<Tails>,
     /// Wakes every connection of the gateway: something was appended, or one of them shall end.
     pub(crate) bell: Arc<Bell>,

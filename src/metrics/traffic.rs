@@ -62,7 +62,7 @@ pub(crate) struct Resets {
 /// Events of a write that were published while their connection was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
-    pub(crate) events: usize,
+    pub(crate) events: u32,
     /// When the first publish of them was accepted.
     pub(crate) since: Instant,
 }
@@ -94,16 +94,16 @@ impl Carried {
     ///
     /// These count with the time that the oldest of them took: events that share a write are written together, so
     /// for the others it is an upper bound.
-    pub(crate) fn written(&self, events: usize, bytes: usize, live: Option<Live>) {
+    pub(crate) fn written(&self, events: u32, bytes: u32, live: Option<Live>) {
         let mut replayed = events;
         if let Some(Live { events, since }) = live {
-            self.delivery.observe(Instant::now().saturating_duration_since(since), events as u64);
+            self.delivery.observe(Instant::now().saturating_duration_since(since), u64::from(events));
             replayed = replayed.saturating_sub(events);
         }
         if replayed > 0 {
-            self.replayed.fetch_add(replayed as u64, Ordering::Relaxed);
+            self.replayed.fetch_add(u64::from(replayed), Ordering::Relaxed);
         }
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(u64::from(bytes), Ordering::Relaxed);
     }
 
     pub(crate) fn admitted(&self) {

@@ -4,10 +4,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seq};
+use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seat, Seq};
 use gatecast_transports::CloseReason;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -17,25 +17,29 @@ use crate::below::Below;
 use crate::metrics::Carried;
 use crate::tail::Channel;
 
-/// One live connection, as its session and the rest of the server see it.
+/// One live connection, as its session and the rest of the server see it. In this order, so that a delivery looks at the
+/// first two cache lines, as with [`crate::session::CursorSession`].
+#[repr(C)]
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) identity: Identity,
+    /// State, not a queue: why it shall end, the gravest reason told so far.
+    closing: Mutex<Option<CloseReason>>,
     pub(crate) channel: Arc<Channel>,
     /// The counts of its transport.
     pub(crate) carried: Arc<Carried>,
+    position: AtomicU64,
+    epoch: AtomicU64,
+    events_sent: AtomicU64,
+    /// How far its peer is, once it is admitted.
+    seat: OnceLock<Seat>,
     /// When it was registered.
     pub(crate) began: Instant,
-    /// State, not a queue: why it shall end, the gravest reason told so far.
-    closing: Mutex<Option<CloseReason>>,
     heard_ms: AtomicI64,
-    epoch: AtomicU64,
-    position: AtomicU64,
-    /// From here to its position its peer was written everything; before, it is not known what the peer has.
-    since: AtomicU64,
-    events_sent: AtomicU64,
     /// The furthest that a poll was ever answered; a later poll may ask for the same again.
     furthest: AtomicU64,
+    pub(crate) identity: Identity,
+    pub(crate) id: ConnectionId,
+    /// From here to its position its peer was written everything; before, it is not known what the peer has.
+    since: AtomicU64,
     /// How far it is in the compacted state, while it is: for the next poll of a lease.
     below: Mutex<Option<Box<(Cursor, Below)>>>,
 }
@@ -123,6 +127,7 @@ impl Connection {
             position: AtomicU64::new(at.seq.0),
             since: AtomicU64::new(at.seq.0),
             events_sent: AtomicU64::new(0),
+            seat: OnceLock::new(),
             furthest: AtomicU64::new(0),
             below: Mutex::default(),
         }
@@ -153,9 +158,39 @@ impl Connection {
         self.position.store(to.seq.0, Ordering::Relaxed);
     }
 
-    /// So many events more were written to its peer.
-    pub(super) fn count_sent(&self, events: usize) {
-        self.events_sent.fetch_add(events as u64, Ordering::Relaxed);
+    /// It is admitted: what is known of its peer from now on.
+    pub(crate) fn take_seat(&self, seat: Seat) {
+        // It is admitted once.
+        let _ = self.seat.set(seat);
+    }
+
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.get()
+    }
+
+    /// Something was written to its peer: so many events, and it is up to here now.
+    pub(crate) fn sent(&self, events: u32, to: Cursor, now_ms: i64) {
+        self.moved(to);
+        if let Some(seat) = self.seat() {
+            seat.sent(to, now_ms);
+        }
+        self.events_sent.fetch_add(u64::from(events), Ordering::Relaxed);
+    }
+
+    /// A pong is a receipt of everything up to the position that its ping carried, if that was sent.
+    pub(crate) fn pong(&self, payload: &[u8], sent: Cursor, now: DateTime<Utc>) {
+        let to = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Cursor>().ok());
+        if let Some(to) = to.filter(|to| to.epoch == sent.epoch && to.seq <= sent.seq) {
+            self.confirmed(to, now);
+        }
+    }
+
+    /// Its peer has received everything up to here.
+    pub(crate) fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
+        self.carried.confirmed();
+        if let Some(seat) = self.seat() {
+            seat.confirmed(to, now);
+        }
     }
 
     /// After `seq` its peer has everything that it is to have up to its position: it said so, or begins there.

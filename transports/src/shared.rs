@@ -30,13 +30,15 @@ pub(crate) trait Serve: Send + 'static {
 /// A connection, at rest or not.
 pub(crate) struct Shared<C: Serve>(Mutex<State<C>>);
 
+/// In this order, as a delivery looks at what comes first.
+#[repr(C)]
 struct State<C: Serve> {
     /// That of its task, once it was polled.
     task: Waker,
-    /// `None` while its task has it to itself.
-    connection: Option<C>,
     /// Its task has nothing to do first.
     is_at_rest: bool,
+    /// `None` while its task has it to itself.
+    connection: Option<C>,
     /// What its task has to do, as was found out on the spot.
     due: Option<C::Due>,
 }

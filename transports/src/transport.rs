@@ -245,7 +245,7 @@ pub trait Session: Send {
         drop(connection);
     }
 
-    /// Whether [`poll_next`](Self::poll_next) has something to deliver without waiting for an event to be published.
+    /// Whether [`poll_next`](Self::poll_next) may have something to write without waiting for an event or a deadline.
     fn ready(&self) -> bool;
 
     /// The peer's socket took the last step.

@@ -255,7 +255,7 @@ impl Kept {
             let progress = seat.progress();
             sent.extend(progress.sent.when(event));
             received.extend(progress.received.when(event));
-            passage.is_sent |= progress.sent_to.is_some_and(reaches);
+            passage.is_sent |= progress.sent.reach(event);
             passage.is_received |= reaches(progress.confirmed);
         }
         passage.sent_at = sent.into_iter().min();

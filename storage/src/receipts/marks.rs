@@ -1,24 +1,29 @@
-use std::collections::VecDeque;
-
 use chrono::{DateTime, Utc};
 
 use crate::ids::{Cursor, Epoch, Seq};
 
-/// Passings that are remembered of one connection; older ones are known by position alone.
+/// Passings that are remembered of one connection, with where it began or, later, the last one that was forgotten; older
+/// ones are known by position alone.
 const MARKS_MAX: usize = 32;
 
-/// When a position passed events: the last few passings, oldest first. Takes no memory until the first.
+/// When a position passed events: the last few passings. Takes no memory until the first.
+///
+/// With what is before it in a seat it fills one cache line, and an event looks at no other: what is passed is only written.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Marks {
+    /// Everything up to here was passed.
+    last: Seq,
     epoch: Epoch,
-    /// Nothing is known of events up to here.
-    from: Seq,
-    passed: VecDeque<(Seq, i64)>,
+    /// Where the first of the passings lies, which the next one takes the place of once there are [`MARKS_MAX`].
+    first: u32,
+    /// Up to the first of them nothing is known.
+    passings: Vec<(Seq, i64)>,
 }
 
 impl Marks {
     pub(super) fn new(from: Cursor) -> Self {
-        Self { epoch: from.epoch, from: from.seq, passed: VecDeque::new() }
+        Self { last: from.seq, epoch: from.epoch, first: 0, passings: Vec::new() }
     }
 
     /// Everything up to `to` was passed at so many milliseconds since 1970, if not before. Into another life of the log it is a jump: nothing
@@ -28,28 +33,42 @@ impl Marks {
             *self = Self::new(to);
             return;
         }
-        if to.seq <= self.passed.back().map_or(self.from, |(last, _)| *last) {
+        if to.seq <= self.last {
             return;
         }
-        if self.passed.len() >= MARKS_MAX
-            && let Some((seq, _)) = self.passed.pop_front()
-        {
-            self.from = seq;
+        if self.passings.is_empty() {
+            self.passings.push((self.last, at_ms));
         }
-        self.passed.push_back((to.seq, at_ms));
+        self.last = to.seq;
+        if self.passings.len() < MARKS_MAX {
+            return self.passings.push((to.seq, at_ms));
+        }
+        let next = self.first as usize + 1;
+        if let Some(first) = self.passings.get_mut(self.first as usize) {
+            *first = (to.seq, at_ms);
+        }
+        self.first = if next < MARKS_MAX { self.first + 1 } else { 0 };
+    }
+
+    /// Whether everything up to `to` was passed, or lies before all that is known.
+    pub(super) fn reach(&self, to: Cursor) -> bool {
+        self.epoch == to.epoch && self.last >= to.seq
     }
 
     /// When `event` was passed; `None` if it was not, or too long ago to tell.
     pub(super) fn when(&self, event: Cursor) -> Option<DateTime<Utc>> {
-        if event.epoch != self.epoch || event.seq <= self.from {
+        let (later, sooner) = self.passings.split_at_checked(self.first as usize)?;
+        let mut passings = sooner.iter().chain(later);
+        let (unknown, _) = passings.next()?;
+        if event.epoch != self.epoch || event.seq <= *unknown {
             return None;
         }
-        let (_, at) = self.passed.get(self.passed.partition_point(|(seq, _)| *seq < event.seq))?;
+        let (_, at) = passings.find(|(seq, _)| *seq >= event.seq)?;
         DateTime::from_timestamp_millis(*at)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.passed.is_empty()
+        self.passings.is_empty()
     }
 }
 
@@ -71,9 +90,14 @@ mod tests {
         assert_eq!(marks.when(cursor(10)), None);
         assert_eq!(marks.when(Cursor { epoch: Epoch(2), seq: Seq(3) }), None);
         for n in 0..100 {
-            marks.pass(cursor(10 + n), 10_000);
+            marks.pass(cursor(10 + n), 10_000 + 1_000 * i64::try_from(n).unwrap());
+            assert!(marks.reach(cursor(10 + n)) && !marks.reach(cursor(11 + n)));
         }
-        assert_eq!(marks.passed.len(), MARKS_MAX);
+        assert_eq!(marks.passings.len(), MARKS_MAX);
+        for n in 0..100 {
+            let known = n > 100 - u64::try_from(MARKS_MAX).unwrap();
+            assert_eq!(marks.when(cursor(10 + n)), known.then(|| at(10 + i64::try_from(n).unwrap())));
+        }
         assert_eq!(marks.when(cursor(3)), None);
         marks.pass(Cursor { epoch: Epoch(2), seq: Seq(4) }, 11_000);
         assert!(marks.is_empty());

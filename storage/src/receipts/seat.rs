@@ -13,13 +13,20 @@ use crate::ids::{Cursor, GatewayId};
 /// Its own lock is all that an event or a pong takes, but for one short one of all receipts when a position moves that
 /// is on disk: once a second at most, as rows are written behind.
 pub struct Seat {
+    state: Arc<SeatState>,
+    /// Apart, as an event is not concerned with it.
+    of: Box<Of>,
+}
+
+/// Whose it is.
+struct Of {
     shared: Arc<Shared>,
     gateway: GatewayId,
     replica: Replica,
-    state: Arc<SeatState>,
 }
 
 /// What the seat and the book share of it.
+#[repr(C)]
 pub(super) struct SeatState {
     progress: Mutex<Progress>,
     /// The how many-th connection of its replica it is.
@@ -28,24 +35,23 @@ pub(super) struct SeatState {
     pub(super) is_dirty: AtomicBool,
 }
 
+#[repr(C)]
 pub(super) struct Progress {
-    pub(super) confirmed: Cursor,
     pub(super) sent: Marks,
+    pub(super) confirmed: Cursor,
     pub(super) received: Marks,
-    /// The furthest that was written to the peer.
-    pub(super) sent_to: Option<Cursor>,
     pub(super) last_receipt: Option<DateTime<Utc>>,
 }
 
 impl Seat {
     pub(super) fn new(shared: Arc<Shared>, gateway: GatewayId, replica: Replica, state: Arc<SeatState>) -> Self {
-        Self { shared, gateway, replica, state }
+        Self { state, of: Box::new(Of { shared, gateway, replica }) }
     }
 
     /// Who sits here.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.of.replica
     }
 
     /// Up to where the peer is known to have received everything.
@@ -56,34 +62,29 @@ impl Seat {
 
     /// Events up to `to` were written to the peer, at so many milliseconds since 1970.
     pub fn sent(&self, to: Cursor, now_ms: i64) {
-        let mut progress = self.state.progress();
-        progress.sent.pass(to, now_ms);
-        progress.sent_to = Some(to);
+        self.state.progress().sent.pass(to, now_ms);
     }
 
     /// The peer has received everything up to `to`, which was written to it. Never goes back within a life of the log.
     pub fn confirmed(&self, to: Cursor, now: DateTime<Utc>) {
         if self.state.confirm(to, now) {
-            self.shared.moved(self.gateway, &self.replica, &self.state);
+            let Of { shared, gateway, replica } = &*self.of;
+            shared.moved(*gateway, replica, &self.state);
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.leave(self.gateway, &self.replica, &self.state);
+        let Of { shared, gateway, replica } = &*self.of;
+        shared.leave(*gateway, replica, &self.state);
     }
 }
 
 impl SeatState {
     pub(super) fn new(at: Cursor, arrival: u64) -> Self {
-        let progress = Progress {
-            confirmed: at,
-            sent: Marks::new(at),
-            received: Marks::new(at),
-            sent_to: None,
-            last_receipt: None,
-        };
+        let progress =
+            Progress { confirmed: at, sent: Marks::new(at), received: Marks::new(at), last_receipt: None };
         Self { progress: Mutex::new(progress), arrival, is_dirty: AtomicBool::new(false) }
     }
 
@@ -103,9 +104,9 @@ impl SeatState {
         true
     }
 
-    /// Whether events up to `to` were written to the peer.
+    /// Whether events up to `to` were written to the peer, or are before where it began.
     pub(super) fn was_sent(&self, to: Cursor) -> bool {
-        self.progress().sent_to.is_some_and(|sent| sent.epoch == to.epoch && sent.seq >= to.seq)
+        self.progress().sent.reach(to)
     }
 
     /// Whether the row was clean.

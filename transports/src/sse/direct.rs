@@ -101,12 +101,23 @@ impl Serve for Connection {
         if self.poll_ended(cx).is_ready() {
             return Poll::Ready(Err(CloseReason::PeerClosed.into()));
         }
-        self.poll_steps(cx)
+        loop {
+            if let Some(waits) = ready!(self.poll_next(cx))? {
+                return Poll::Ready(Ok(waits));
+            }
+        }
     }
 
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
-        // Its end is said by its task, which finds it again.
-        self.poll_steps(cx).map(|due| Some(due).filter(Result::is_ok))
+        // It had looked at everything when it came to rest, so what is due since is told by that.
+        while self.session.ready() {
+            match ready!(self.poll_next(cx)) {
+                Ok(None) => {}
+                Ok(Some(waits)) => return Poll::Ready(Some(Ok(waits))),
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -121,24 +132,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what is due for as long as the socket takes it. Ready with a step that has to wait, or at the end.
-    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        loop {
-            let chunk = match ready!(self.session.poll_next(cx, ROOM)) {
-                Step::Deliver(frames) => match &frames[..] {
-                    [only] => only.event().clone(),
-                    several => chunk(&spell::events(several)),
-                },
-                Step::Ping(_) => chunk(&spell::ping()),
-                Step::Close(reason) => return Poll::Ready(Err(reason.into())),
-            };
-            let (written, is_done) = self.socket.write_at_once(&chunk);
-            if !is_done {
-                return Poll::Ready(Ok((chunk, written)));
-            }
-            self.session.written();
-            self.unheard = 0;
+    /// Takes and writes the next step; one that has to wait for the socket, and how much of it was written.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, usize)>, End>> {
+        let chunk = match ready!(self.session.poll_next(cx, ROOM)) {
+            Step::Deliver(frames) => match &frames[..] {
+                [only] => only.event().clone(),
+                several => chunk(&spell::events(several)),
+            },
+            Step::Ping(_) => chunk(&spell::ping()),
+            Step::Close(reason) => return Poll::Ready(Err(reason.into())),
+        };
+        let (written, is_done) = self.socket.write_at_once(&chunk);
+        if !is_done {
+            return Poll::Ready(Ok(Some((chunk, written))));
         }
+        self.session.written();
+        self.unheard = 0;
+        Poll::Ready(Ok(None))
     }
 
     /// Ready when the peer is gone. What it says is thrown away; one that says a lot where nobody listens is gone too.

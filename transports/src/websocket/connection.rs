@@ -74,14 +74,17 @@ async fn part(shared: Arc<Shared<Connection>>, end: Box<End>) {
     connection.part(end).await;
 }
 
+/// In this order, as a delivery looks at what comes first; the same holds for [`Line`] and [`Outbox`].
+#[repr(C)]
 struct Connection {
-    line: Line,
     session: Box<dyn Session>,
+    line: Line,
     timing: Arc<Timing>,
     sever: Option<Sever>,
 }
 
 /// The peer's side.
+#[repr(C)]
 struct Line {
     outbox: Outbox,
     reader: Reader,
@@ -128,7 +131,7 @@ impl Serve for Connection {
     /// and then the peer, so that a backlog does not delay what it says.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         self.line.poll_pong(cx)?;
-        let (mut listens, mut inbound_in_a_row) = (true, 0);
+        let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
         loop {
             if listens && inbound_in_a_row < INBOUND_IN_A_ROW_MAX {
                 match self.line.poll_inbound(cx) {
@@ -142,11 +145,16 @@ impl Serve for Connection {
                 }
             }
             inbound_in_a_row = 0;
-            match self.poll_steps(cx) {
+            match self.poll_next(cx)? {
+                Poll::Ready(true) => {
+                    steps_in_a_row += 1;
+                    if steps_in_a_row == STEPS_IN_A_ROW_MAX {
+                        (listens, steps_in_a_row) = (true, 0);
+                    }
+                }
+                Poll::Ready(false) => return Poll::Ready(Ok(())),
                 Poll::Pending if listens => {}
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(due)) => return Poll::Ready(due),
-                Poll::Ready(None) => listens = true,
             }
         }
     }
@@ -156,7 +164,15 @@ impl Serve for Connection {
         if !self.line.outbox.is_flushed() {
             return Poll::Ready(None);
         }
-        self.poll_steps(cx).map(|due| due.filter(Result::is_ok))
+        // It had looked at everything when it came to rest, so what is due since is told by that.
+        while self.session.ready() {
+            match ready!(self.poll_next(cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Some(Ok(()))),
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -178,20 +194,27 @@ impl Connection {
         self.write_step().await
     }
 
-    /// Writes what is due. Ready after [`STEPS_IN_A_ROW_MAX`] steps, or with what that has come to.
-    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
-        for _ in 0..STEPS_IN_A_ROW_MAX {
-            let step = ready!(self.session.poll_next(cx, ROOM));
-            if let Err(end) = self.give(step) {
-                return Poll::Ready(Some(Err(end)));
-            }
-            match self.line.outbox.poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.session.written(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                Poll::Pending => return Poll::Ready(Some(Ok(()))),
-            }
+    /// Takes and writes the next step; `false` if it has to wait for the socket.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Box<End>>> {
+        let step = ready!(self.session.poll_next(cx, ROOM));
+        let is_written = self.poll_write(cx, step)?.is_ready();
+        if is_written {
+            self.session.written();
         }
-        Poll::Ready(None)
+        Poll::Ready(Ok(is_written))
+    }
+
+    /// Writes a step. Pending if the socket does not take all of it, which is in the outbox then.
+    fn poll_write(&mut self, cx: &mut Context<'_>, step: Step) -> Poll<Due> {
+        if let Step::Deliver(frames) = &step
+            && let [only] = &frames[..]
+            && !only.is_position_only()
+            && self.line.outbox.is_flushed()
+        {
+            return self.line.outbox.poll_send(cx, only.wire()).map_err(Into::into);
+        }
+        self.give(step)?;
+        self.line.outbox.poll_flush(cx).map_err(Into::into)
     }
 
     /// Writes the rest of a step, however long that takes.

@@ -21,20 +21,21 @@ use tokio::io::AsyncWrite;
 use crate::bare::{BoxSocket, poll_read};
 
 /// A socket with its outgoing frames.
+#[repr(C)]
 pub(super) struct Outbox {
     socket: BoxSocket,
-    /// Those that left are empty.
-    frames: SmallVec<[Bytes; 1]>,
-    /// Frames that left.
-    left: usize,
-    /// Bytes of the next frame that the socket took.
-    written: usize,
     /// Bytes that the socket ever took.
     taken: u64,
     /// Nothing waits, neither here nor in layers below.
     is_flushed: bool,
     /// Reads before the task gets to look elsewhere.
     reads_left: u8,
+    /// Those that left are empty.
+    frames: SmallVec<[Bytes; 1]>,
+    /// Frames that left.
+    left: usize,
+    /// Bytes of the next frame that the socket took.
+    written: usize,
 }
 
 impl Outbox {
@@ -64,6 +65,20 @@ impl Outbox {
         self.is_flushed
     }
 
+    /// Writes a frame before which nothing waits. The socket mostly takes it at once: then it was never queued.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, frame: &Bytes) -> Poll<io::Result<()>> {
+        let sent = Pin::new(&mut self.socket).poll_write(cx, frame)?;
+        let taken = if let Poll::Ready(taken) = sent { taken } else { 0 };
+        self.taken += taken as u64;
+        if taken < frame.len() {
+            self.push(frame.clone());
+            self.written = taken;
+            return self.poll_flush(cx);
+        }
+        self.is_flushed = false;
+        self.poll_flush_socket(cx)
+    }
+
     /// Writes until nothing waits.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.left < self.frames.len() {
@@ -73,6 +88,10 @@ impl Outbox {
             }
             self.advance(taken);
         }
+        self.poll_flush_socket(cx)
+    }
+
+    fn poll_flush_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
         self.is_flushed = true;
         Poll::Ready(Ok(()))
