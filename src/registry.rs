@@ -64,6 +64,8 @@ pub struct Registry {
 struct Entries {
     connections: HashMap<ConnectionId, Arc<Connection>>,
     by_gateway: BTreeSet<(GatewayId, ConnectionId)>,
+    /// How many of these each gateway has: asked at each publish and each connect.
+    counts: HashMap<GatewayId, usize>,
     by_token: BTreeSet<(TokenId, ConnectionId)>,
 }
 
@@ -104,11 +106,12 @@ impl Registry {
         if entries.connections.len() >= self.total_max.load(Ordering::Relaxed) {
             return Err(Full::Server);
         }
-        if entries.by_gateway.range(of(identity.gateway)).count() >= self.per_gateway_max.load(Ordering::Relaxed) {
+        if entries.count(identity.gateway) >= self.per_gateway_max.load(Ordering::Relaxed) {
             return Err(Full::Gateway);
         }
         let connection = Arc::new(Connection::new(identity, channel, carried, at));
         entries.by_gateway.insert((connection.identity.gateway, connection.id));
+        *entries.counts.entry(connection.identity.gateway).or_default() += 1;
         if let Proof::Token(token) = connection.identity.proof {
             entries.by_token.insert((token, connection.id));
         }
@@ -119,7 +122,7 @@ impl Registry {
     /// How many connections a gateway has.
     #[must_use]
     pub fn connections_of(&self, gateway: GatewayId) -> usize {
-        self.entries().by_gateway.range(of(gateway)).count()
+        self.entries().count(gateway)
     }
 
     /// How many connections there may be.
@@ -226,6 +229,25 @@ impl Registry {
     }
 }
 
+impl Entries {
+    fn count(&self, gateway: GatewayId) -> usize {
+        self.counts.get(&gateway).copied().unwrap_or_default()
+    }
+
+    fn remove(&mut self, connection: &Connection) {
+        let gateway = connection.identity.gateway;
+        self.connections.remove(&connection.id);
+        self.by_gateway.remove(&(gateway, connection.id));
+        if let Proof::Token(token) = connection.identity.proof {
+            self.by_token.remove(&(token, connection.id));
+        }
+        match self.counts.get_mut(&gateway) {
+            Some(count @ 2..) => *count -= 1,
+            _ => drop(self.counts.remove(&gateway)),
+        }
+    }
+}
+
 impl Registration {
     /// Whether another connection of the replica has everything after `after` up to `up_to`.
     pub(crate) fn is_made_up_for(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
@@ -238,13 +260,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut entries = self.registry.entries();
-        let connection = &self.connection;
-        entries.connections.remove(&connection.id);
-        entries.by_gateway.remove(&(connection.identity.gateway, connection.id));
-        if let Proof::Token(token) = connection.identity.proof {
-            entries.by_token.remove(&(token, connection.id));
-        }
+        self.registry.entries().remove(&self.connection);
     }
 }
 

@@ -424,7 +424,8 @@ impl Session for CursorSession {
             }
         }
         if self.liveness == Liveness::WriteOnly {
-            self.heard(Heard::Life);
+            // All the life that can be seen of its peer.
+            self.connection.heard(self.works.clock.millis());
         }
     }
 

@@ -129,7 +129,7 @@ impl OfGateway {
         let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return false };
         kept.positions.live.swap_remove(index);
         let mut progress = seat.progress();
-        kept.positions.leave(progress.confirmed, seat.arrival, now);
+        kept.positions.leave(progress.received.end(), seat.arrival, now);
         kept.last_receipt = kept.last_receipt.max(progress.last_receipt);
         let none = || Marks::new(Cursor { epoch: Epoch(0), seq: Seq(0) });
         let sent = std::mem::replace(&mut progress.sent, none());
@@ -141,7 +141,7 @@ impl OfGateway {
             kept.history.pop_front();
         }
         // One that moved is about to be written for the first time.
-        kept.has_row || seat.is_dirty.load(std::sync::atomic::Ordering::Acquire)
+        kept.has_row || progress.is_dirty
     }
 
     /// The seat of a replica, if it has one only.
@@ -207,8 +207,9 @@ impl OfGateway {
         kept.has_row = true;
         // Clean before it is read: what moves from here on soils the row again.
         let live = kept.positions.live.iter().map(|seat| {
-            seat.is_dirty.store(false, std::sync::atomic::Ordering::Release);
-            (seat.confirmed(), seat.arrival)
+            let mut progress = seat.progress();
+            progress.is_dirty = false;
+            (progress.received.end(), seat.arrival)
         });
         let row = Row { live: live.collect(), left: kept.positions.left.clone(), last_receipt: kept.last_receipt };
         to_row(&row).map(Some)
@@ -256,7 +257,7 @@ impl Kept {
             sent.extend(progress.sent.when(event));
             received.extend(progress.received.when(event));
             passage.is_sent |= progress.sent.reach(event);
-            passage.is_received |= reaches(progress.confirmed);
+            passage.is_received |= progress.received.reach(event);
         }
         passage.sent_at = sent.into_iter().min();
         passage.received_at = received.into_iter().min();

@@ -50,6 +50,11 @@ impl Marks {
         self.first = if next < MARKS_MAX { self.first + 1 } else { 0 };
     }
 
+    /// Up to where everything was passed.
+    pub(super) fn end(&self) -> Cursor {
+        Cursor { epoch: self.epoch, seq: self.last }
+    }
+
     /// Whether everything up to `to` was passed, or lies before all that is known.
     pub(super) fn reach(&self, to: Cursor) -> bool {
         self.epoch == to.epoch && self.last >= to.seq
