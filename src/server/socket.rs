@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 pub(super) struct Socket {
     stream: TcpStream,
     sever: Sever,
-    /// How long the peer may take nothing once its transport watches it; `None` after TCP was told.
+    /// How long the peer may take nothing once its transport watches it; `None` after the transport has said if it does.
     patience: Option<Duration>,
 }
 
@@ -33,9 +33,13 @@ impl Socket {
 
     /// Before a write, since only what is written can be unacknowledged.
     fn take_patience(&mut self) {
-        if self.patience.is_some() && self.sever.is_watched() {
+        if self.patience.is_none() {
+            return;
+        }
+        let Some(is_watched) = self.sever.is_watched() else { return };
+        if let Some(patience) = self.patience.take().filter(|_| is_watched) {
             // If it is not taken, TCP gives up as early as before.
-            let _ = SockRef::from(&self.stream).set_tcp_user_timeout(self.patience.take());
+            let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience));
         }
     }
 }

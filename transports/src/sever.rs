@@ -1,8 +1,8 @@
 //! What a transport may ask for the socket under it: that it ends though its peer does not read, and that it does not end
 //! as long as the peer does not.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
@@ -19,7 +19,8 @@ pub struct Sever(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     is_severed: AtomicBool,
-    is_watched: AtomicBool,
+    /// Unset until a transport has said it.
+    is_watched: OnceLock<bool>,
     severed: Notify,
 }
 
@@ -45,13 +46,18 @@ impl Sever {
     /// The transport hears from its peer, and has a deadline for that. So TCP is not to give the peer up before only because
     /// it takes nothing for a while: it may be busy with what it was sent.
     pub fn watch(&self) {
-        self.0.is_watched.store(true, Ordering::Relaxed);
+        self.0.is_watched.get_or_init(|| true);
     }
 
-    /// Whether the transport has said that it [watches](Self::watch) its peer.
+    /// The transport hears nothing from its peer, for as long as there is the socket: TCP is to give it up.
+    pub fn leave_to_tcp(&self) {
+        self.0.is_watched.get_or_init(|| false);
+    }
+
+    /// Whether the transport [watches](Self::watch) its peer or [leaves that to TCP](Self::leave_to_tcp), if it has said so.
     #[must_use]
-    pub fn is_watched(&self) -> bool {
-        self.0.is_watched.load(Ordering::Relaxed)
+    pub fn is_watched(&self) -> Option<bool> {
+        self.0.is_watched.get().copied()
     }
 
     /// Resolves once the socket shall be dropped. Cancel safe.

@@ -26,6 +26,7 @@ pub(super) fn run(
     sever: Option<Sever>,
     rest: Bytes,
 ) -> impl Future<Output = ()> + Send {
+    sever.iter().for_each(Sever::leave_to_tcp);
     let connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
     let (shared, begun) = (Shared::new(connection), chunk(&rest));
     async move {
