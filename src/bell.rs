@@ -202,4 +202,50 @@ mod tests {
         }
         assert_eq!((bell.places().all.len(), Arc::strong_count(&count)), (2, 1));
     }
+
+    /// A connection that is served so often, and says so.
+    struct Lent {
+        served: AtomicUsize,
+        is_at_rest: bool,
+    }
+
+    impl Served for Lent {
+        fn serve(&self) -> bool {
+            self.served.fetch_add(1, Ordering::Relaxed);
+            self.is_at_rest
+        }
+    }
+
+    #[test]
+    fn a_part_is_due_once_until_it_is_served() {
+        let (bell, woken) = (Arc::new(Bell::default()), Arc::new(Count::default()));
+        let lent = Arc::new(Lent { served: AtomicUsize::new(0), is_at_rest: true });
+        let mut listeners: Vec<_> = (0..PART + 6).map(|_| Listener::new(bell.clone())).collect();
+        for listener in &mut listeners {
+            listen(listener, &woken);
+            listener.lend(Arc::<Lent>::downgrade(&lent));
+        }
+        assert_eq!(bell.parts().as_slice(), [(0, PART), (1, 6)]);
+        assert!(bell.parts().is_empty(), "a round is on its way to them");
+        bell.serve(0);
+        assert_eq!(bell.parts().as_slice(), [(0, PART)]);
+        bell.serve(1);
+        bell.serve(0);
+        let counts = (lent.served.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed));
+        assert_eq!(counts, (2 * PART + 6, 0));
+    }
+
+    #[test]
+    fn who_cannot_be_served_is_woken() {
+        let (bell, woken) = (Arc::new(Bell::default()), Arc::new(Count::default()));
+        let busy = Arc::new(Lent { served: AtomicUsize::new(0), is_at_rest: false });
+        let gone = Arc::<Lent>::downgrade(&Arc::new(Lent { served: AtomicUsize::new(0), is_at_rest: true }));
+        let mut listeners = [(); 3].map(|()| Listener::new(bell.clone()));
+        listeners.iter_mut().for_each(|listener| listen(listener, &woken));
+        listeners[0].lend(Arc::<Lent>::downgrade(&busy));
+        listeners[1].lend(gone);
+        bell.parts();
+        bell.serve(0);
+        assert_eq!((busy.served.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 3));
+    }
 }

@@ -14,6 +14,7 @@ mod gap;
 mod heartbeat;
 mod limits;
 mod lost_wake_up;
+mod on_the_spot;
 mod pacing;
 #[path = "../it/random.rs"]
 mod random;

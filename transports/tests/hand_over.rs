@@ -108,6 +108,32 @@ async fn a_peer_that_does_not_read_is_stalled_without_hyper() {
 }
 
 #[tokio::test]
+async fn without_hyper_it_is_served_on_the_spot_and_what_does_not_fit_by_its_task() {
+    let script = Script::new([ack()]);
+    let (mut peer, hyper) = serve(&script, true, 1024);
+    peer.write_all(REQUEST).await.unwrap();
+    read_until(&mut peer, "\n\n\r\n").await;
+    hyper.await.unwrap().unwrap();
+    let event = |n: usize, bytes| Act::Deliver(vec![frame(&format!("e-{n}"), "test", format!("<{n}{}>", "x".repeat(bytes)))]);
+    script.change(|state| (state.acts, state.written) = ([event(0, 0)].into(), 0));
+    tokio::task::yield_now().await;
+    read_until(&mut peer, "<0>\n\n\r\n").await;
+    script.play([event(1, 0), Act::Ping("p".into())]);
+    assert!(script.serve());
+    assert_eq!(script.look(|state| state.written), 3, "its task has not run");
+    script.play([event(2, 3_000), event(3, 0)]);
+    for _ in 0..3 {
+        assert!(!script.serve(), "its task is to be woken");
+        assert_eq!(script.look(|state| state.written), 3);
+    }
+    let got = read_until(&mut peer, "<3>\n\n\r\n").await;
+    assert_eq!([1, 2, 3].map(|n| got.matches(&format!("<{n}")).count()), [1; 3], "{got}");
+    script.play([Act::Close(CloseReason::TokenExpired)]);
+    assert!(!script.serve(), "an end is its task's to find");
+    assert!(read_until(&mut peer, "\r\n0\r\n\r\n").await.contains("TOKEN_EXPIRED"));
+}
+
+#[tokio::test]
 async fn without_an_offer_hyper_serves_the_stream_to_its_end() {
     let script = Script::new([ack(), Act::Deliver(vec![frame("e-1", "test", "{}")])]);
     let (mut peer, hyper) = serve(&script, false, 64 * 1024);

@@ -1,7 +1,7 @@
 //! A gate whose sessions do what a test says.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use crate::close::CloseReason;
 use crate::handshake::{Handshake, HandshakeError};
-use crate::transport::{Frame, Gate, Heard, Refusal, Room, Session, Step, Ticket};
+use crate::transport::{Frame, Gate, Heard, Refusal, Room, Served, Session, Step, Ticket};
 
 /// A gate and all its sessions: one list of steps, from which whichever session is alive takes. As in the contract, a
 /// step that was not written is given again.
@@ -55,6 +55,8 @@ pub struct State {
     pub rejected: Vec<HandshakeError>,
     /// Resolves `cut`.
     pub cut: Option<CloseReason>,
+    /// The connection that a session was lent last, to be served without its task.
+    pub lent: Option<Weak<dyn Served>>,
     /// Refuse instead of admitting: status, header, body.
     pub refuse: Option<(u16, (&'static str, &'static str), &'static str)>,
     position: String,
@@ -81,6 +83,13 @@ impl Script {
     /// Looks at what happened.
     pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.0.borrow())
+    }
+
+    /// Serves the connection as who has news for it does.
+    #[must_use]
+    pub fn serve(&self) -> bool {
+        let lent = self.look(|state| state.lent.clone());
+        lent.and_then(|lent| lent.upgrade()).is_some_and(|lent| lent.serve())
     }
 
     /// Waits until something has happened; panics with `what` after [`PATIENCE`].
@@ -184,6 +193,10 @@ impl Session for Scene {
                 (None, None) => return None,
             })
         })
+    }
+
+    fn lend(&mut self, connection: Weak<dyn Served>) {
+        self.script.change(|state| state.lent = Some(connection));
     }
 
     fn ready(&self) -> bool {

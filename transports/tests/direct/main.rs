@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod line;
+mod on_the_spot;
 mod polls;
 mod upgrades;
