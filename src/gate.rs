@@ -175,7 +175,6 @@ impl Admission {
         let gateway = peer.proven.gateway.id;
         let (channel, bounds) = self.open(gateway).await?;
         let identity = Identity {
-            gateway,
             proof: peer.proven.proof.clone(),
             instance: handshake.instance.as_deref().map(Box::from),
             transport: handshake.transport,
@@ -204,7 +203,7 @@ impl Admission {
             "Gateway connected over {}.", handshake.transport,
         );
         let hold = if handshake.liveness == Liveness::Lease {
-            Hold::Leased(self.leases.open(registration, peer.client(handshake), peer.proven.valid))
+            Hold::Leased(Box::new(self.leases.open(registration, peer.client(handshake), peer.proven.valid)))
         } else {
             Hold::Own(registration)
         };
@@ -235,7 +234,7 @@ impl Admission {
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
             connection.confirmed(start.position, peer.now);
         }
-        self.session(Hold::Leased(poll), start, peer.from.is_none(), peer, handshake)
+        self.session(Hold::Leased(Box::new(poll)), start, peer.from.is_none(), peer, handshake)
     }
 
     /// What a cursor says, unless it is of nothing that the log has.

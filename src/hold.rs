@@ -9,8 +9,8 @@ use crate::registry::{Connection, Registration};
 pub(crate) enum Hold {
     /// The session itself.
     Own(Registration),
-    /// A lease, which this poll renews when it ends.
-    Leased(Poll),
+    /// A lease, which this poll renews when it ends. Boxed: other sessions, which last longer, have no room for it.
+    Leased(Box<Poll>),
 }
 
 impl Hold {

@@ -240,7 +240,7 @@ impl Leases {
         connection.carried.ended(reason);
         let undelivered = shortfall::at_the_end(&self.deliveries, &lease.registration, state, reason, now);
         info!(
-            gateway.id = %connection.identity.gateway, connection.id = %connection.id, ?reason, undelivered,
+            gateway.id = %connection.channel.gateway, connection.id = %connection.id, ?reason, undelivered,
             "Gateway disconnected from {}.", connection.identity.transport,
         );
     }
@@ -350,7 +350,6 @@ mod tests {
         let (gateway, proof) = (GatewayId(Uuid::nil()), Proof::Token(TokenId(Uuid::nil())));
         let (instance, address) = (None, "127.0.0.1".parse().unwrap());
         let identity = Identity {
-            gateway,
             proof: proof.clone(),
             instance: None,
             transport: "long-poll",

@@ -44,7 +44,7 @@ impl Ticket for NextPoll {
         works.has_all_before(connection, position, now);
         connection.confirmed(position, now);
         let expires = deadline(renewal.valid, now);
-        let (hold, opening) = (Hold::Leased(poll), Frames::new());
+        let (hold, opening) = (Hold::Leased(Box::new(poll)), Frames::new());
         Some(Box::new(CursorSession::new(works, hold, Liveness::Lease, (position, None), opening, expires)))
     }
 }

@@ -106,12 +106,12 @@ impl Registry {
         if entries.connections.len() >= self.total_max.load(Ordering::Relaxed) {
             return Err(Full::Server);
         }
-        if entries.count(identity.gateway) >= self.per_gateway_max.load(Ordering::Relaxed) {
+        if entries.count(channel.gateway) >= self.per_gateway_max.load(Ordering::Relaxed) {
             return Err(Full::Gateway);
         }
         let connection = Arc::new(Connection::new(identity, channel, carried, at));
-        entries.by_gateway.insert((connection.identity.gateway, connection.id));
-        *entries.counts.entry(connection.identity.gateway).or_default() += 1;
+        entries.by_gateway.insert((connection.channel.gateway, connection.id));
+        *entries.counts.entry(connection.channel.gateway).or_default() += 1;
         if let Proof::Token(token) = connection.identity.proof {
             entries.by_token.insert((token, connection.id));
         }
@@ -169,7 +169,7 @@ impl Registry {
         for connection in self.entries().connections.values() {
             let position = connection.position();
             let of = Lowest { position, events: connection.channel.head().0.saturating_sub(position.seq.0) };
-            let known = lowest.entry(connection.identity.gateway).or_insert(of);
+            let known = lowest.entry(connection.channel.gateway).or_insert(of);
             if known.events < of.events {
                 *known = of;
             }
@@ -235,7 +235,7 @@ impl Entries {
     }
 
     fn remove(&mut self, connection: &Connection) {
-        let gateway = connection.identity.gateway;
+        let gateway = connection.channel.gateway;
         self.connections.remove(&connection.id);
         self.by_gateway.remove(&(gateway, connection.id));
         if let Proof::Token(token) = connection.identity.proof {
@@ -252,7 +252,7 @@ impl Registration {
     /// Whether another connection of the replica has everything after `after` up to `up_to`.
     pub(crate) fn is_made_up_for(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
         let entries = self.registry.entries();
-        let siblings = entries.by_gateway.range(of(self.connection.identity.gateway));
+        let siblings = entries.by_gateway.range(of(self.connection.channel.gateway));
         let siblings = siblings.filter(|(_, id)| *id != self.connection.id);
         siblings.filter_map(|(_, id)| entries.connections.get(id)).any(|other| other.has(replica, after, up_to))
     }

@@ -57,7 +57,7 @@ impl Works {
     pub(crate) fn has_all_before(&self, connection: &Connection, cursor: Cursor, now: DateTime<Utc>) {
         connection.set_since(Seq(0));
         if let Some(seat) = connection.seat() {
-            self.deliveries.recovered(connection.identity.gateway, (Seq(0), cursor), seat.replica(), now);
+            self.deliveries.recovered(connection.channel.gateway, (Seq(0), cursor), seat.replica(), now);
         }
     }
 }
@@ -246,7 +246,7 @@ impl CursorSession {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, room: Room) -> Poll<Result<Tailed, LogError>> {
-        let at = (self.connection.identity.gateway, self.position, self.below.as_deref().copied());
+        let at = (self.connection.channel.gateway, self.position, self.below.as_deref().copied());
         self.reading.poll(cx, &self.works.tail, at, room)
     }
 
@@ -259,7 +259,7 @@ impl CursorSession {
                 return None;
             }
             Ok(Tailed::Compacted(page)) => {
-                let gateway = self.connection.identity.gateway;
+                let gateway = self.connection.channel.gateway;
                 let climb = self.below.as_deref()?.climb(gateway, self.works.clock.now(), self.position, *page);
                 return self.climb(climb);
             }
@@ -267,13 +267,13 @@ impl CursorSession {
             Ok(Tailed::Lost) => (Below::reset(ResetReason::UnknownEpoch), ResetReason::UnknownEpoch),
             Err(error) => {
                 if self.reading.failed() {
-                    let gateway = self.connection.identity.gateway;
+                    let gateway = self.connection.channel.gateway;
                     warn!(gateway.id = %gateway, connection.id = %self.connection.id, %error, "Event log is not readable; the connection waits.");
                 }
                 return None;
             }
         };
-        let gateway = self.connection.identity.gateway;
+        let gateway = self.connection.channel.gateway;
         warn!(gateway.id = %gateway, connection.id = %self.connection.id, ?reason, "Stream reset in mid-stream: the reader was slower than the ring.");
         self.below = Some(Box::new(below));
         None
@@ -282,7 +282,7 @@ impl CursorSession {
     /// Gives what leads back to the ring; `None` if there is nothing to give on this stretch of the way.
     fn climb(&mut self, Climb { frames, events, to, below, reset, overwritten }: Climb) -> Option<Step> {
         if reset.is_some() {
-            debug!(gateway.id = %self.connection.identity.gateway, connection.id = %self.connection.id, ?reset, "Stream reset told.");
+            debug!(gateway.id = %self.connection.channel.gateway, connection.id = %self.connection.id, ?reset, "Stream reset told.");
         }
         let bytes = bytes_of(&frames);
         let climbed = Climbed { events, to, below, reset, overwritten };
@@ -321,7 +321,7 @@ impl CursorSession {
     /// The live events of a stretch were written.
     fn trace(&self, after: Seq, up_to: Seq) {
         let connection = &self.connection;
-        let (gateway, transport) = (connection.identity.gateway, connection.identity.transport);
+        let (gateway, transport) = (connection.channel.gateway, connection.identity.transport);
         let to = Receiver { gateway, connection: &connection.id.to_string(), transport };
         let written = connection.channel.stretch(after, up_to);
         for (frame, since) in written.iter().filter(|(_, since)| *since >= connection.began) {
@@ -350,7 +350,7 @@ impl CursorSession {
             Handed::Compacted { climbed, .. } => climbed.to,
             _ => self.position,
         };
-        let from = Reporter { gateway: self.connection.identity.gateway, replica: seat.replica(), sent };
+        let from = Reporter { gateway: self.connection.channel.gateway, replica: seat.replica(), sent };
         if let Some(to) = self.works.reports.hear(text, from) {
             seat.confirmed(to, self.works.clock.now());
         }
@@ -413,7 +413,7 @@ impl Session for CursorSession {
                     self.connection.reached(self.position.seq);
                 }
                 self.connection.sent(count, self.position, self.works.clock.millis());
-                debug!(gateway.id = %self.connection.identity.gateway, connection.id = %self.connection.id, events = count, position = %self.position, "Events delivered.");
+                debug!(gateway.id = %self.connection.channel.gateway, connection.id = %self.connection.id, events = count, position = %self.position, "Events delivered.");
                 self.reached(after, self.position);
             }
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
@@ -483,13 +483,13 @@ impl Session for CursorSession {
         let identity = &self.connection.identity;
         if reason == CloseReason::WriteStalled {
             error!(
-                gateway.id = %identity.gateway, connection.id = %self.connection.id, ?reason, position = %self.position, undelivered,
+                gateway.id = %self.connection.channel.gateway, connection.id = %self.connection.id, ?reason, position = %self.position, undelivered,
                 "Gateway cut off from {}: it does not take what is sent.", identity.transport,
             );
             return;
         }
         info!(
-            gateway.id = %identity.gateway, connection.id = %self.connection.id, ?reason, position = %self.position, undelivered,
+            gateway.id = %self.connection.channel.gateway, connection.id = %self.connection.id, ?reason, position = %self.position, undelivered,
             "Gateway disconnected from {}.", identity.transport,
         );
     }
@@ -502,4 +502,14 @@ fn bytes_of(frames: &[Arc<Frame>]) -> u32 {
 
 fn count_of(many: usize) -> u32 {
     u32::try_from(many).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_takes_five_cache_lines() {
+        assert!(size_of::<CursorSession>() <= 320, "{}", size_of::<CursorSession>());
+    }
 }

@@ -35,7 +35,7 @@ impl Shortfall {
 
     pub(crate) fn record(self, deliveries: &Deliveries, of: &Registration, reason: FailureReason, at: DateTime<Utc>) {
         deliveries.record(Failure {
-            gateway: of.connection.identity.gateway,
+            gateway: of.connection.channel.gateway,
             replica: of.connection.seat().map(|seat| seat.replica().clone()),
             event: self.first,
             events: self.events,
@@ -72,7 +72,7 @@ pub(crate) fn at_the_end(
     shortfall.record(deliveries, of, failure, at);
     if is_made_up_for() {
         // By a write that found nothing to recover yet.
-        deliveries.recovered(of.connection.identity.gateway, (arrived.seq, shortfall.last()), seat.replica(), at);
+        deliveries.recovered(of.connection.channel.gateway, (arrived.seq, shortfall.last()), seat.replica(), at);
     }
     shortfall.events
 }

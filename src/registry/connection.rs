@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seat, Seq};
@@ -34,20 +34,25 @@ pub(crate) struct Connection {
     /// When it was registered.
     pub(crate) began: Instant,
     heard_ms: AtomicI64,
-    /// The furthest that a poll was ever answered; a later poll may ask for the same again.
-    furthest: AtomicU64,
     pub(crate) identity: Identity,
     pub(crate) id: ConnectionId,
     /// From here to its position its peer was written everything; before, it is not known what the peer has.
     since: AtomicU64,
-    /// How far it is in the compacted state, while it is: for the next poll of a lease.
-    below: Mutex<Option<Box<(Cursor, Below)>>>,
+    /// What a poll leaves for the next ones. Boxed: most connections have none.
+    polled: Mutex<Option<Box<Polled>>>,
+}
+
+#[derive(Default)]
+struct Polled {
+    /// The furthest that a poll was ever answered; a later poll may ask for the same again.
+    furthest: Seq,
+    /// How far it is in the compacted state, while it is.
+    below: Option<(Cursor, Below)>,
 }
 
 /// What a connection is, from its admission on.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    pub(crate) gateway: GatewayId,
     pub(crate) proof: Proof,
     pub(crate) instance: Option<Box<str>>,
     pub(crate) transport: &'static str,
@@ -128,8 +133,7 @@ impl Connection {
             since: AtomicU64::new(at.seq.0),
             events_sent: AtomicU64::new(0),
             seat: OnceLock::new(),
-            furthest: AtomicU64::new(0),
-            below: Mutex::default(),
+            polled: Mutex::default(),
         }
     }
 
@@ -200,12 +204,14 @@ impl Connection {
 
     /// A poll was answered up to here.
     pub(crate) fn reached(&self, to: Seq) {
-        self.furthest.fetch_max(to.0, Ordering::Relaxed);
+        let mut polled = self.polled();
+        let polled = polled.get_or_insert_default();
+        polled.furthest = polled.furthest.max(to);
     }
 
     /// Up to here events may be written once more, on a connection of polls.
     pub(crate) fn furthest(&self) -> Seq {
-        Seq(self.furthest.load(Ordering::Relaxed))
+        self.polled().as_ref().map_or(Seq(0), |polled| polled.furthest)
     }
 
     pub(crate) fn position(&self) -> Cursor {
@@ -225,20 +231,24 @@ impl Connection {
 
     /// Remembers how far it is in the compacted state, or that it no longer is.
     pub(crate) fn set_below(&self, below: Option<(Cursor, Below)>) {
-        *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below.map(Box::new);
+        self.polled().get_or_insert_default().below = below;
     }
 
     /// What was remembered, if it is of this cursor.
     pub(crate) fn below(&self, at: Cursor) -> Option<Below> {
-        let known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().filter(|known| known.0 == at).map(|known| known.1)
+        let known = self.polled().as_ref()?.below;
+        known.filter(|known| known.0 == at).map(|known| known.1)
+    }
+
+    fn polled(&self) -> MutexGuard<'_, Option<Box<Polled>>> {
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn info(&self) -> ConnectionInfo {
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
         let position = self.position();
         ConnectionInfo {
-            gateway: self.identity.gateway,
+            gateway: self.channel.gateway,
             connection: self.id,
             instance: self.identity.instance.as_deref().unwrap_or("default").to_owned(),
             transport: self.identity.transport,
@@ -260,5 +270,16 @@ impl Identity {
             Proof::Certificate(name) => gateway.access.knows(name),
         };
         is_known && gateway.access.allows(self.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_takes_four_cache_lines() {
+        // An `Arc` adds its two counts.
+        assert_eq!(size_of::<Connection>() + 2 * size_of::<usize>(), 256);
     }
 }

@@ -187,7 +187,6 @@ impl World {
     pub(super) async fn connect(&self, gateway: GatewayId, token: TokenId) -> Registration {
         let at = self.parts.log.bounds(gateway).await.unwrap().head();
         let identity = Identity {
-            gateway,
             proof: Proof::Token(token),
             instance: None,
             transport: "websocket",
