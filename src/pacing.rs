@@ -118,10 +118,7 @@ impl Pacing {
 impl Count {
     /// What was counted since it was at `earlier`.
     fn since(self, earlier: Self) -> Self {
-        Self {
-            events: self.events.wrapping_sub(earlier.events),
-            bytes: self.bytes.wrapping_sub(earlier.bytes),
-        }
+        Self { events: self.events.wrapping_sub(earlier.events), bytes: self.bytes.wrapping_sub(earlier.bytes) }
     }
 }
 

@@ -99,12 +99,19 @@ impl Replica {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Publish(u64),
-    Read { who: usize, bytes: usize },
-    Answer { who: usize },
+    Read {
+        who: usize,
+        bytes: usize,
+    },
+    Answer {
+        who: usize,
+    },
     /// Tasks run.
     Run(usize),
     /// Together less than a stalled write has.
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -47,6 +47,7 @@ pub use sever::Sever;
 pub use sse::Sse;
 pub use timing::Timing;
 pub use transport::{
-    Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Served, Session, Step, Text, Ticket, Transport,
+    Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Served, Session, Step, Text, Ticket,
+    Transport,
 };
 pub use websocket::WebSocket;

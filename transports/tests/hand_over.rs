@@ -114,7 +114,8 @@ async fn without_hyper_it_is_served_on_the_spot_and_what_does_not_fit_by_its_tas
     peer.write_all(REQUEST).await.unwrap();
     read_until(&mut peer, "\n\n\r\n").await;
     hyper.await.unwrap().unwrap();
-    let event = |n: usize, bytes| Act::Deliver(vec![frame(&format!("e-{n}"), "test", format!("<{n}{}>", "x".repeat(bytes)))]);
+    let event =
+        |n: usize, bytes| Act::Deliver(vec![frame(&format!("e-{n}"), "test", format!("<{n}{}>", "x".repeat(bytes)))]);
     script.change(|state| (state.acts, state.written) = ([event(0, 0)].into(), 0));
     tokio::task::yield_now().await;
     read_until(&mut peer, "<0>\n\n\r\n").await;

@@ -84,8 +84,7 @@ impl Drop for Seat {
 
 impl SeatState {
     pub(super) fn new(at: Cursor, arrival: u64) -> Self {
-        let progress =
-            Progress { sent: Marks::new(at), received: Marks::new(at), last_receipt: None, is_dirty: false };
+        let progress = Progress { sent: Marks::new(at), received: Marks::new(at), last_receipt: None, is_dirty: false };
         Self { progress: Mutex::new(progress), arrival }
     }
 
