@@ -9,13 +9,14 @@
 //! connections that are [lent](Listener::lend) need not be woken: [`rounds`](crate::rounds) serve them part by part.
 
 use std::mem::replace;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use gatecast_transports::Served;
 use smallvec::SmallVec;
 
-/// Places of one part: connections that are served in a row, so no other task waits longer for its turn.
+/// Places of one part.
 pub(crate) const PART: usize = 64;
 
 /// What is rung when there is something to look at.
@@ -38,6 +39,12 @@ struct Place {
     lent: Option<Weak<dyn Served>>,
 }
 
+/// A connection that is served in its turn, and its place.
+pub(crate) struct Turn {
+    at: usize,
+    lent: Weak<dyn Served>,
+}
+
 /// One who is told by a [`Bell`] until this is dropped.
 pub(crate) struct Listener {
     bell: Arc<Bell>,
@@ -51,8 +58,8 @@ impl Bell {
         self.places().all.iter().for_each(|place| place.waker.wake_by_ref());
     }
 
-    /// The parts that are to be served now and were not to be before, each with its number of places. Whoever asks has
-    /// them [served](Self::serve).
+    /// The parts that are to be served now and were not to be before, each with its number of places. Whoever asks gives
+    /// everybody in them [a turn](Self::turns).
     pub(crate) fn parts(&self) -> SmallVec<[(usize, usize); 1]> {
         let Places { all, due, .. } = &mut *self.places();
         let parts = all.chunks(PART).map(<[_]>::len).enumerate();
@@ -60,17 +67,9 @@ impl Bell {
         parts.zip(due).filter_map(|(part, due)| (!replace(due, true)).then_some(part)).collect()
     }
 
-    /// Serves a part: those who are lent on the spot, if they are at rest, and the others by their tasks, which it wakes.
-    pub(crate) fn serve(&self, part: usize) {
-        for (at, lent) in self.begin(part) {
-            if !lent.upgrade().is_some_and(|lent| lent.serve()) {
-                self.places().all.get(at).inspect(|place| place.waker.wake_by_ref());
-            }
-        }
-    }
-
-    /// Those of a part who are lent. The lock is not held while they are served, as they may go then.
-    fn begin(&self, part: usize) -> SmallVec<[(usize, Weak<dyn Served>); PART]> {
+    /// The connections of a part that are lent, which are to be [served](Self::serve) now; whoever else listens there is
+    /// woken. The lock is not held while they are served, as they may go then.
+    pub(crate) fn turns(&self, part: usize) -> Vec<Turn> {
         let Places { all, due, .. } = &mut *self.places();
         if let Some(due) = due.get_mut(part) {
             *due = false;
@@ -79,14 +78,23 @@ impl Bell {
         // Looked at before they are cloned: with thousands of connections none of them is in the core's cache, and looks
         // wait for memory together where each clone waits alone.
         let here = places.clone().filter(|(_, place)| place.lent.as_ref().is_some_and(|lent| lent.strong_count() > 0));
-        let mut lent = SmallVec::with_capacity(here.count());
-        lent.extend(places.filter_map(|(at, place)| {
-            if place.lent.is_none() {
-                place.waker.wake_by_ref();
+        let mut turns = Vec::with_capacity(here.count());
+        for (at, place) in places {
+            match &place.lent {
+                Some(lent) => turns.push(Turn { at, lent: lent.clone() }),
+                None => place.waker.wake_by_ref(),
             }
-            Some((at, place.lent.clone()?))
-        }));
-        lent
+        }
+        turns
+    }
+
+    /// Serves a connection on the spot if it is at rest; if it is not, its task is woken. So it is where that panics, which
+    /// is nobody else's concern.
+    pub(crate) fn serve(&self, Turn { at, lent }: &Turn) {
+        let serve = || lent.upgrade().is_some_and(|lent| lent.serve());
+        if !catch_unwind(AssertUnwindSafe(serve)).unwrap_or(false) {
+            self.places().all.get(*at).inspect(|place| place.waker.wake_by_ref());
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -203,6 +211,10 @@ mod tests {
         assert_eq!((bell.places().all.len(), Arc::strong_count(&count)), (2, 1));
     }
 
+    fn serve(bell: &Bell, part: usize) {
+        bell.turns(part).iter().for_each(|turn| bell.serve(turn));
+    }
+
     /// A connection that is served so often, and says so.
     struct Lent {
         served: AtomicUsize,
@@ -227,25 +239,33 @@ mod tests {
         }
         assert_eq!(bell.parts().as_slice(), [(0, PART), (1, 6)]);
         assert!(bell.parts().is_empty(), "a round is on its way to them");
-        bell.serve(0);
+        serve(&bell, 0);
         assert_eq!(bell.parts().as_slice(), [(0, PART)]);
-        bell.serve(1);
-        bell.serve(0);
+        serve(&bell, 1);
+        serve(&bell, 0);
         let counts = (lent.served.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed));
         assert_eq!(counts, (2 * PART + 6, 0));
     }
 
     #[test]
     fn who_cannot_be_served_is_woken() {
+        struct Panics;
+        impl Served for Panics {
+            fn serve(&self) -> bool {
+                std::panic::panic_any("a test's")
+            }
+        }
         let (bell, woken) = (Arc::new(Bell::default()), Arc::new(Count::default()));
         let busy = Arc::new(Lent { served: AtomicUsize::new(0), is_at_rest: false });
         let gone = Arc::<Lent>::downgrade(&Arc::new(Lent { served: AtomicUsize::new(0), is_at_rest: true }));
-        let mut listeners = [(); 3].map(|()| Listener::new(bell.clone()));
+        let panics = Arc::new(Panics);
+        let mut listeners = [(); 4].map(|()| Listener::new(bell.clone()));
         listeners.iter_mut().for_each(|listener| listen(listener, &woken));
+        listeners[3].lend(Arc::<Panics>::downgrade(&panics));
         listeners[0].lend(Arc::<Lent>::downgrade(&busy));
         listeners[1].lend(gone);
         bell.parts();
-        bell.serve(0);
-        assert_eq!((busy.served.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 3));
+        serve(&bell, 0);
+        assert_eq!((busy.served.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 4));
     }
 }

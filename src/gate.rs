@@ -2,7 +2,7 @@
 //!
 //! Draining, the address's rate, the key, the cursor's form, room, registered, and the key once more: a revoke that
 //! came in between finds the connection in the registry, or the second look finds the revoke. A live connection
-//! exists only as long as its [`Registration`].
+//! exists only as long as its [`Registration`](crate::registry::Registration).
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! An event that goes to a thousand connections would wake a thousand tasks, and each wake-up looks at its task, the
 //! runtime's queue and the readiness of its socket before it comes to what is due: of the 26 cache lines of a delivery, all
 //! cold by then, nine. So a connection at rest is served where the news is ([`Served`]): under its lock, by the same steps
-//! and in its task's name, whose waker is left with all that is waited for. What can wait (a socket that takes no more,
-//! the end) is its task's, which is woken for it.
+//! and in its task's name, whose waker is left with all that is waited for. What may take
+//! longer (a second step, a socket that takes no more, the end) is its task's, which is woken for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -22,8 +22,8 @@ pub(crate) trait Serve: Send + 'static {
     /// Serves for as long as nothing has to wait: the peer, and what is due.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Self::Due>;
 
-    /// Writes what is due, without a look at what the peer says, so never an end. Ready when its task is to go on: with
-    /// what it has to do first, if that is known.
+    /// Writes a step if one is due, without a look at what the peer says, so never an end. Ready when its task is to go on:
+    /// with what it has to do first, if that is known.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Due>>;
 }
 

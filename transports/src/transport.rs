@@ -275,7 +275,7 @@ pub trait Session: Send {
 /// wake it.
 pub trait Served: Send + Sync {
     /// Writes what is due if the connection is at rest, waiting for nothing. `false` if its task is to be woken: it is not
-    /// at rest, or what is due is more than a write that its socket takes at once.
+    /// at rest, or what is due is more than a step that its socket takes at once.
     fn serve(&self) -> bool;
 }
 

@@ -118,8 +118,9 @@ impl Serve for Connection {
 
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
         // It had looked at everything when it came to rest, so what is due since is told by that.
-        while self.session.ready() {
+        if self.session.ready() {
             match ready!(self.poll_next(cx)) {
+                Ok(None) if self.session.ready() => return Poll::Ready(None),
                 Ok(None) => {}
                 Ok(Some(waits)) => return Poll::Ready(Some(Ok(waits))),
                 Err(_) => return Poll::Ready(None),

@@ -165,8 +165,9 @@ impl Serve for Connection {
             return Poll::Ready(None);
         }
         // It had looked at everything when it came to rest, so what is due since is told by that.
-        while self.session.ready() {
+        if self.session.ready() {
             match ready!(self.poll_next(cx)) {
+                Ok(true) if self.session.ready() => return Poll::Ready(None),
                 Ok(true) => {}
                 Ok(false) => return Poll::Ready(Some(Ok(()))),
                 Err(_) => return Poll::Ready(None),

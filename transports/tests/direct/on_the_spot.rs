@@ -37,13 +37,17 @@ async fn what_is_due_is_written_on_the_spot_and_once() {
     let mut line = at_rest(&script, 64 * 1024).await;
     assert!(script.serve(), "nothing is due");
     for n in 0..3 {
-        script.play([event(n, 0), Act::Ping("p".into())]);
-        assert!(script.serve());
+        for act in [event(n, 0), Act::Ping("p".into())] {
+            script.play([act]);
+            assert!(script.serve());
+        }
         assert_eq!(written(&script), 3 + 2 * n, "its task has not run");
     }
-    script.play([event(3, 0)]);
-    let got = line.until("<3>").await;
-    assert_eq!([0, 1, 2, 3].map(|n| got.matches(&format!("<{n}>")).count()), [1; 4], "{got}");
+    script.play([event(3, 0), event(4, 0)]);
+    assert!(!script.serve(), "a second step is its task's");
+    assert_eq!(written(&script), 8);
+    let got = line.until("<4>").await;
+    assert_eq!([0, 1, 2, 3, 4].map(|n| got.matches(&format!("<{n}>")).count()), [1; 5], "{got}");
 }
 
 #[tokio::test]
