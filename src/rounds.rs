@@ -9,8 +9,8 @@ use tokio::task::yield_now;
 
 use crate::bell::{Bell, PART};
 
-/// Connections that are served in a row, before other tasks have their turn: some 50 µs, unless events are large.
-const IN_A_ROW: usize = 8;
+/// Connections that are served in a row, before other tasks have their turn: some 100 µs, unless events are large.
+const IN_A_ROW: usize = 16;
 
 /// Has all who listen to these served, by tasks of the runtime, so that neither who has the news nor any other task waits
 /// for all of them. Where there is no runtime, those who listen are woken.
