@@ -9,8 +9,8 @@ use tokio::task::yield_now;
 
 use crate::bell::{Bell, PART};
 
-/// Connections that are served in a row, before other tasks have their turn: some 100 µs, unless events are large.
-const IN_A_ROW: usize = 16;
+/// Places of one round, at most: what it takes to spawn its task is shared by so many.
+const PLACES_MAX: usize = 4 * PART;
 
 /// Has all who listen to these served, by tasks of the runtime, so that neither who has the news nor any other task waits
 /// for all of them. Where there is no runtime, those who listen are woken.
@@ -19,7 +19,7 @@ pub(crate) fn serve(bells: &[Arc<Bell>]) {
     let (mut round, mut places) = (Vec::new(), 0);
     for bell in bells {
         for (part, len) in bell.parts() {
-            if places + len > PART {
+            if places + len > PLACES_MAX {
                 begin(&runtime, take(&mut round));
                 places = 0;
             }
@@ -32,7 +32,7 @@ pub(crate) fn serve(bells: &[Arc<Bell>]) {
 
 fn begin(runtime: &Handle, round: Vec<(Arc<Bell>, usize)>) {
     if !round.is_empty() {
-        // Tokio's budget is for what one connection's task does in a row.
+        // Tokio's budget is for what one connection's task does in a row; a round yields for itself.
         drop(runtime.spawn(unconstrained(run(round))));
     }
 }
@@ -40,13 +40,13 @@ fn begin(runtime: &Handle, round: Vec<(Arc<Bell>, usize)>) {
 async fn run(round: Vec<(Arc<Bell>, usize)>) {
     let mut served = 0;
     for (bell, part) in round {
-        for turn in bell.turns(part) {
-            if served == IN_A_ROW {
-                yield_now().await;
-                served = 0;
-            }
-            bell.serve(&turn);
-            served += 1;
+        if served >= PART {
+            yield_now().await;
+            served = 0;
         }
+        // Not all turns of the round at once: what was looked at for a turn is to be in the core's cache when it comes.
+        let turns = bell.turns(part);
+        turns.iter().for_each(|turn| bell.serve(turn));
+        served += turns.len();
     }
 }
