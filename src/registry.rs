@@ -268,3 +268,40 @@ impl Drop for Registration {
 fn of(gateway: GatewayId) -> RangeInclusive<(GatewayId, ConnectionId)> {
     (gateway, ConnectionId::LEAST)..=(gateway, ConnectionId::GREATEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use gatecast_storage::Epoch;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::tail::Tails;
+
+    fn identity() -> Identity {
+        Identity {
+            proof: Proof::Token(TokenId(Uuid::nil())),
+            instance: None,
+            transport: "websocket",
+            peer: "127.0.0.1".parse().unwrap(),
+            connected_at: chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_gateway_has_as_many_connections_as_are_registered_and_room_again_once_they_are_gone() {
+        let (registry, tails) = (Registry::new(Capacity { total: 9, per_gateway: 2 }), Tails::new());
+        let gateways = [1, 2].map(|id| GatewayId(Uuid::from_u128(id)));
+        let at = Cursor { epoch: Epoch(1), seq: Seq(0) };
+        let enter = |gateway| registry.register(identity(), tails.channel(gateway), at);
+        let counts = || gateways.map(|gateway| registry.connections_of(gateway));
+        for _ in 0..3 {
+            let [first, second, other] = [0, 0, 1].map(|of: usize| enter(gateways[of]).ok().unwrap());
+            assert_eq!((counts(), enter(gateways[0]).err()), ([2, 1], Some(Full::Gateway)));
+            drop(first);
+            assert_eq!(counts(), [1, 1]);
+            assert!(enter(gateways[0]).is_ok());
+            drop((second, other));
+            assert_eq!((counts(), registry.entries().counts.len()), ([0, 0], 0), "nothing is kept of who left");
+        }
+    }
+}

@@ -1,15 +1,13 @@
 //! Replicas over WebSocket that are served where the news is: each sees what it would of its own task, whatever its socket
 //! takes and whenever its task runs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use gatecast_transports::{BoxSocket, ConnInfo, Newcomer, Rewound, Sever, Timing, Transport, WebSocket};
+use gatecast_transports::{Timing, WebSocket};
 use proptest::prelude::*;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::world::{Member, World};
@@ -27,17 +25,7 @@ struct Replica {
 
 impl Replica {
     async fn connect(world: &World, member: &Member, name: usize, pipe_bytes: usize) -> Self {
-        let transports: [Box<dyn Transport>; 1] = [Box::new(WebSocket::new(Timing::default(), TaskTracker::new()))];
-        let [direct] = &*world.hub.direct(&transports) else { panic!("upgrades need no hyper") };
-        let (near, mut socket) = tokio::io::duplex(pipe_bytes);
-        let newcomer = Newcomer {
-            socket: Rewound::from(Box::new(near) as BoxSocket),
-            info: Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into())),
-            sever: Sever::new(),
-            drain: CancellationToken::new(),
-        };
-        let direct = direct.clone();
-        drop(tokio::spawn(async move { direct.serve(newcomer).await }));
+        let mut socket = world.socket(WebSocket::new(Timing::default(), TaskTracker::new()), pipe_bytes);
         let request = format!(
             "GET /api/internal/v1/ws/gateways/connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nApi-Key: {}\r\n\

@@ -1,14 +1,12 @@
 //! Polls that follow each other on one socket: what is known from the one before spares work and lets nobody in.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::{Access, GatewayUpdate};
-use gatecast_transports::{BoxSocket, ConnInfo, LongPoll, Newcomer, Rewound, Sever, Timing, Transport};
+use gatecast_transports::{LongPoll, Timing};
 use proptest::prelude::*;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::world::{Member, Settings, Via, World};
@@ -22,18 +20,7 @@ impl Line {
     }
 
     fn with(world: &World, timing: Timing) -> Self {
-        let transports: [Box<dyn Transport>; 1] = [Box::new(LongPoll::new(timing, TaskTracker::new()))];
-        let [direct] = &*world.hub.direct(&transports) else { panic!("polls need no hyper") };
-        let (near, far) = tokio::io::duplex(64 * 1024);
-        let newcomer = Newcomer {
-            socket: Rewound::from(Box::new(near) as BoxSocket),
-            info: Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into())),
-            sever: Sever::new(),
-            drain: CancellationToken::new(),
-        };
-        let direct = direct.clone();
-        drop(tokio::spawn(async move { direct.serve(newcomer).await }));
-        Self(far)
+        Self(world.socket(LongPoll::new(timing, TaskTracker::new()), 64 * 1024))
     }
 
     /// The answer to a poll.

@@ -17,10 +17,15 @@ use gatecast_storage::{
     OrganizationId, Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
-use gatecast_transports::{CloseReason, Frame, Handshake, Liveness, Refusal, Scripted, Secret, Timing};
+use gatecast_transports::{
+    BoxSocket, CloseReason, ConnInfo, Frame, Handshake, Liveness, Newcomer, Refusal, Rewound, Scripted, Secret, Sever,
+    Timing, Transport,
+};
 use serde_json::value::RawValue;
+use tokio::io::DuplexStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::faulty_log::FaultyLog;
@@ -273,6 +278,22 @@ impl World {
 
     pub(crate) async fn connect(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Client, Refusal> {
         Ok(Client { peer: self.peer(via, member, cursor).await?, pongs: true, cursor: cursor.map(Into::into) })
+    }
+
+    /// A socket of so many bytes that begins with this transport, which serves it without hyper; its other end.
+    pub(crate) fn socket(&self, transport: impl Transport + 'static, pipe_bytes: usize) -> DuplexStream {
+        let transports: [Box<dyn Transport>; 1] = [Box::new(transport)];
+        let [direct] = &*self.hub.direct(&transports) else { panic!("it needs no hyper") };
+        let (near, far) = tokio::io::duplex(pipe_bytes);
+        let newcomer = Newcomer {
+            socket: Rewound::from(Box::new(near) as BoxSocket),
+            info: Arc::new(ConnInfo::of(([127, 0, 0, 1], 1).into())),
+            sever: Sever::new(),
+            drain: CancellationToken::new(),
+        };
+        let direct = direct.clone();
+        drop(tokio::spawn(async move { direct.serve(newcomer).await }));
+        far
     }
 
     pub(crate) async fn peer(&self, via: Via, member: &Member, cursor: Option<&str>) -> Result<Peer, Refusal> {

@@ -51,6 +51,16 @@ async fn read_until(peer: &mut DuplexStream, end: &str) -> String {
     String::from_utf8(text).unwrap()
 }
 
+/// A stream after its opening, without hyper, over a pipe of so many bytes.
+async fn without_hyper(script: &Script, pipe_bytes: usize) -> DuplexStream {
+    let (mut peer, hyper) = serve(script, true, pipe_bytes);
+    peer.write_all(REQUEST).await.unwrap();
+    read_until(&mut peer, "\n\n\r\n").await;
+    // In time, unless hyper keeps the socket.
+    timeout(PATIENCE, hyper).await.unwrap().unwrap().unwrap();
+    peer
+}
+
 const REQUEST: &[u8] = b"GET /api/internal/v1/sse/gateways/connect HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
@@ -77,10 +87,7 @@ async fn hyper_gives_the_socket_up_once_the_first_bytes_are_written() {
 async fn a_peer_that_goes_or_talks_without_end_is_noticed_without_hyper() {
     for talks in [false, true] {
         let script = Script::new([ack()]);
-        let (mut peer, hyper) = serve(&script, true, 64 * 1024);
-        peer.write_all(REQUEST).await.unwrap();
-        read_until(&mut peer, "\n\n\r\n").await;
-        timeout(PATIENCE, hyper).await.expect("hyper keeps the socket").unwrap().unwrap();
+        let mut peer = without_hyper(&script, 64 * 1024).await;
         if talks {
             let _ = peer.write_all(&[b'x'; 128 * 1024]).await;
         } else {
@@ -94,10 +101,7 @@ async fn a_peer_that_goes_or_talks_without_end_is_noticed_without_hyper() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_is_stalled_without_hyper() {
     let script = Script::new([ack()]);
-    let (mut peer, hyper) = serve(&script, true, 1024);
-    peer.write_all(REQUEST).await.unwrap();
-    read_until(&mut peer, "\n\n\r\n").await;
-    hyper.await.unwrap().unwrap();
+    let _peer = without_hyper(&script, 1024).await;
     let before = tokio::time::Instant::now();
     script.change(|state| state.acts = [Act::Deliver(vec![frame("e-1", "test", "x".repeat(100_000))])].into());
     while script.look(|state| state.alive) > 0 {
@@ -110,10 +114,7 @@ async fn a_peer_that_does_not_read_is_stalled_without_hyper() {
 #[tokio::test]
 async fn without_hyper_it_is_served_on_the_spot_and_what_does_not_fit_by_its_task() {
     let script = Script::new([ack()]);
-    let (mut peer, hyper) = serve(&script, true, 1024);
-    peer.write_all(REQUEST).await.unwrap();
-    read_until(&mut peer, "\n\n\r\n").await;
-    hyper.await.unwrap().unwrap();
+    let mut peer = without_hyper(&script, 1024).await;
     let event =
         |n: usize, bytes| Act::Deliver(vec![frame(&format!("e-{n}"), "test", format!("<{n}{}>", "x".repeat(bytes)))]);
     script.change(|state| (state.acts, state.written) = ([event(0, 0)].into(), 0));
