@@ -31,43 +31,51 @@ const FLUSH_EVERY_MS: u64 = 500;
 
 /// Opens or creates the database in `path`.
 pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Database, StoreError> {
-    for _ in 0..OPEN_TRIES_MAX {
+    once_free(path, || {
         // sled 0.34 panics on much of what is wrong with a file.
-        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StoreError> {
-            birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
-            birth::remove_unfinished_snapshots(path).map_err(failed)?;
-            Blobs::restore(path).map_err(failed)?;
-            let mark = Mark::read(path).map_err(failed)?;
-            let end = clean::take(path).map_err(failed)?;
-            if end == End::Open {
-                tear::cut(path, mark.and_then(|mark| mark.synced)).map_err(|error| judge_io(path, error))?;
-            }
-            let is_intact = look_at_replay(path, end)?;
-            let is_exact = is_intact && matches!(end, End::Closed { segments: Some(_) });
-            let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
-            let tree = Tree::new(tree);
-            let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
-            let may_have_more = is_intact && end == End::Open;
-            let db = Database::new(tree, path, syncs, may_have_more, Arc::clone(&lock)).map_err(failed)?;
-            db.restore_young()?;
-            match totals {
-                // A look-up a log takes longer than all the rest.
-                Some(totals) if is_exact => db.trust_totals(totals),
-                totals => db.look_at_ends(totals)?,
-            }
-            // What a crash left readable but unsynced may be read, and so answered, from now on.
-            db.sync()?;
-            sync_directories(path).map_err(failed)?;
-            Ok(db)
-        }));
-        match opened {
-            Err(panic) => return Err(damaged(path, message(&*panic))),
-            // We hold the data directory, so this is a thread of an earlier database of our own that is closing.
-            Ok(Err(StoreError::InUse(_))) => pause(),
-            Ok(done) => return done,
+        catch_unwind(AssertUnwindSafe(|| try_open(path, cache_bytes, Arc::clone(&lock))))
+            .unwrap_or_else(|panic| Err(damaged(path, message(&*panic))))
+    })
+}
+
+/// Opens a database once no thread of our own process has it any more: we hold the data directory, so whoever has it is
+/// one of an earlier database of ours that is closing.
+pub(super) fn once_free<T>(path: &Path, open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..OPEN_TRIES_MAX {
+        match open() {
+            Err(StoreError::InUse(_)) => pause(),
+            done => return done,
         }
     }
     Err(StoreError::InUse(path.display().to_string()))
+}
+
+fn try_open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Database, StoreError> {
+    birth::create(path, |path| config(path, cache_bytes)).map_err(|error| judge(path, error))?;
+    birth::remove_unfinished_snapshots(path).map_err(failed)?;
+    Blobs::restore(path).map_err(failed)?;
+    let mark = Mark::read(path).map_err(failed)?;
+    let end = clean::take(path).map_err(failed)?;
+    if end == End::Open {
+        tear::cut(path, mark.and_then(|mark| mark.synced)).map_err(|error| judge_io(path, error))?;
+    }
+    let is_intact = look_at_replay(path, end)?;
+    let is_exact = is_intact && matches!(end, End::Closed { segments: Some(_) });
+    let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
+    let tree = Tree::new(tree);
+    let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
+    let may_have_more = is_intact && end == End::Open;
+    let db = Database::new(tree, path, syncs, may_have_more, lock).map_err(failed)?;
+    db.restore_young()?;
+    match totals {
+        // A look-up a log takes longer than all the rest.
+        Some(totals) if is_exact => db.trust_totals(totals),
+        totals => db.look_at_ends(totals)?,
+    }
+    // What a crash left readable but unsynced may be read, and so answered, from now on.
+    db.sync()?;
+    sync_directories(path).map_err(failed)?;
+    Ok(db)
 }
 
 /// Whether all of the log is there that sled replays. What is damaged of that leaves a doubt that stays until all rows were
@@ -129,7 +137,7 @@ fn sync_directories(path: &Path) -> io::Result<()> {
 }
 
 /// Tells damage, which setting aside helps against, from trouble, which it would only make worse.
-fn judge(path: &Path, error: ::sled::Error) -> StoreError {
+pub(super) fn judge(path: &Path, error: ::sled::Error) -> StoreError {
     match error {
         ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
             StoreError::InUse(path.display().to_string())

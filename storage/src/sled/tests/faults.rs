@@ -1,9 +1,11 @@
 //! What the engine does when the disk, or what is on it, is not as it should be.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -29,6 +31,12 @@ pub(super) fn engine(data: &Path, retention: Retention, follower: Arc<dyn Follow
     let lock = Arc::new(DataLock::take(data).unwrap());
     let db = open::open(&data.join("events"), 1 << 20, lock).unwrap();
     Arc::new(Engine::start("test", db, retention, Arc::new(ManualClock::default()), follower).unwrap())
+}
+
+/// sled as it is, of a database that was closed just now.
+pub(super) fn sled_alone(database: &Path, config: impl Fn(::sled::Config) -> ::sled::Config) -> ::sled::Db {
+    let open = || config(::sled::Config::new()).path(database).open().map_err(|error| open::judge(database, error));
+    open::once_free(database, open).unwrap()
 }
 
 pub(super) async fn stores(data: &Path) -> Result<Stores, StoreError> {
@@ -517,7 +525,7 @@ async fn what_a_sync_that_was_not_done_says_of_the_ends_is_no_promise() {
         fill(data.path(), gateway()).await;
         let events = data.path().join(EVENTS);
         fs::remove_file(events.join("clean")).unwrap();
-        let tree = ::sled::open(&events).unwrap();
+        let tree = sled_alone(&events, |config| config);
         let row = tree.get(keys::SYNCS).unwrap().unwrap();
         let number = |at: usize| u64::from_be_bytes(row[at..at + 8].try_into().unwrap());
         let (syncs, ends) = (number(0) + u64::from(!is_done), number(8) + 1);
@@ -526,4 +534,23 @@ async fn what_a_sync_that_was_not_done_says_of_the_ends_is_no_promise() {
         drop(stores(data.path()).await.unwrap());
         assert_eq!(set_aside(data.path()), usize::from(is_damage));
     }
+}
+
+/// sled's threads let go of its file some time after it was closed, and tell nobody.
+#[tokio::test]
+async fn a_database_that_is_still_being_closed_is_opened_once_its_file_is_free() {
+    let data = TempDir::new().unwrap();
+    drop(stores(data.path()).await.unwrap());
+    let events = data.path().join(EVENTS);
+    let closing = fs::File::open(events.join(segments::NAME)).unwrap();
+    while closing.try_lock().is_err() {
+        thread::yield_now();
+    }
+    let closing = Cell::new(Some(closing));
+    let opened = open::once_free(&events, || {
+        let opened = ::sled::open(&events).map_err(|error| open::judge(&events, error));
+        assert_eq!(matches!(opened, Err(StoreError::InUse(_))), closing.take().is_some());
+        opened
+    });
+    assert!(opened.is_ok());
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::faults::set_aside;
+use super::faults::{set_aside, sled_alone};
 use crate::clock::{Clock, ManualClock};
 use crate::contract::{ALL, ROOMY, gateway};
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
@@ -100,7 +100,7 @@ async fn meet(rows: Vec<Row>) {
     }
     let untouched = stores.log.append(other, draft(Bytes::from_static(b"mine"))).await.unwrap();
     drop(stores);
-    let tree = ::sled::open(data.path().join("events")).unwrap();
+    let tree = sled_alone(&data.path().join("events"), |config| config);
     for row in &rows {
         tree.insert(row.key(of, head.epoch), row.row(head.epoch)).unwrap();
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::before::spread;
-use super::faults::{draft, engine, fill, set_aside, stores};
+use super::faults::{draft, engine, fill, set_aside, sled_alone, stores};
 use crate::clock::ManualClock;
 use crate::contract::{ALL, ROOMY, gateway, texts};
 use crate::ids::{Cursor, GatewayId, Seq};
@@ -20,7 +20,7 @@ use crate::stores::Stores;
 
 /// Changes rows of a database that is closed, as a replay that passes over something leaves them.
 fn change(database: &Path, change: impl FnOnce(&::sled::Db)) {
-    let tree = ::sled::open(database).unwrap();
+    let tree = sled_alone(database, |config| config);
     change(&tree);
     tree.flush().unwrap();
 }

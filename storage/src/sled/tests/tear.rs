@@ -13,6 +13,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::faults::sled_alone;
 use crate::records::Table;
 use crate::sled::data::EVENTS;
 use crate::sled::database::Database;
@@ -68,8 +69,8 @@ fn open(data: &Path) -> Database {
 }
 
 /// sled as it is; it does not write but when it is told to.
-fn sled_alone(data: &Path) -> ::sled::Db {
-    ::sled::Config::new().path(data.join(EVENTS)).mode(::sled::Mode::LowSpace).flush_every_ms(None).open().unwrap()
+fn silent_sled(data: &Path) -> ::sled::Db {
+    sled_alone(&data.join(EVENTS), |config| config.mode(::sled::Mode::LowSpace).flush_every_ms(None))
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -98,7 +99,7 @@ impl Working {
         let data = TempDir::new().unwrap();
         drop(open(data.path()));
         clean::take(&data.path().join(EVENTS)).unwrap();
-        let tree = sled_alone(data.path());
+        let tree = silent_sled(data.path());
         let log_end = || u64::try_from(tree.context.pagecache.log.stable_offset() + 1).unwrap();
         let (mut writes, mut seen) = (0, BTreeMap::new());
         let mut write_up_to = |place: u64| {
@@ -235,7 +236,7 @@ fn a_log_that_is_torn_amid_unsynced_writes_ends_there() {
         let torn = working.offset(working.log_synced + back) / 512 * 512 + 512;
         let lost = working.lost(512, |at| at != torn);
         let alone = copied(lost.path());
-        let opened = catch_unwind(|| rows(&sled_alone(alone.path())));
+        let opened = catch_unwind(|| rows(&silent_sled(alone.path())));
         alone_was_wrong += usize::from(!opened.is_ok_and(|rows| working.is_beginning(&rows)));
         let rows = rows_of(lost.path());
         assert!(working.is_beginning(&rows), "{back}: {rows:?}");
