@@ -1,10 +1,10 @@
-//! Replicas over WebSocket that are served where the news is: each sees what it would of its own task, whatever its socket
-//! takes and whenever its task runs.
+//! Replicas that are served where the news is, over WebSocket and long-poll: each sees what it would of its own task,
+//! whatever its socket takes, whenever its task runs, and whenever it asks.
 
 use std::time::Duration;
 
 use futures::FutureExt;
-use gatecast_transports::{Timing, WebSocket};
+use gatecast_transports::{LongPoll, Timing, WebSocket};
 use proptest::prelude::*;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -12,33 +12,57 @@ use tokio_util::task::TaskTracker;
 
 use crate::world::{Member, World};
 
-/// One replica: a WebSocket client that reads when it is told to.
+/// One replica, which reads when it is told to.
 struct Replica {
     socket: DuplexStream,
     unread: Vec<u8>,
-    is_upgraded: bool,
     /// The numbers of the events that it got.
     seen: Vec<u64>,
-    /// Pings that it has not answered.
-    pings: Vec<Vec<u8>>,
+    client: Client,
+}
+
+enum Client {
+    WebSocket {
+        is_upgraded: bool,
+        /// Pings that it has not answered.
+        pings: Vec<Vec<u8>>,
+    },
+    LongPoll {
+        head: String,
+        cursor: Option<String>,
+        is_asking: bool,
+    },
 }
 
 impl Replica {
-    async fn connect(world: &World, member: &Member, name: usize, pipe_bytes: usize) -> Self {
-        let mut socket = world.socket(WebSocket::new(Timing::default(), TaskTracker::new()), pipe_bytes);
-        let request = format!(
-            "GET /api/internal/v1/ws/gateways/connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nApi-Key: {}\r\n\
-             Gateway-Instance: replica-{name}\r\n\r\n",
-            member.key,
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut replica = Self { socket, unread: Vec::new(), is_upgraded: false, seen: Vec::new(), pings: Vec::new() };
-        while !replica.is_upgraded {
+    async fn connect(world: &World, member: &Member, name: usize, (is_poll, pipe_bytes): (bool, usize)) -> Self {
+        let (tasks, timing) = (TaskTracker::new(), Timing::default());
+        let who = format!("Host: x\r\nApi-Key: {}\r\nGateway-Instance: replica-{name}\r\n", member.key);
+        let (socket, request, client) = if is_poll {
+            let head = format!("GET /api/internal/v1/poll/gateways/connect?timeout=60&max=2 HTTP/1.1\r\n{who}");
+            let client = Client::LongPoll { head: head.clone(), cursor: None, is_asking: true };
+            (world.socket(LongPoll::new(timing, tasks), pipe_bytes), head, client)
+        } else {
+            let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let head = format!("GET /api/internal/v1/ws/gateways/connect HTTP/1.1\r\n{who}{upgrade}");
+            let client = Client::WebSocket { is_upgraded: false, pings: Vec::new() };
+            (world.socket(WebSocket::new(timing, tasks), pipe_bytes), head, client)
+        };
+        let mut replica = Self { socket, unread: Vec::new(), seen: Vec::new(), client };
+        replica.send(format!("{request}\r\n").as_bytes()).await;
+        while !matches!(
+            replica.client,
+            Client::WebSocket { is_upgraded: true, .. } | Client::LongPoll { is_asking: false, .. }
+        ) {
             tokio::task::yield_now().await;
             replica.read(usize::MAX);
         }
         replica
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
     }
 
     /// Reads what is there, up to so much.
@@ -49,21 +73,44 @@ impl Replica {
             assert!(read > 0, "nobody ends it");
             self.unread.extend_from_slice(&space[..read]);
         }
-        if !self.is_upgraded {
-            let Some(end) = self.unread.windows(4).position(|end| end == b"\r\n\r\n") else { return };
-            self.unread.drain(..end + 4);
-            self.is_upgraded = true;
-        }
-        while let Some((first, payload)) = self.frame() {
-            match first {
-                0x81 => {
-                    let message: Value = serde_json::from_slice(&payload).unwrap();
-                    self.seen.extend(message["payload"]["n"].as_u64());
+        while self.message() {}
+    }
+
+    /// Takes what it has read whole; whether that was anything.
+    fn message(&mut self) -> bool {
+        match &mut self.client {
+            Client::WebSocket { is_upgraded: upgraded @ false, .. } => {
+                let Some(end) = end_of_head(&self.unread) else { return false };
+                self.unread.drain(..end);
+                *upgraded = true;
+            }
+            Client::WebSocket { .. } => {
+                let Some((first, payload)) = self.frame() else { return false };
+                match (first, &mut self.client) {
+                    (0x81, _) => self.saw(&serde_json::from_slice(&payload).unwrap()),
+                    (0x89, Client::WebSocket { pings, .. }) => pings.push(payload),
+                    (other, _) => panic!("{other:x}"),
                 }
-                0x89 => self.pings.push(payload),
-                other => panic!("{other:x}"),
+            }
+            Client::LongPoll { cursor, is_asking, .. } => {
+                let Some(end) = end_of_head(&self.unread) else { return false };
+                let head = String::from_utf8(self.unread[..end].to_vec()).unwrap();
+                assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                let (_, len) = head.split_once("content-length: ").unwrap();
+                let len: usize = len.split_once('\r').unwrap().0.parse().unwrap();
+                let Some(body) = self.unread.get(end..end + len) else { return false };
+                let reply: Value = serde_json::from_slice(body).unwrap();
+                self.unread.drain(..end + len);
+                *cursor = Some(reply["lastEventId"].as_str().unwrap().to_owned());
+                assert!(std::mem::take(is_asking), "it is answered once");
+                reply["events"].as_array().unwrap().iter().for_each(|event| self.saw(event));
             }
         }
+        true
+    }
+
+    fn saw(&mut self, event: &Value) {
+        self.seen.extend(event["payload"]["n"].as_u64());
     }
 
     fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
@@ -75,13 +122,29 @@ impl Replica {
         Some((self.unread.drain(..head + len).next()?, payload))
     }
 
+    /// Says what is its turn to say: pongs, or the next poll.
     async fn answer(&mut self) {
-        for ping in std::mem::take(&mut self.pings) {
-            // Masked with zeros (RFC 6455 § 5.3).
-            let head = [0x8a, 0x80 | u8::try_from(ping.len()).unwrap(), 0, 0, 0, 0];
-            self.socket.write_all(&[&head, &ping[..]].concat()).await.unwrap();
-        }
+        let said = match &mut self.client {
+            Client::WebSocket { pings, .. } => {
+                let pongs = std::mem::take(pings).into_iter().map(|ping| {
+                    // Masked with zeros (RFC 6455 § 5.3).
+                    let head = [0x8a, 0x80 | u8::try_from(ping.len()).unwrap(), 0, 0, 0, 0];
+                    [&head, &ping[..]].concat()
+                });
+                pongs.flatten().collect()
+            }
+            Client::LongPoll { is_asking: true, .. } => return,
+            Client::LongPoll { head, cursor, is_asking } => {
+                *is_asking = true;
+                format!("{head}Last-Event-ID: {}\r\n\r\n", cursor.as_deref().unwrap_or_default()).into_bytes()
+            }
+        };
+        self.send(&said).await;
     }
+}
+
+fn end_of_head(read: &[u8]) -> Option<usize> {
+    read.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,18 +176,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
+/// Whether it polls, and how much its socket takes: of an upgrade all at once, as else it is hyper's.
+fn replica() -> impl Strategy<Value = (bool, usize)> {
+    prop_oneof![
+        (Just(true), prop_oneof![Just(100), Just(1_024)]),
+        (Just(false), prop_oneof![Just(1_024), Just(64 * 1024)]),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn each_replica_sees_every_event_once_and_in_order(steps in steps(), pipes in proptest::collection::vec(prop_oneof![Just(1_024), Just(64 * 1024)], 1..=3)) {
+    fn each_replica_sees_every_event_once_and_in_order(steps in steps(), replicas_are in proptest::collection::vec(replica(), 1..=3)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let world = World::new().await;
             let member = world.gateway().await;
             let mut replicas = Vec::new();
-            for (name, pipe_bytes) in pipes.into_iter().enumerate() {
-                replicas.push(Replica::connect(&world, &member, name, pipe_bytes).await);
+            for (name, how) in replicas_are.into_iter().enumerate() {
+                replicas.push(Replica::connect(&world, &member, name, how).await);
             }
             let mut published = 0;
             for step in steps {

@@ -4,7 +4,6 @@
 //! put into the timer wheel and taken out again each time; this one is moved only when its deadline is not early enough.
 //! Where it is too early it wakes its task once in vain, and is moved then.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -44,15 +43,11 @@ impl Alarm {
         set.wakes.clone_from(cx.waker());
         set.sleep.as_mut().poll(cx)
     }
-
-    /// Resolves at `deadline`; never without one. Cancel safe.
-    pub(crate) async fn at(&mut self, deadline: Option<Instant>) {
-        poll_fn(|cx| self.poll_at(cx, Instant::now(), deadline)).await;
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::time::Duration;
 
     use super::*;
@@ -62,7 +57,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_the_deadline_whatever_it_was_set_for_before() {
         let (mut alarm, start) = (Alarm::default(), Instant::now());
-        let mut at = async |deadline: Instant| alarm.at(Some(deadline)).await;
+        let mut at = async |deadline: Instant| poll_fn(|cx| alarm.poll_at(cx, Instant::now(), Some(deadline))).await;
         at(start + SECOND).await;
         assert_eq!(start.elapsed(), SECOND);
         tokio::select! { () = at(start + 9 * SECOND) => panic!("early"), () = tokio::task::yield_now() => {} }

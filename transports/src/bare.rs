@@ -62,21 +62,6 @@ impl BareSocket {
         poll_read(&mut self.socket, cx, show)
     }
 
-    /// Writes all of it, unless the session cuts it off or the peer takes less than 64 KiB in `stall`.
-    pub(crate) async fn write(
-        &mut self,
-        bytes: &[u8],
-        session: &mut dyn Session,
-        stall: Duration,
-    ) -> Result<(), Unwritten> {
-        let (written, done) = self.write_at_once(bytes);
-        if done {
-            return Ok(());
-        }
-        // Boxed: what it takes to wait is not to be held by every idle connection.
-        Box::pin(self.write_slowly(bytes, written, session, stall)).await
-    }
-
     /// Writes all of it, as nobody's stream; `None` if the peer does not take it within `limit`.
     pub(crate) async fn tell(&mut self, bytes: &[u8], limit: Duration) -> Option<()> {
         let told = async {

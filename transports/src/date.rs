@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time of day as HTTP spells it (RFC 9110 § 5.6.7).
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Date(Mutex<Spelled>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Spelled {
     /// Since 1970.
     second: u64,

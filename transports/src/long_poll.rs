@@ -13,13 +13,10 @@ mod reply;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response as HttpResponse, StatusCode};
+use http::Response as HttpResponse;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
@@ -35,33 +32,46 @@ use crate::pipe::{PIECE_BYTES, pipe};
 use crate::query::Query;
 use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
-use crate::transport::{Direct, Frames, Gate, Liveness, Refusal, Room, Session, Step, Transport};
+use crate::transport::{Direct, Frames, Gate, Liveness, Room, Session, Step, Transport};
 
 /// The long-poll transport: `GET /api/internal/v1/poll/gateways/connect`.
 #[derive(Debug, Clone)]
 pub struct LongPoll {
-    timing: Timing,
+    manner: Arc<Manner>,
     tasks: TaskTracker,
+}
+
+/// How all polls are answered.
+#[derive(Debug)]
+struct Manner {
+    timing: Timing,
+    date: Date,
 }
 
 impl LongPoll {
     /// A transport. A poll lives in its request; only the sending of a long reply is a task of `tasks`.
     #[must_use]
     pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
-        Self { timing, tasks }
+        Self { manner: Arc::new(Manner { timing, date: Date::default() }), tasks }
     }
 
     /// An answer through hyper: a long one piece by piece, so that a revocation can stop it.
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
         let Some(info) = request.info() else { return request::refuse(request::nobody()) };
-        let asked = Asked::read(info, &(&request.headers).into(), &request.query);
-        let Answer { said, session } = Turn::new(gate, asked).answer(&mut Alarm::default()).await;
-        let (head, body) = said.into_parts();
+        let Asked { handshake, wish } = match Asked::read(info, &(&request.headers).into(), &request.query) {
+            Ok(asked) => asked,
+            Err(error) => return request::refuse(gate.reject(error)),
+        };
+        let (reply, session) = match gate.admit(handshake).await {
+            Ok(session) => answer(session, wish).await,
+            Err(refusal) => return request::refuse(refusal),
+        };
+        let (head, body) = reply.into_response().into_parts();
         match session.filter(|_| body.len() > PIECE_BYTES) {
             None => HttpResponse::from_parts(head, body.into()),
             Some(session) => {
                 let (inlet, outlet) = pipe();
-                drop(self.tasks.spawn(reply::send(body, inlet, session, self.timing, request.sever.take())));
+                drop(self.tasks.spawn(reply::send(body, inlet, session, self.manner.timing, request.sever.take())));
                 HttpResponse::from_parts(head, warp::reply::stream(outlet).into_response().into_body())
             }
         }
@@ -83,90 +93,21 @@ impl Asked {
     }
 }
 
-type Admission<'a> = BoxFuture<'a, Result<Box<dyn Session>, Refusal>>;
-
-/// A poll's turn to be answered.
-enum Turn<'a> {
-    /// The gate is asked.
-    Asked(Admission<'a>, Wish),
-    /// It goes on where the one before it on its socket has ended.
-    Resumed(Box<dyn Session>, Wish),
-    Refused(Answer),
-}
-
-impl<'a> Turn<'a> {
-    fn new(gate: &'a dyn Gate, asked: Result<Asked, HandshakeError>) -> Self {
-        match asked {
-            Ok(Asked { handshake, wish }) => Self::Asked(gate.admit(handshake), wish),
-            Err(error) => Self::Refused(gate.reject(error).into()),
-        }
-    }
-
-    /// What admission takes is let go of before the poll is parked: nothing that an arm of a `match` borrows from is held
-    /// over a wait.
-    async fn answer(self, alarm: &mut Alarm) -> Answer {
-        let (session, wish) = match self {
-            Self::Resumed(session, wish) => (session, wish),
-            Self::Refused(answer) => return answer,
-            Self::Asked(admission, wish) => match admission.await {
-                Ok(session) => (session, wish),
-                Err(refusal) => return refusal.into(),
-            },
-        };
-        poll(session, wish, alarm).await
+/// What a poll is answered, and the session that may still cut it off.
+async fn answer(mut session: Box<dyn Session>, wish: Wish) -> (Reply, Option<Box<dyn Session>>) {
+    let (mut gathering, mut alarm) = (Gathering::new(wish, session.ready()), Alarm::default());
+    match poll_fn(|cx| gathering.poll(session.as_mut(), &mut alarm, cx)).await {
+        Ok(()) => (Reply::new(session.as_ref(), gathering.into_frames()), Some(session)),
+        Err(reason) => (last_reply(session, reason, gathering.into_frames()), None),
     }
 }
 
-/// An answer, and the session that may still cut it off.
-struct Answer {
-    said: Said,
-    session: Option<Box<dyn Session>>,
-}
-
-enum Said {
-    Reply(Reply),
-    /// Boxed: a parked poll has room for its answer.
-    Refusal(Box<HttpResponse<Bytes>>),
-}
-
-impl Said {
-    fn into_parts(self) -> (http::response::Parts, Bytes) {
-        match self {
-            Self::Refusal(refusal) => refusal.into_parts(),
-            Self::Reply(reply) => {
-                let (mut head, ()) = HttpResponse::new(()).into_parts();
-                head.status = reply.status();
-                for (name, value) in reply.headers() {
-                    head.headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
-                }
-                let mut body = Vec::with_capacity(reply.body_bytes());
-                reply.put_body(&mut body);
-                if head.status != StatusCode::NO_CONTENT {
-                    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-                }
-                (head, body.into())
-            }
-        }
-    }
-}
-
-impl From<Refusal> for Answer {
-    fn from(Refusal(refusal): Refusal) -> Self {
-        Self { said: Said::Refusal(Box::new(refusal)), session: None }
-    }
-}
-
-async fn poll(mut session: Box<dyn Session>, wish: Wish, alarm: &mut Alarm) -> Answer {
-    let reply = |session: &dyn Session, frames| Said::Reply(Reply::new(session, frames));
-    match gather(session.as_mut(), wish, alarm).await {
-        Ok(frames) => Answer { said: reply(session.as_ref(), frames), session: Some(session) },
-        Err((reason, gathered)) => {
-            tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
-            let said = reply(session.as_ref(), last_frames(reason, gathered));
-            session.ended(reason);
-            Answer { said, session: None }
-        }
-    }
+/// Ends a connection; what the poll under way is answered.
+fn last_reply(mut session: Box<dyn Session>, reason: CloseReason, gathered: Frames) -> Reply {
+    tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
+    let reply = Reply::new(session.as_ref(), last_frames(reason, gathered));
+    session.ended(reason);
+    reply
 }
 
 impl Transport for LongPoll {
@@ -183,7 +124,7 @@ impl Transport for LongPoll {
     }
 
     fn direct(&self, gate: Arc<dyn Gate>) -> Option<Arc<dyn Direct>> {
-        Some(Arc::new(Polls { transport: self.clone(), gate, date: Date::default() }))
+        Some(Arc::new(Polls { gate, manner: self.manner.clone() }))
     }
 }
 
@@ -208,11 +149,50 @@ impl Wish {
 struct Gathering {
     frames: Frames,
     room: Room,
+    /// When the client's time is up.
+    until: Instant,
 }
 
 impl Gathering {
-    fn new(events: usize) -> Self {
-        Self { frames: Frames::new(), room: Room { frames: events, bytes: REPLY_BYTES_MAX } }
+    fn new(wish: Wish, is_ready: bool) -> Self {
+        let now = Instant::now();
+        let mut until = now + wish.timeout;
+        if is_ready {
+            // With `timeout=0` what is there is still given, even if the log takes a moment to read.
+            until = until.max(now + READING);
+        }
+        Self { frames: Frames::new(), room: Room { frames: wish.events, bytes: REPLY_BYTES_MAX }, until }
+    }
+
+    /// Gathers until there is something and no more of it at hand, or until the time is up. `Err` if the connection ends.
+    fn poll(
+        &mut self,
+        session: &mut dyn Session,
+        alarm: &mut Alarm,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CloseReason>> {
+        while !self.is_full() && (self.frames.is_empty() || session.ready()) {
+            match session.poll_next(cx, self.room) {
+                Poll::Ready(Step::Deliver(frames)) => {
+                    if !self.take(frames) {
+                        break;
+                    }
+                    session.written();
+                }
+                // A lease has no signs of life but polls.
+                Poll::Ready(Step::Ping(_)) => session.written(),
+                Poll::Ready(Step::Close(reason)) => return Poll::Ready(Err(reason)),
+                Poll::Pending => {
+                    ready!(alarm.poll_at(cx, Instant::now(), Some(self.until)));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn into_frames(self) -> Frames {
+        self.frames
     }
 
     /// Adds a step, unless it makes the reply too large: a session gives one frame however large it is, and only the
@@ -238,40 +218,6 @@ impl Gathering {
     fn is_full(&self) -> bool {
         self.room.frames == 0 || self.room.bytes == 0
     }
-}
-
-/// Gathers until there is something and no more of it at hand, or until the time is up. `Err` if the connection ends.
-async fn gather(session: &mut dyn Session, wish: Wish, alarm: &mut Alarm) -> Result<Frames, (CloseReason, Frames)> {
-    let mut deadline = Instant::now() + wish.timeout;
-    if session.ready() {
-        // With `timeout=0` what is there is still given, even if the log takes a moment to read.
-        deadline = deadline.max(Instant::now() + READING);
-    }
-    let mut gathering = Gathering::new(wish.events);
-    loop {
-        let room = gathering.room;
-        // One closure, for what a `select!` of two futures holds is held by every parked poll.
-        let step = poll_fn(|cx| match session.poll_next(cx, room) {
-            Poll::Ready(step) => Poll::Ready(Some(step)),
-            Poll::Pending => alarm.poll_at(cx, Instant::now(), Some(deadline)).map(|()| None),
-        });
-        match step.await {
-            None => break,
-            Some(Step::Deliver(frames)) => {
-                if !gathering.take(frames) {
-                    break;
-                }
-                session.written();
-            }
-            // A lease has no signs of life but polls.
-            Some(Step::Ping(_)) => session.written(),
-            Some(Step::Close(reason)) => return Err((reason, gathering.frames)),
-        }
-        if gathering.is_full() || (!gathering.frames.is_empty() && !session.ready()) {
-            break;
-        }
-    }
-    Ok(gathering.frames)
 }
 
 /// What a poll that is under way answers to the end of its connection (CONTRACT.md § 7): the events so far and the
@@ -306,9 +252,10 @@ mod tests {
 
     #[test]
     fn a_reply_is_at_most_a_mebibyte_but_always_one_event() {
-        let mut gathering = Gathering::new(10);
+        let wish = Wish { timeout: Duration::ZERO, events: 10 };
+        let mut gathering = Gathering::new(wish, false);
         assert!(gathering.take(frames(&[REPLY_BYTES_MAX * 2])) && gathering.is_full());
-        let mut gathering = Gathering::new(10);
+        let mut gathering = Gathering::new(wish, false);
         assert!(gathering.take(frames(&[REPLY_BYTES_MAX / 2])) && !gathering.is_full());
         assert!(!gathering.take(frames(&[REPLY_BYTES_MAX / 2])));
         assert_eq!(gathering.frames.len(), 1);

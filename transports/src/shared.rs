@@ -9,15 +9,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::transport::{Served, Session};
+use crate::transport::Served;
 
 /// What a [`Shared`] connection can do.
 pub(crate) trait Serve: Send + 'static {
     /// What its task has to do next, which may take time.
     type Due: Send;
-
-    /// Its stream.
-    fn session(&mut self) -> &mut dyn Session;
 
     /// Serves for as long as nothing has to wait: the peer, and what is due.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Self::Due>;
@@ -44,12 +41,12 @@ struct State<C: Serve> {
 }
 
 impl<C: Serve> Shared<C> {
-    /// Shares a connection, which rests for the first time after something was done [alone](Self::alone).
-    pub(crate) fn new(mut connection: C) -> Arc<Self> {
+    /// Shares a connection that is made with what its session is to [lend](crate::Session::lend). It rests for the first
+    /// time after something was done [alone](Self::alone).
+    pub(crate) fn new(connect: impl FnOnce(Weak<dyn Served>) -> C) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| {
-            connection.session().lend(this.clone());
-            let task = Waker::noop().clone();
-            Self(Mutex::new(State { task, connection: Some(connection), is_at_rest: false, due: None }))
+            let (task, connection) = (Waker::noop().clone(), Some(connect(this.clone())));
+            Self(Mutex::new(State { task, connection, is_at_rest: false, due: None }))
         })
     }
 

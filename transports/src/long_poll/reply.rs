@@ -1,8 +1,8 @@
 //! The reply to a poll.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::sleep;
 
 use crate::close::CloseReason;
@@ -67,6 +67,21 @@ impl Reply {
         into.extend_from_slice(behind.as_bytes());
         into.extend_from_slice(self.position.as_bytes());
         into.extend_from_slice(end.as_bytes());
+    }
+
+    /// As hyper sends it.
+    pub(super) fn into_response(self) -> Response<Bytes> {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = self.status();
+        for (name, value) in self.headers() {
+            head.headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
+        }
+        let mut body = Vec::with_capacity(self.body_bytes());
+        self.put_body(&mut body);
+        if head.status != StatusCode::NO_CONTENT {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        Response::from_parts(head, body.into())
     }
 
     pub(super) fn into_position(self) -> String {

@@ -27,9 +27,12 @@ pub(super) fn run(
     rest: Bytes,
 ) -> impl Future<Output = ()> + Send {
     sever.iter().for_each(Sever::leave_to_tcp);
-    let connection = Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 };
     let begun = Box::new(Waiting { chunk: chunk(&rest), written: 0 });
-    let shared = Shared::new(connection);
+    let shared = Shared::new(|this| {
+        let mut session = session;
+        session.lend(this);
+        Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 }
+    });
     async move {
         let end = serve(&shared, begun).await;
         Box::pin(part(shared, end)).await;
@@ -99,10 +102,6 @@ type Due = Result<Box<Waiting>, End>;
 
 impl Serve for Connection {
     type Due = Due;
-
-    fn session(&mut self) -> &mut dyn Session {
-        self.session.as_mut()
-    }
 
     /// A wake-up looks at the socket once: with nothing on it, it wakes the task when there is.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {

@@ -41,7 +41,11 @@ pub(super) fn run(
         line.outbox.push(answer);
     }
     tracing::debug!(connection.id = session.connection_id(), "WebSocket connection is up.");
-    let shared = Shared::new(Connection { line, session, timing, sever });
+    let shared = Shared::new(|this| {
+        let mut session = session;
+        session.lend(this);
+        Connection { line, session, timing, sever }
+    });
     async move {
         let end = serve(&shared).await;
         // Boxed: its state would count for as long as the connection lives.
@@ -121,10 +125,6 @@ impl From<io::Error> for Box<End> {
 
 impl Serve for Connection {
     type Due = Due;
-
-    fn session(&mut self) -> &mut dyn Session {
-        self.session.as_mut()
-    }
 
     /// The peer first, so that a pong that is already here is heard before a deadline it was to meet. But now and then
     /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now

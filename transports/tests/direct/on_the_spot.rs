@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gatecast_transports::CloseReason;
 use gatecast_transports::contract::client::Client;
+use gatecast_transports::contract::poll::PollClient;
 use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
 use gatecast_transports::contract::ws::{WsClient, masked};
 use tokio::io::AsyncReadExt;
@@ -101,4 +102,107 @@ async fn what_waits_in_front_goes_first() {
     assert!(!script.serve(), "a pong is on its way");
     assert_eq!(written(&script), 1);
     line.until("<0>").await;
+}
+
+fn poll(query: &str) -> String {
+    format!("GET {}?timeout=60{query} HTTP/1.1\r\nHost: x\r\n\r\n", PollClient::PATH)
+}
+
+/// A poll that waits, over a pipe of so many bytes.
+async fn parked(script: &Script, pipe_bytes: usize) -> Line {
+    let mut line = Line::new::<PollClient>(script, pipe_bytes);
+    line.send(poll("")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    tokio::task::yield_now().await;
+    line
+}
+
+#[tokio::test]
+async fn a_parked_poll_is_answered_on_the_spot_and_once() {
+    let script = Script::new([]);
+    let mut line = parked(&script, 64 * 1024).await;
+    assert!(script.serve(), "nothing is due");
+    for n in 0..3 {
+        script.play([event(n, 0)]);
+        assert!(script.serve());
+        assert_eq!(script.look(|state| (state.written, state.alive)), (n + 1, 0), "its task has not run");
+        script.play([event(9, 0)]);
+        assert!(script.serve(), "between two polls there is nobody to tell");
+        assert_eq!(written(&script), n + 1);
+        script.change(|state| state.acts.clear());
+        let answer = line.until(format!(r#""lastEventId":"e-{n}"}}"#)).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 1, "{answer}");
+        line.send(poll("")).await;
+        script.until("the next poll waits", |state| state.alive == 1).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_its_socket_does_not_take_at_once_is_its_tasks() {
+    let script = Script::new([]);
+    let mut line = parked(&script, 1024).await;
+    script.play([event(0, 3_000)]);
+    for _ in 0..3 {
+        assert!(!script.serve(), "its task is to be woken");
+    }
+    let answer = line.until(r#""lastEventId":"e-0"}"#).await;
+    assert_eq!(answer.matches("<0").count(), 1, "{answer}");
+    line.send(poll("")).await;
+    script.until("the next poll waits", |state| state.alive == 1).await;
+    tokio::task::yield_now().await;
+    script.play([event(1, 0)]);
+    assert!(script.serve(), "it is at rest again");
+    line.until(r#""lastEventId":"e-1"}"#).await;
+}
+
+#[tokio::test]
+async fn a_request_that_came_early_is_read_once_the_one_before_is_answered_on_the_spot() {
+    let script = Script::new([]);
+    let mut line = parked(&script, 64 * 1024).await;
+    line.send(poll("&max=1")).await;
+    tokio::task::yield_now().await;
+    script.play([event(0, 0)]);
+    assert!(!script.serve(), "its task has something to do");
+    assert_eq!(written(&script), 1);
+    line.until(r#""lastEventId":"e-0"}"#).await;
+    script.until("the early poll waits", |state| (state.admitted, state.alive) == (2, 1)).await;
+    script.play([event(1, 0)]);
+    line.until(r#""lastEventId":"e-1"}"#).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_parked_polls_connection_is_its_tasks_to_tell() {
+    let script = Script::new([]);
+    let mut line = parked(&script, 64 * 1024).await;
+    script.play([Act::Close(CloseReason::Shutdown { reconnect_after_ms: 1 })]);
+    assert!(!script.serve());
+    assert_eq!(script.look(|state| state.ended.len()), 0);
+    let answer = line.until(r#""lastEventId":"e-0"}"#).await;
+    assert!(answer.contains("server.goodbye"), "{answer}");
+    assert_eq!(script.look(|state| (state.ended.len(), state.alive)), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_was_answered_on_the_spot_has_30_seconds_for_its_next_head() {
+    let script = Script::new([]);
+    let mut line = parked(&script, 64 * 1024).await;
+    script.play([event(0, 0)]);
+    assert!(script.serve());
+    let since = tokio::time::Instant::now();
+    line.is_over().await;
+    assert_eq!(since.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_after_its_answer_is_closed_though_it_was_answered_on_the_spot() {
+    let script = Script::new([]);
+    let mut line = Line::new::<PollClient>(&script, 64 * 1024);
+    line.send(poll("").replace("Host: x\r\n", "Host: x\r\nConnection: close\r\n")).await;
+    script.until("the poll waits", |state| state.alive == 1).await;
+    tokio::task::yield_now().await;
+    script.play([event(0, 0)]);
+    assert!(!script.serve(), "the close is its task's");
+    line.is_over().await;
+    assert!(line.until(r#""lastEventId":"e-0"}"#).await.contains("\r\nconnection: close\r\n"));
 }
