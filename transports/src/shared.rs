@@ -4,7 +4,7 @@
 //! runtime's queue and the readiness of its socket before it comes to what is due: of the 26 cache lines of a delivery, all
 //! cold by then, nine. So a connection at rest is served where the news is ([`Served`]): under its lock, by the same steps
 //! and in its task's name, whose waker is left with all that is waited for. What may take
-//! longer (a second step, a socket that takes no more, the end) is its task's, which is woken for it.
+//! longer (a second step, a socket that takes no more, the end, a poll's next request) is its task's, which is woken for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
