@@ -187,7 +187,13 @@ impl Database {
 
     /// Whoever else does so meanwhile, or settles, takes away nothing that is not in the tree.
     fn forget_settled(&self, life: Life) -> Result<(), StoreError> {
-        if self.head(life.0)?.is_none_or(|head| head.epoch != life.1) {
+        let is_forgotten = match self.head(life.0) {
+            Ok(head) => head.is_none_or(|head| head.epoch != life.1),
+            // Its readers are told so. What it has is kept for a repair, and the writer goes on for all others.
+            Err(StoreError::Malformed(_)) => false,
+            Err(error) => return Err(error),
+        };
+        if is_forgotten {
             self.young.inner().take_before(life, Seq(u64::MAX), usize::MAX);
         }
         let first = || self.young.inner().places(life)?.front().map(|place| place.seq);

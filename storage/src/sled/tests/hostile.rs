@@ -15,6 +15,7 @@ use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Appended, Draft, LogError, NoFollower, Page};
 use crate::records::StoreError;
 use crate::sled::row::{Head, encode_entry};
+use crate::sled::young::BUNDLES_MAX;
 use crate::sled::{keys, open_sled};
 
 /// Where one is put, in the log of a gateway, and with how much sense.
@@ -123,7 +124,18 @@ async fn meet(rows: Vec<Row>) {
         // Logs ended too early, and nobody can say which: all start anew.
         page => assert!(set_aside(data.path()) > 0, "{page:?}"),
     }
-    log.append(other, draft(Bytes::from_static(b"more"))).await.unwrap();
+    // So many that what was young is settled.
+    for _ in 0..=BUNDLES_MAX {
+        log.append(other, draft(Bytes::from_static(b"more"))).await.unwrap();
+    }
+}
+
+/// Its young entries are swept, or settled, by the thread that writes for all.
+#[tokio::test]
+async fn a_log_whose_head_is_none_keeps_nobody_elses_from_being_written() {
+    let row = |place| Row { place, seq: 0, bytes: Vec::new(), flips: None };
+    meet(vec![row(0)]).await;
+    meet(vec![row(5), row(0)]).await;
 }
 
 /// Each case opens a store twice.
