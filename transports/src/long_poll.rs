@@ -4,11 +4,12 @@
 //! `lastEventId` of the reply that it read, so a reply that nobody read has lost nothing.
 //!
 //! - `reply`: what a poll is answered.
-//! - `direct`: polls on a socket that begins with them, without hyper; `head` reads them. Over HTTP/2, and behind another
-//!   request, a poll comes by hyper.
+//! - `direct`: polls on a socket that begins with them, without hyper; `input` is what comes from it, and `head` reads
+//!   that. Over HTTP/2, and behind another request, a poll comes by hyper.
 
 mod direct;
 mod head;
+mod input;
 mod reply;
 
 use std::future::poll_fn;

@@ -17,15 +17,14 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::head::{self, Known, PollHead};
+use super::head::PollHead;
+use super::input::{Input, Next};
 use super::reply::{Reply, cut_off};
 use super::{Asked, Gathering, Manner, Wish, last_reply};
 use crate::alarm::Alarm;
 use crate::answer::{head as answer_head, spelled};
 use crate::bare::{BareSocket, Rewound};
 use crate::close::CloseReason;
-use crate::handshake::ConnInfo;
-use crate::head::Head;
 use crate::shared::{Serve, Shared};
 use crate::transport::{Direct, Gate, Newcomer, Refusal, Served, Session};
 
@@ -41,7 +40,7 @@ impl Direct for Polls {
         let Newcomer { socket, info, sever, drain } = newcomer;
         let (first, socket) = socket.into_parts();
         let socket = BareSocket::new(socket, Some(sever));
-        let input = Input { bytes: first.into(), info, known: None };
+        let input = Input::new(first.into(), info);
         let shared = Shared::new(|this| Line {
             stage: Stage::idle(&self.manner),
             socket,
@@ -111,23 +110,6 @@ struct Parked {
     closes: bool,
 }
 
-/// What comes from a socket.
-struct Input {
-    /// Beyond what was served.
-    bytes: Vec<u8>,
-    info: Arc<ConnInfo>,
-    /// The last head that was read.
-    known: Option<Box<Known>>,
-}
-
-/// What a socket asks for next.
-enum Next {
-    /// It goes on where the last poll has ended.
-    Again(Box<dyn Session>, Wish),
-    Poll(Box<PollHead>),
-    Other,
-}
-
 /// What is not done on the spot.
 enum Due {
     /// Something that takes time.
@@ -142,8 +124,8 @@ enum Task {
     Ask(Box<PollHead>),
     /// An answer has to wait for the socket.
     Write(Waiting),
-    /// An answer is nobody's, or the last of a connection.
-    Tell(Vec<u8>, bool),
+    /// An answer that no session can cut off: a refusal, or the last of a connection.
+    Tell { bytes: Vec<u8>, closes: bool },
     /// The answer was written, and the client closes.
     Close,
 }
@@ -260,7 +242,8 @@ impl Line {
         if !is_done {
             return Some(Task::Write(Waiting { session, bytes, written, position, closes }).into());
         }
-        self.answered(session, position);
+        // As long as it was not written whole, its session might have cut it off.
+        self.input.answered(session, position);
         closes.then(|| Task::Close.into())
     }
 
@@ -270,7 +253,7 @@ impl Line {
         let Stage::Parked(Parked { session, gathering, closes }) = stage else { return None };
         let closes = closes || self.drain.is_cancelled();
         let reply = last_reply(session, reason, gathering.into_frames());
-        Some(Task::Tell(self.spell(&reply, closes), closes).into())
+        Some(Task::Tell { bytes: self.spell(&reply, closes), closes }.into())
     }
 
     fn spell(&self, reply: &Reply, closes: bool) -> Vec<u8> {
@@ -281,19 +264,12 @@ impl Line {
         bytes
     }
 
-    /// An answer was written whole. As long as it was not, its session might have cut it off.
-    fn answered(&mut self, session: Box<dyn Session>, position: String) {
-        if let Some(known) = &mut self.input.known {
-            known.expect(position, session.rest());
-        }
-    }
-
     /// Does what takes time; `None` if nothing follows it.
     async fn act(&mut self, task: Task, gate: &dyn Gate) -> Option<()> {
         let closes = match task {
             Task::Ask(head) => self.ask(*head, gate).await?,
             Task::Write(waiting) => self.write_slowly(waiting).await?,
-            Task::Tell(bytes, closes) => self.tell(&bytes, closes).await?,
+            Task::Tell { bytes, closes } => self.tell(&bytes, closes).await?,
             Task::Close => true,
         };
         if closes {
@@ -339,7 +315,7 @@ impl Line {
         let stall = self.manner.timing.write_stall;
         match self.socket.write_slowly(&bytes, written, session.as_mut(), stall).await {
             Ok(()) => {
-                self.answered(session, position);
+                self.input.answered(session, position);
                 self.stage = Stage::idle(&self.manner);
                 Some(closes)
             }
@@ -349,39 +325,6 @@ impl Line {
                 None
             }
         }
-    }
-}
-
-impl Input {
-    /// Takes what the bytes that came begin with, after those that came before; `None` as long as that is not whole. A
-    /// head that comes at once, as most do, is read where it lies: no buffer is held between polls nor by a parked one.
-    fn take(&mut self, more: &[u8]) -> Option<Next> {
-        if !self.bytes.is_empty() {
-            self.bytes.extend_from_slice(more);
-        }
-        let bytes = if self.bytes.is_empty() { more } else { &*self.bytes };
-        if bytes.is_empty() {
-            return None;
-        }
-        let (next, read) = match self.known.as_mut().and_then(|known| known.resume(bytes)) {
-            Some((session, wish, len)) => (Some(Next::Again(session, wish)), len),
-            None => match head::read(bytes, &self.info) {
-                Head::Of(poll) => {
-                    self.known = Known::of(bytes, &poll).map(Box::new);
-                    let len = poll.len;
-                    (Some(Next::Poll(Box::new(poll))), len)
-                }
-                Head::Other => (Some(Next::Other), 0),
-                Head::Partial => (None, 0),
-            },
-        };
-        let left = bytes.get(read..).unwrap_or_default();
-        if left.is_empty() {
-            self.bytes = Vec::new();
-        } else if left.len() != self.bytes.len() {
-            self.bytes = left.to_vec();
-        }
-        next
     }
 }
 
