@@ -231,11 +231,17 @@ impl Line {
         })
     }
 
+    /// The poll that is to be answered now; the socket is idle from here on.
+    fn unpark(&mut self) -> Option<Parked> {
+        match std::mem::replace(&mut self.stage, Stage::idle(&self.manner)) {
+            Stage::Parked(parked) => Some(Parked { closes: parked.closes || self.drain.is_cancelled(), ..parked }),
+            Stage::Idle(_) => None,
+        }
+    }
+
     /// Answers what was gathered; what is left to do for it.
     fn answer(&mut self) -> Option<Due> {
-        let stage = std::mem::replace(&mut self.stage, Stage::idle(&self.manner));
-        let Stage::Parked(Parked { session, gathering, closes }) = stage else { return None };
-        let closes = closes || self.drain.is_cancelled();
+        let Parked { session, gathering, closes } = self.unpark()?;
         let reply = Reply::new(session.as_ref(), gathering.into_frames());
         let (bytes, position) = (self.spell(&reply, closes), reply.into_position());
         let (written, is_done) = self.socket.write_at_once(&bytes);
@@ -249,9 +255,7 @@ impl Line {
 
     /// The connection is over: what is said last.
     fn part(&mut self, reason: CloseReason) -> Option<Due> {
-        let stage = std::mem::replace(&mut self.stage, Stage::idle(&self.manner));
-        let Stage::Parked(Parked { session, gathering, closes }) = stage else { return None };
-        let closes = closes || self.drain.is_cancelled();
+        let Parked { session, gathering, closes } = self.unpark()?;
         let reply = last_reply(session, reason, gathering.into_frames());
         Some(Task::Tell { bytes: self.spell(&reply, closes), closes }.into())
     }
