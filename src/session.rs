@@ -1,7 +1,7 @@
 //! The read path: a cursor over a gateway's log, and what its connection shall do next.
 //!
 //! A [`CursorSession`] queues nothing. It looks, in this order, at whether it shall end, whether its peer is dead,
-//! whether its opening (the ack) was written, whether a ping is due, and what lies after its cursor; then it waits
+//! whether a ping is due, and what lies after its cursor, in front of which goes its opening (the ack); then it waits
 //! for its gateway's channel or the next deadline. The cursor moves when the transport says that a step was
 //! [`written`](Session::written), so a step that was cancelled is given again. Live delivery, catching up and slow
 //! readers are this one path; they differ in where the events come from ([`Tail::hot`], [`Tail::cold`]).
@@ -79,7 +79,7 @@ pub(crate) struct CursorSession {
     pacing: Pacing,
     /// A read under way outlives a cancelled `next`.
     reading: Reading,
-    /// What is said before the first event, until it was written. Boxed: it is no part of an idle session.
+    /// What is said before the first event, or alone if that is not at hand, until it was written. Boxed: it is no part of an idle session.
     opening: Option<Box<Frames>>,
     /// It is not in the ring. Boxed as well.
     below: Option<Box<Below>>,
@@ -165,20 +165,19 @@ impl CursorSession {
             Ok(is_ping_due) => is_ping_due,
             Err(reason) => return Due::Step(Step::Close(reason)),
         };
-        if let Some(opening) = &self.opening {
-            self.handed = Handed::Opening;
-            return Due::Step(Step::Deliver(Frames::clone(opening)));
-        }
         let paced = self.liveness == Liveness::PingPong;
-        if is_ping_due || (paced && self.pacing.ping_due()) {
+        if self.opening.is_none() && (is_ping_due || (paced && self.pacing.ping_due())) {
             let payload = Bytes::from(String::from(self.position));
             self.handed = Handed::Ping(Box::new(payload.clone()));
             return Due::Step(Step::Ping(payload));
         }
-        let room = if paced { self.paced(room) } else { Some(room) };
+        let room = self.beside_opening(room).and_then(|room| if paced { self.paced(room) } else { Some(room) });
         let read_again = self.reading.again().filter(|at| *at > now);
         if let Some(room) = room.filter(|_| self.behind() && read_again.is_none()) {
             return self.events(room, self.rests);
+        }
+        if self.opening.is_some() {
+            return Due::Step(self.open());
         }
         Due::Wait([self.rests, read_again].into_iter().flatten().min())
     }
@@ -220,7 +219,27 @@ impl CursorSession {
 
     fn deliver(&mut self, frames: Frames, live: Option<Live>) -> Step {
         self.handed = Handed::Events { count: count_of(frames.len()), bytes: bytes_of(&frames), live };
-        Step::Deliver(frames)
+        self.opened(frames)
+    }
+
+    /// The opening alone.
+    fn open(&mut self) -> Step {
+        self.handed = Handed::Opening;
+        self.opened(Frames::new())
+    }
+
+    /// The first step of all has the opening in front, in the same write: that is a tenth of a reconnect.
+    fn opened(&self, frames: Frames) -> Step {
+        Step::Deliver(match &self.opening {
+            None => frames,
+            Some(opening) => opening.iter().cloned().chain(frames).collect(),
+        })
+    }
+
+    /// The room that the opening leaves.
+    fn beside_opening(&self, room: Room) -> Option<Room> {
+        let frames = room.frames.saturating_sub(self.opening.as_ref().map_or(0, |opening| opening.len()));
+        (frames > 0).then_some(Room { frames, ..room })
     }
 
     fn paced(&self, room: Room) -> Option<Room> {
@@ -291,7 +310,7 @@ impl CursorSession {
             return None;
         }
         self.handed = Handed::Compacted { climbed: Box::new(climbed), bytes };
-        Some(Step::Deliver(frames.into()))
+        Some(self.opened(frames.into()))
     }
 
     fn climbed(&mut self, climbed: &Climbed, bytes: u32) {
@@ -381,6 +400,9 @@ impl Session for CursorSession {
                         }
                         continue;
                     }
+                    if self.opening.is_some() {
+                        return Poll::Ready(self.open());
+                    }
                     until
                 }
             };
@@ -398,9 +420,12 @@ impl Session for CursorSession {
     }
 
     fn written(&mut self) {
-        match std::mem::replace(&mut self.handed, Handed::Nothing) {
-            Handed::Nothing => {}
-            Handed::Opening => self.opening = None,
+        let handed = std::mem::replace(&mut self.handed, Handed::Nothing);
+        if self.opening.is_some() && !matches!(handed, Handed::Nothing) {
+            self.opening = None;
+        }
+        match handed {
+            Handed::Nothing | Handed::Opening => {}
             Handed::Events { count, bytes, live } => {
                 let after = self.position.seq;
                 self.position = self.after(count);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gatecast_transports::Handshake;
+use futures::FutureExt;
+use gatecast_transports::{Handshake, Room, Session, Step};
 
-use crate::world::{ALL, Client, World, handshake, json};
+use crate::world::{ALL, Client, Via, World, handshake, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ack_is_first_in_10_000_connects_under_concurrent_publishing() {
@@ -47,4 +48,61 @@ async fn the_ack_is_first_in_10_000_connects_under_concurrent_publishing() {
     for publisher in publishers {
         assert!(publisher.await.unwrap() > 0);
     }
+}
+
+const ROOM: Room = Room { frames: 256, bytes: 1 << 20 };
+
+/// A session that is given everything, of a gateway with three events.
+async fn behind_by_three(world: &World) -> Box<dyn Session> {
+    let member = world.gateway().await;
+    for n in 0..3 {
+        world.publish(member.id, n).await;
+    }
+    let handshake = handshake(&Via::WebSocket.transport(), &member, Some("earliest"));
+    world.hub.gate.admit(handshake).await.unwrap_or_else(|_| unreachable!())
+}
+
+/// The types of what is to be written now, if anything is.
+fn step(session: &mut dyn Session, room: Room) -> Option<Vec<String>> {
+    match session.next(room).now_or_never()? {
+        Step::Deliver(frames) => Some(frames.iter().map(|frame| frame.name().to_owned()).collect()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_goes_with_the_ack() {
+    let world = World::new().await;
+    let mut session = behind_by_three(&world).await;
+    let first = step(session.as_mut(), ROOM).unwrap();
+    assert_eq!((first.len(), first[0].as_str()), (4, "connection.ack"));
+    assert_eq!(step(session.as_mut(), ROOM).unwrap(), first, "it was not written, so it is given again");
+    session.written();
+    assert!(session.position().ends_with("-3") && !session.ready());
+    assert_eq!(step(session.as_mut(), ROOM), None);
+}
+
+#[tokio::test]
+async fn the_ack_takes_of_the_room() {
+    let world = World::new().await;
+    let mut session = behind_by_three(&world).await;
+    for (room, steps) in [(1, 1), (2, 2)] {
+        let given = step(session.as_mut(), Room { frames: room, ..ROOM }).unwrap();
+        assert_eq!((given.len(), given[0].as_str()), (steps, "connection.ack"));
+    }
+    session.written();
+    assert!(session.position().ends_with("-1"));
+    assert_eq!(step(session.as_mut(), ROOM).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_ack_waits_for_no_disk() {
+    let world = World::new().await;
+    let held = world.reads.forget_permits(usize::MAX);
+    let mut session = behind_by_three(&world).await;
+    assert_eq!(step(session.as_mut(), ROOM).unwrap(), ["connection.ack"]);
+    session.written();
+    assert_eq!(step(session.as_mut(), ROOM), None);
+    world.reads.add_permits(held);
+    assert_eq!(step(session.as_mut(), ROOM).unwrap().len(), 3);
 }
