@@ -114,10 +114,17 @@ impl Http {
     }
 
     async fn read(&mut self) -> Result<()> {
-        match self.socket.read_buf(&mut self.buffer).await? {
-            0 => Err("the server ended the connection".into()),
-            _ => Ok(()),
-        }
+        read(&mut self.socket, &mut self.buffer).await
+    }
+}
+
+/// Reads what is there, with room for some. A `Vec` alone would have room for 64 bytes at first, and the generator four reads
+/// for an answer.
+pub(crate) async fn read(socket: &mut Box<dyn Socket>, buffer: &mut Vec<u8>) -> Result<()> {
+    buffer.reserve(READ_BYTES);
+    match socket.read_buf(buffer).await? {
+        0 => Err("the server ended the connection".into()),
+        _ => Ok(()),
     }
 }
 
@@ -134,5 +141,7 @@ pub(crate) fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes.windows(pattern.len()).position(|window| window == pattern)
 }
 
+/// What a read has room for at least; a page of it that nothing comes to is never touched.
+const READ_BYTES: usize = 32 * 1024;
 /// Loopback addresses to dial from.
 const ADDRESSES: usize = 100;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::Result;
-use crate::http::{Address, Http, Place, Socket, find, request};
+use crate::http::{Address, Http, Place, Socket, find, read, request};
 use crate::nats::Nats;
 use crate::rival::{self, Rival};
 use crate::tally::Tally;
@@ -156,9 +156,7 @@ impl Stream<'_> {
             }
             buffer.drain(..at);
             self.tally.received(events);
-            if socket.read_buf(&mut buffer).await? == 0 {
-                return Err("the server ended the connection".into());
-            }
+            read(&mut socket, &mut buffer).await?;
         }
     }
 
@@ -172,9 +170,7 @@ impl Stream<'_> {
             }
             buffer.drain(..at);
             self.tally.received(events);
-            if socket.read_buf(&mut buffer).await? == 0 {
-                return Err("the server ended the connection".into());
-            }
+            read(&mut socket, &mut buffer).await?;
         }
     }
 
@@ -198,9 +194,7 @@ impl Stream<'_> {
     /// Reads until it is acknowledged, and then no more.
     async fn stopped(&mut self, mut socket: Box<dyn Socket>, mut buffer: Vec<u8>) -> Result<()> {
         while find(&buffer, ACK).is_none() {
-            if socket.read_buf(&mut buffer).await? == 0 {
-                return Err("the server ended the connection".into());
-            }
+            read(&mut socket, &mut buffer).await?;
         }
         self.tally.acknowledged();
         std::future::pending().await

@@ -102,8 +102,8 @@ pub(crate) fn run(server: PathBuf, asked: &[&str]) -> Result<()> {
             "stopped" => within(Peers::Alert, most, latency::stopped_readers(&lab)),
             "publish" => within(Peers::Alert, most, publish::run(&lab)),
             "scale" => within(Peers::Alert, most, scale::run(server.clone(), full)),
-            "catch-up" => within(Peers::Alert, most, catch_up::run(&lab)),
-            _ => within(Peers::Alert, most, storm::run(&lab)),
+            "catch-up" => within(Peers::Drowsy, most, catch_up::run(&lab)),
+            _ => within(Peers::Drowsy, most, storm::run(&lab)),
         }?;
     }
     Ok(())
