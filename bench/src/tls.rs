@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 
 use crate::Result;
 
@@ -14,7 +15,9 @@ pub(crate) fn client() -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let verifier = Arc::new(AnyServer(provider));
-    Ok(Arc::new(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+    let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Ok(Arc::new(config))
 }
 
 /// For servers that read files: a certificate and its key as PEM.
@@ -31,12 +34,18 @@ fn certificate() -> Result<rcgen::CertifiedKey<rcgen::KeyPair>> {
 pub(crate) fn server() -> Result<Arc<ServerConfig>> {
     let rcgen::CertifiedKey { cert, signing_key } = certificate()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut provider = ring::default_provider();
+    // What the server under test agrees to.
+    provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)?;
     Ok(Arc::new(config))
 }
+
+/// Eight, which is what rustls takes to be one server's, for each of the most peers that there are.
+const SESSIONS_MAX: usize = 8 * 10_000;
 
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
