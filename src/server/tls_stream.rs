@@ -16,7 +16,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{CommonState, ServerConfig};
+use rustls::{CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::socket::Socket;
@@ -35,6 +35,9 @@ pub(super) struct TlsStream {
     is_over: bool,
     /// We did.
     has_closed: bool,
+    /// What waits to go out is the ticket alone, for which nobody waits: it goes with the first write, which is a system call
+    /// less. Only TLS 1.3 has it after the handshake; what TLS 1.2 says last is waited for.
+    holds_ticket: bool,
 }
 
 /// What is to be said next.
@@ -50,7 +53,8 @@ impl TlsStream {
     pub(super) async fn accept(config: Arc<ServerConfig>, socket: Socket) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(invalid)?;
         let [incoming, plain, outgoing] = [(); 3].map(|()| BytesMut::new());
-        let mut stream = Self { socket, tls, incoming, plain, outgoing, is_over: false, has_closed: false };
+        let mut stream =
+            Self { socket, tls, incoming, plain, outgoing, is_over: false, has_closed: false, holds_ticket: false };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
     }
@@ -62,7 +66,9 @@ impl TlsStream {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_send(cx))?;
+            if !self.holds_ticket {
+                ready!(self.poll_send(cx))?;
+            }
             if !self.tls.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
@@ -79,9 +85,16 @@ impl TlsStream {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         self.incoming.extend_from_slice(read.filled());
+        let (is_handshake, waiting) = (self.tls.is_handshaking(), self.outgoing.len());
         let processed = self.process(Say::Nothing);
+        self.holds_ticket = processed.is_ok()
+            && if is_handshake {
+                waiting == 0 && !self.tls.is_handshaking() && self.tls.protocol_version() == TICKET_AFTERWARDS
+            } else {
+                self.holds_ticket && waiting == self.outgoing.len()
+            };
         // What that had to answer (a handshake's message, new keys, an alert) goes out behind what waits already.
-        let sent = self.poll_send(cx);
+        let sent = if self.holds_ticket { Poll::Pending } else { self.poll_send(cx) };
         processed?;
         if let Poll::Ready(Err(error)) = sent {
             return Poll::Ready(Err(error));
@@ -94,6 +107,7 @@ impl TlsStream {
 
     /// Hands what waits to the socket.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.holds_ticket = false;
         while !self.outgoing.is_empty() {
             let taken = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.outgoing))?;
             if taken == 0 {
@@ -240,7 +254,9 @@ impl AsyncRead for TlsStream {
 impl AsyncWrite for TlsStream {
     /// Takes one write at a time: the next once the socket has taken the one before.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_send(cx))?;
+        if !self.holds_ticket {
+            ready!(self.poll_send(cx))?;
+        }
         if buf.is_empty() {
             // It would make a record.
             return Poll::Ready(Ok(0));
@@ -290,6 +306,8 @@ impl AsyncWrite for TlsStream {
     }
 }
 
+/// The version that has its ticket after the handshake.
+const TICKET_AFTERWARDS: Option<ProtocolVersion> = Some(ProtocolVersion::TLSv1_3);
 /// On the stack while it is read into, and nowhere else.
 const READ_BYTES: usize = 4 * 1024;
 /// The longest message of a handshake that rustls takes, and a record behind it.
@@ -307,7 +325,7 @@ mod tests {
 
     use gatecast_transports::Sever;
     use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, RootCertStore};
+    use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsConnector;
@@ -318,6 +336,10 @@ mod tests {
 
     /// A server's and a client's configuration.
     fn configured(dir: &std::path::Path) -> (Tls, TlsConnector) {
+        configured_for(dir, rustls::DEFAULT_VERSIONS)
+    }
+
+    fn configured_for(dir: &std::path::Path, versions: &[&'static SupportedProtocolVersion]) -> (Tls, TlsConnector) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
@@ -326,7 +348,7 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap();
         (tls, TlsConnector::from(Arc::new(client.with_root_certificates(roots).with_no_client_auth())))
     }
@@ -370,6 +392,42 @@ mod tests {
         assert_eq!(far.read(&mut got).await.unwrap(), 0, "told, not cut off");
         far.shutdown().await.unwrap();
         assert_eq!(near.read(&mut got).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_ticket_goes_with_the_first_write_and_is_good_for_the_next_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, connector) = configured(dir.path());
+        let name = ServerName::try_from("localhost").unwrap();
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (near, far) = sockets().await;
+            let (near, far) = tokio::join!(tls.accept(near), connector.connect(name.clone(), far));
+            let (mut near, mut far) = (near.unwrap(), far.unwrap());
+            assert_eq!(far.get_ref().1.handshake_kind(), Some(kind));
+            assert!(near.holds_ticket && !near.outgoing.is_empty());
+            far.write_all(b"question").await.unwrap();
+            let mut said = [0; 8];
+            near.read_exact(&mut said).await.unwrap();
+            assert!(near.holds_ticket, "a read is not the time");
+            near.write_all(b"answered").await.unwrap();
+            assert!(!near.holds_ticket && near.outgoing.is_empty());
+            far.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"answered");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_of_tls_1_2_waits_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, connector) = configured_for(dir.path(), &[&rustls::version::TLS12]);
+        let name = ServerName::try_from("localhost").unwrap();
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (near, far) = sockets().await;
+            let shaken = async { tokio::join!(tls.accept(near), connector.connect(name.clone(), far)) };
+            let (near, far) = tokio::time::timeout(Duration::from_secs(60), shaken).await.expect("nobody waits");
+            assert!(!near.unwrap().holds_ticket);
+            assert_eq!(far.unwrap().get_ref().1.handshake_kind(), Some(kind));
+        }
     }
 
     #[tokio::test]
