@@ -27,6 +27,8 @@ pub(crate) enum Transport {
     Bare,
     /// A WebSocket to another server.
     Rival(Rival),
+    NchanSse,
+    NchanLongPoll,
 }
 
 /// What a peer connects with: its key, and the cursor it resumes at; to another server, the channel.
@@ -108,13 +110,20 @@ async fn live(
                 stream.frames(socket, read).await
             }
         }
-        Transport::Rival(_) => {
-            let answer = http.call(&request("GET", &format!("/sub/{}", pass.key), UPGRADE, "")).await?;
+        Transport::Rival(_) | Transport::NchanSse => {
+            let (headers, status) =
+                if transport == Transport::NchanSse { ("accept: text/event-stream\r\n", 200) } else { (UPGRADE, 101) };
+            let answer = http.call(&request("GET", &format!("/sub/{}", pass.key), headers, "")).await?;
             drop(turn);
-            expect(answer.status, 101)?;
+            expect(answer.status, status)?;
             tally.acknowledged();
             let (socket, read) = http.into_parts();
-            stream.frames(socket, read).await
+            if status == 101 { stream.frames(socket, read).await } else { stream.events(socket, read).await }
+        }
+        Transport::NchanLongPoll => {
+            drop(turn);
+            tally.acknowledged();
+            poll_nchan(&mut http, &format!("/sub/{}", pass.key), &mut stream).await
         }
         Transport::Sse => {
             let answer =
@@ -218,6 +227,18 @@ async fn poll(http: &mut Http, headers: &str, mut cursor: Option<String>, stream
         cursor = Some(member("lastEventId")?.trim_matches('"').to_owned());
         let events: Vec<&RawValue> = serde_json::from_str(member("events")?)?;
         stream.tally.received(events.iter().map(|event| stream.note(event.get().as_bytes())).sum());
+    }
+}
+
+/// Whose position is told by two headers of the answer before.
+async fn poll_nchan(http: &mut Http, path: &str, stream: &mut Stream<'_>) -> Result<()> {
+    let mut position = String::new();
+    loop {
+        let answer = http.call(&request("GET", path, &position, "")).await?;
+        expect(answer.status, 200)?;
+        let header = |name| answer.header(name).ok_or("an answer without its position");
+        position = format!("if-modified-since: {}\r\nif-none-match: {}\r\n", header("last-modified")?, header("etag")?);
+        stream.tally.received(stream.note(&answer.body));
     }
 }
 

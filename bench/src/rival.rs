@@ -16,6 +16,7 @@ use crate::floor::EVENT_BYTES;
 use crate::http::{Address, Http, Place, request};
 use crate::lab::Lab;
 use crate::nats::Nats;
+use crate::peer::Transport;
 use crate::process::Process;
 use crate::tls;
 
@@ -64,6 +65,16 @@ impl Rival {
     /// Whether it can be run here.
     pub(crate) fn is_installed(self) -> bool {
         Path::new(self.program()).exists() && (self != Self::Nchan || Path::new(NCHAN).exists())
+    }
+
+    /// How peers connect to it for what a transport of ours does; `None` if it has nothing of the kind.
+    pub(crate) fn like(self, ours: Transport) -> Option<Transport> {
+        match (self, ours) {
+            (_, Transport::WebSocket) => Some(Transport::Rival(self)),
+            (Self::Nchan, Transport::Sse) => Some(Transport::NchanSse),
+            (Self::Nchan, Transport::LongPoll) => Some(Transport::NchanLongPoll),
+            _ => None,
+        }
     }
 
     /// Whether it gives a subscriber what was published before.
@@ -220,7 +231,7 @@ fn nchan(dir: &str, at: &str, tls: bool) -> String {
             server {{
                 listen {at}{tls};
                 location ~ ^/pub/(.+)$ {{ nchan_publisher http; nchan_channel_id $1; nchan_message_buffer_length 10000; nchan_message_timeout 1h; }}
-                location ~ ^/sub/(.+)$ {{ nchan_subscriber websocket; nchan_channel_id $1; }}
+                location ~ ^/sub/(.+)$ {{ nchan_subscriber websocket eventsource longpoll; nchan_channel_id $1; }}
             }}
         }}
         "

@@ -118,19 +118,21 @@ pub(super) struct RivalFan {
 }
 
 impl RivalFan {
-    /// All rivals that are asked for.
-    pub(super) async fn all(lab: &Lab, tls: bool, connections: usize) -> Result<Vec<Self>> {
+    /// All rivals that are asked for and have the like of a transport of ours.
+    pub(super) async fn all(lab: &Lab, ours: Transport, tls: bool, connections: usize) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         for rival in &lab.rivals {
-            all.push(Self::start(lab, *rival, tls, connections).await?);
+            if let Some(theirs) = rival.like(ours) {
+                all.push(Self::start(lab, *rival, theirs, tls, connections).await?);
+            }
         }
         Ok(all)
     }
 
-    async fn start(lab: &Lab, rival: Rival, tls: bool, connections: usize) -> Result<Self> {
+    async fn start(lab: &Lab, rival: Rival, transport: Transport, tls: bool, connections: usize) -> Result<Self> {
         let running = rival.start(lab, tls).await?;
         let passes = vec![Pass { key: CHANNEL.to_owned(), cursor: None }; connections];
-        let peers = Peers::connect(&running.address, Transport::Rival(rival), &passes, AT_ONCE);
+        let peers = Peers::connect(&running.address, transport, &passes, AT_ONCE);
         peers.tally.until(connections as u64, 0).await?;
         let publisher = running.publisher(0).await?;
         let mut fan = Self { running, publisher, peers, sent: 0, connections: connections as u64 };

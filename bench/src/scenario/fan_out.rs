@@ -27,9 +27,7 @@ pub(super) async fn one_at_a_time(lab: &Lab) -> Result<()> {
     ] {
         let mut floor = Floor::start(lab, tls, FAN).await?;
         let mut fan = Fan::start(lab, transport, tls, FAN).await?;
-        // The others speak WebSocket here.
-        let mut rivals =
-            if transport == Transport::WebSocket { RivalFan::all(lab, tls, FAN).await? } else { Vec::new() };
+        let mut rivals = RivalFan::all(lab, transport, tls, FAN).await?;
         let mut theirs = vec![Vec::new(); rivals.len()];
         let (mut rounds, mut floors) = (Vec::new(), Vec::new());
         let events = if transport == Transport::LongPoll { POLLED } else { ONE_AT_A_TIME };
@@ -37,7 +35,7 @@ pub(super) async fn one_at_a_time(lab: &Lab) -> Result<()> {
             floors.push(floor.round(ONE_AT_A_TIME).await?);
             rounds.push(fan.round(events, 1).await?);
             for (rival, rounds) in rivals.iter_mut().zip(&mut theirs) {
-                rounds.push(rival.round(ONE_AT_A_TIME).await?);
+                rounds.push(rival.round(events).await?);
             }
         }
         let what = format!("fan-out to {FAN} {name}, one event a write");
