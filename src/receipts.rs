@@ -109,9 +109,10 @@ impl Reports {
         let event = match report.subject {
             Subject::Event(event) => Some(event),
             Subject::Deployment(id) => {
-                let deployment = self.directory.deployment_by_id(id).filter(|row| row.gateway == from.gateway);
-                let Some(deployment) = deployment else { return Taken::Foreign };
-                deployment.event
+                // Also one that another has replaced since: what became of it stands on its event's timeline.
+                let told = self.directory.told_of_deployment(id).filter(|told| told.gateway == from.gateway);
+                let Some(told) = told else { return Taken::Foreign };
+                told.event
             }
         };
         // A deployment's row may not name its event yet: a quick gateway answers before the publisher is answered.

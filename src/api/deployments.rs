@@ -325,6 +325,7 @@ fn row(api: &Api, id: &ApiId, element: Element, order: Order) -> Deployment {
         performed_at: now,
         updated_at: now,
         pending: None,
+        earlier: Vec::new(),
     }
 }
 

@@ -68,7 +68,7 @@ impl Follower {
     async fn follow(&self, FollowUp { gateway, subject, news }: &FollowUp) {
         let cursor = match subject {
             Subject::Event(event) => Some(*event),
-            Subject::Deployment(id) => self.directory.deployment_by_id(*id).and_then(|row| row.event),
+            Subject::Deployment(id) => self.directory.told_of_deployment(*id).and_then(|told| told.event),
         };
         let event = match cursor {
             Some(cursor) => self.event(*gateway, cursor).await,

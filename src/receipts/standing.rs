@@ -72,6 +72,7 @@ mod tests {
             performed_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
             pending: None,
+            earlier: Vec::new(),
         }
     }
 

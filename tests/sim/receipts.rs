@@ -37,6 +37,7 @@ impl World {
             performed_at: now,
             updated_at: now,
             pending: None,
+            earlier: Vec::new(),
         };
         self.hub.directory.begin_deployments(vec![row.clone()]).await.unwrap();
         self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
@@ -99,6 +100,29 @@ async fn a_deployment_ack_is_one_of_n_and_a_late_success_wins() {
 
     let world = world.restart().await;
     assert_eq!(applied(&world), [Some(true), Some(true)], "kept on disk");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ack_of_a_deployment_that_was_replaced_stands_on_its_events_timeline_alone() {
+    let world = World::new().await;
+    let (member, other) = (world.gateway().await, world.gateway().await);
+    let (mut a, stranger) = (world.replica(&member, "a").await, world.replica(&other, "a").await);
+    let (first, second) = (world.deploy(&member).await, world.deploy(&member).await);
+    a.numbers(2).await;
+    stranger.peer.say_text(ack(&first, "success"));
+    settled().await;
+    let theirs = world.hub.receipts.timeline(other.id, first.event.unwrap(), Some(first.id));
+    assert!(theirs.iter().all(|passage| passage.outcome.is_none()), "it is no deployment of its gateway");
+    for (status, applied) in [("failed", false), ("success", true)] {
+        a.peer.say_text(ack(&first, status));
+        settled().await;
+        let outcomes: Vec<_> = world.passages(&first).into_iter().map(|passage| passage.outcome).collect();
+        assert_eq!(outcomes.iter().map(|o| o.as_ref().map(|o| o.applied)).collect::<Vec<_>>(), [Some(applied)]);
+    }
+    assert_eq!(world.status(&member), DeploymentStatus::Deploying, "nothing is known of the second");
+    a.peer.say_text(ack(&second, "success"));
+    settled().await;
+    assert_eq!(world.status(&member), DeploymentStatus::Deployed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,43 @@ pub struct Deployment {
     /// Set until it is known that the event is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// What it replaced, newest first, at most [`EARLIER_MAX`]: a gateway may still report what became of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
 }
+
+/// What was asked before of the same gateway about the same API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// As gateways confirm it.
+    pub id: Uuid,
+    /// The event that told the gateway.
+    pub event: Cursor,
+}
+
+/// What was told of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Whom.
+    pub gateway: GatewayId,
+    /// With which event; `None` while that is pending.
+    pub event: Option<Cursor>,
+}
+
+impl Deployment {
+    /// What a row in place of this one has as earlier.
+    fn earlier_then(&self) -> Vec<Earlier> {
+        let this = self.event.map(|event| Earlier { id: self.id, event });
+        this.into_iter().chain(self.earlier.iter().copied()).take(EARLIER_MAX).collect()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = Uuid> {
+        [self.id].into_iter().chain(self.earlier.iter().map(|earlier| earlier.id))
+    }
+}
+
+/// Who deploys again before a report came is mostly one step ahead of it.
+pub const EARLIER_MAX: usize = 4;
 
 /// That a deployment was begun: its event may or may not be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +113,9 @@ impl Directory {
                 if replaces.as_ref().is_some_and(|before| before.pending.is_some()) {
                     return Err(DirectoryError::Unsettled);
                 }
+                let earlier = replaces.as_ref().map_or_else(Vec::new, |before| before.earlier_then());
                 let pending = Some(Pending { replaces });
-                Ok(Edit::PutDeployment(Arc::new(Deployment { event: None, pending, ..row })))
+                Ok(Edit::PutDeployment(Arc::new(Deployment { event: None, pending, earlier, ..row })))
             });
             Ok((begun.collect::<Result<_, _>>()?, ()))
         })
@@ -151,6 +188,16 @@ impl Directory {
     #[must_use]
     pub fn deployment_by_id(&self, id: Uuid) -> Option<Arc<Deployment>> {
         self.read().deployment_by_id(id).cloned()
+    }
+
+    /// Who was told of the deployment of this id, and how, if it or one of the [`EARLIER_MAX`] after it is what was last
+    /// asked.
+    #[must_use]
+    pub fn told_of_deployment(&self, id: Uuid) -> Option<Told> {
+        let model = self.read();
+        let row = model.deployment_that_knows(id)?;
+        let earlier = row.earlier.iter().find(|earlier| earlier.id == id);
+        Some(Told { gateway: row.gateway, event: earlier.map_or(row.event, |earlier| Some(earlier.event)) })
     }
 
     /// What was last asked of the gateway about the API.

@@ -25,6 +25,7 @@ pub(super) struct Model {
     apis: BTreeMap<ApiId, Arc<Api>>,
     deployments: BTreeMap<(GatewayId, ApiId), Arc<Deployment>>,
     by_api: HashMap<ApiId, BTreeSet<GatewayId>>,
+    /// Also of what a deployment replaced.
     deployment_ids: HashMap<Uuid, (GatewayId, ApiId)>,
     event_types: BTreeMap<String, Arc<EventType>>,
     meta: BTreeMap<String, Bytes>,
@@ -144,6 +145,11 @@ impl Model {
     }
 
     pub(super) fn deployment_by_id(&self, id: Uuid) -> Option<&Arc<Deployment>> {
+        self.deployment_that_knows(id).filter(|row| row.id == id)
+    }
+
+    /// The row of this id, or one that replaced it.
+    pub(super) fn deployment_that_knows(&self, id: Uuid) -> Option<&Arc<Deployment>> {
         self.deployments.get(self.deployment_ids.get(&id)?)
     }
 
@@ -213,11 +219,10 @@ impl Model {
     fn put_deployment(&mut self, deployment: Arc<Deployment>) {
         self.by_api.entry(deployment.api.clone()).or_default().insert(deployment.gateway);
         let key = (deployment.gateway, deployment.api.clone());
-        let id = deployment.id;
-        if let Some(before) = self.deployments.insert(key.clone(), deployment) {
-            self.deployment_ids.remove(&before.id);
+        if let Some(before) = self.deployments.insert(key.clone(), deployment.clone()) {
+            self.forget_ids(&before);
         }
-        self.deployment_ids.insert(id, key);
+        self.deployment_ids.extend(deployment.ids().map(|id| (id, key.clone())));
     }
 
     fn drop_deployment(&mut self, api: ApiId, gateway: GatewayId) {
@@ -228,7 +233,13 @@ impl Model {
             }
         }
         if let Some(gone) = self.deployments.remove(&(gateway, api)) {
-            self.deployment_ids.remove(&gone.id);
+            self.forget_ids(&gone);
+        }
+    }
+
+    fn forget_ids(&mut self, of: &Deployment) {
+        for id in of.ids() {
+            self.deployment_ids.remove(&id);
         }
     }
 }

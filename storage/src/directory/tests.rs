@@ -64,6 +64,7 @@ fn deployment(api: &str, gateway: GatewayId) -> Deployment {
         performed_at: at(0),
         updated_at: at(0),
         pending: None,
+        earlier: Vec::new(),
     }
 }
 
@@ -356,6 +357,35 @@ async fn a_deployment_that_ends_without_an_event_leaves_what_was_before() {
     // Ended is ended.
     directory.end_deployments(vec![(second.id, Some(told()))], at(4)).await.unwrap();
     assert_eq!(directory.deployment_by_id(second.id), None);
+}
+
+#[tokio::test]
+async fn what_a_deployment_replaced_is_known_for_a_while_and_is_not_what_was_last_asked() {
+    let records = Arc::new(MemoryRecords::new());
+    let directory = Directory::open(records.clone()).await.unwrap();
+    let gateway = directory.create_gateway(gateway(OrganizationId(Uuid::new_v4()), "gw-1", 1)).await.unwrap().id;
+    let rows: Vec<_> = (0..=EARLIER_MAX).map(|_| deployment("a", gateway)).collect();
+    for (seq, row) in (1..).zip(&rows) {
+        directory.begin_deployments(vec![row.clone()]).await.unwrap();
+        assert_eq!(directory.told_of_deployment(row.id), Some(Told { gateway, event: None }));
+        let event = Some(Cursor { epoch: Epoch(7), seq: Seq(seq) });
+        directory.end_deployments(vec![(row.id, event)], at(9)).await.unwrap();
+    }
+    let reopened = Directory::open(records).await.unwrap();
+    for directory in [&directory, &reopened] {
+        for (seq, row) in (1..).zip(&rows) {
+            let event = Some(Cursor { epoch: Epoch(7), seq: Seq(seq) });
+            assert_eq!(directory.told_of_deployment(row.id), Some(Told { gateway, event }));
+        }
+        let current: Vec<_> = rows.iter().map(|row| directory.deployment_by_id(row.id).is_some()).collect();
+        assert_eq!(current, [vec![false; EARLIER_MAX], vec![true]].concat());
+    }
+    assert_eq!(directory.settle_deployment(gateway, rows[0].id, at(10)).await.unwrap(), None);
+    tell(&directory, vec![deployment("a", gateway)]).await;
+    assert_eq!(directory.told_of_deployment(rows[0].id), None, "so many were asked for since");
+    assert!(directory.told_of_deployment(rows[1].id).is_some());
+    directory.delete_gateway(gateway).await.unwrap();
+    assert!(rows.iter().all(|row| directory.told_of_deployment(row.id).is_none()));
 }
 
 #[tokio::test]
