@@ -86,14 +86,7 @@ async fn live(
         if transport == Transport::Rival(Rival::Nats) {
             tally.acknowledged();
         }
-        loop {
-            let message = nats.message().await?;
-            if rival::is_answer(&message)? {
-                tally.acknowledged();
-            } else {
-                tally.received(stream.note(&message));
-            }
-        }
+        return stream.messages(nats).await;
     }
     let resuming = pass.cursor.as_ref().map_or(String::new(), |cursor| format!("last-event-id: {cursor}\r\n"));
     let mut http = Http::over(to.dial(place).await?);
@@ -180,6 +173,17 @@ impl Stream<'_> {
             buffer.drain(..at);
             self.tally.received(events);
             read(&mut socket, &mut buffer).await?;
+        }
+    }
+
+    async fn messages(&mut self, mut nats: Nats) -> Result<()> {
+        loop {
+            let message = nats.message().await?;
+            if rival::is_answer(&message)? {
+                self.tally.acknowledged();
+            } else {
+                self.tally.received(self.note(&message));
+            }
         }
     }
 
