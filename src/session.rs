@@ -238,8 +238,10 @@ impl CursorSession {
 
     /// The room that the opening leaves.
     fn beside_opening(&self, room: Room) -> Option<Room> {
-        let frames = room.frames.saturating_sub(self.opening.as_ref().map_or(0, |opening| opening.len()));
-        (frames > 0).then_some(Room { frames, ..room })
+        let Some(opening) = &self.opening else { return Some(room) };
+        let frames = room.frames.saturating_sub(opening.len());
+        let bytes = room.bytes.saturating_sub(opening.iter().map(|frame| frame.bytes().len()).sum());
+        (frames > 0).then_some(Room { frames, bytes })
     }
 
     fn paced(&self, room: Room) -> Option<Room> {

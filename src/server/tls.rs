@@ -236,23 +236,33 @@ fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>
 
 #[cfg(test)]
 mod tests {
+    use rustls::client::WantsClientCert;
     use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
+    use rustls::{ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ServerConnection};
 
     use super::*;
 
     /// A client that trusts a server, knows these suites, and remembers its sessions.
     fn client(dir: &Path, suites: impl Fn(CipherSuite) -> bool) -> Arc<ClientConfig> {
+        Arc::new(trusting(dir, suites).with_no_client_auth())
+    }
+
+    fn trusting(dir: &Path, suites: impl Fn(CipherSuite) -> bool) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut provider = ring::default_provider();
         provider.cipher_suites.retain(|suite| suites(suite.suite()));
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
-        Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
+        config.unwrap().with_root_certificates(roots)
     }
 
     /// What a handshake, with the ticket that follows it, was, and what was agreed to.
     fn handshake(server: &Tls, client: &Arc<ClientConfig>) -> (HandshakeKind, CipherSuite) {
+        let (far, _) = shaken(server, client);
+        (far.handshake_kind().unwrap(), far.negotiated_cipher_suite().unwrap().suite())
+    }
+
+    fn shaken(server: &Tls, client: &Arc<ClientConfig>) -> (ClientConnection, ServerConnection) {
         let mut near = ServerConnection::new(server.current.load_full()).unwrap();
         let mut far = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
         while near.wants_write() || far.wants_write() {
@@ -269,7 +279,7 @@ mod tests {
             far.read_tls(&mut wire.as_slice()).unwrap();
             far.process_new_packets().unwrap();
         }
-        (far.handshake_kind().unwrap(), far.negotiated_cipher_suite().unwrap().suite())
+        (far, near)
     }
 
     fn of_files(dir: &Path) -> Tls {
@@ -293,6 +303,27 @@ mod tests {
         let files = Files::of(&dir.path().join("cert.pem"), &dir.path().join("key.pem"), None);
         tls.take_over(NewCertificate { config: files.read().unwrap(), files });
         assert_eq!(handshake(&tls, &early).0, HandshakeKind::Full);
+    }
+
+    #[test]
+    fn whose_certificate_it_is_is_known_of_a_resumed_session() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path());
+        let made = rcgen::generate_simple_self_signed(["gateway-1".to_owned()]).unwrap();
+        let authorities = dir.path().join("clients.pem");
+        std::fs::write(&authorities, made.cert.pem()).unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        let tls = Tls::load(&TlsMode::Files { cert, key, client_ca: Some(authorities) }).unwrap().unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let known = trusting(dir.path(), |_| true).with_client_auth_cert(vec![made.cert.der().clone()], key).unwrap();
+        let (known, unknown) = (Arc::new(known), client(dir.path(), |_| true));
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (far, near) = shaken(&tls, &known);
+            let chain = near.peer_certificates().map(<[_]>::to_vec);
+            assert_eq!((far.handshake_kind(), chain), (Some(kind), Some(vec![made.cert.der().clone()])));
+            let (far, near) = shaken(&tls, &unknown);
+            assert_eq!((far.handshake_kind(), near.peer_certificates()), (Some(kind), None));
+        }
     }
 
     #[test]
