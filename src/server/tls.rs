@@ -1,6 +1,7 @@
 //! TLS: a certificate and key from files, read again when they change, or made for `--dev`; and whose client certificates
 //! count.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +11,11 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, CommonState, HandshakeKind, RootCertStore, ServerConfig};
 use tracing::{error, info};
 
 use super::socket::Socket;
@@ -53,9 +54,15 @@ pub enum TlsError {
 pub(super) struct Tls {
     /// What new handshakes get. One value, so that what belongs together is taken over together; sessions of one before
     /// are not resumed.
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Current>,
     /// `None` for a certificate that was made at start.
     files: Option<Mutex<Files>>,
+}
+
+/// How handshakes are answered.
+struct Current {
+    config: Arc<ServerConfig>,
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 /// Where a certificate is read from.
@@ -78,7 +85,7 @@ impl Tls {
             TlsMode::Off => return Ok(None),
             TlsMode::SelfSigned => {
                 let provider = provider();
-                (server_config(self_signed(&provider)?, Arc::new(NoClientAuth), provider)?, None)
+                (current(self_signed(&provider)?, Arc::new(NoClientAuth), provider)?, None)
             }
             TlsMode::Files { cert, key, client_ca } => {
                 let files = Files::of(cert, key, client_ca.as_deref());
@@ -88,8 +95,11 @@ impl Tls {
         Ok(Some(Self { current: ArcSwap::from_pointee(config), files }))
     }
 
-    pub(super) async fn accept(&self, stream: Socket) -> std::io::Result<TlsStream> {
-        TlsStream::accept(self.current.load_full(), stream).await
+    pub(super) async fn accept(&self, stream: Socket) -> io::Result<TlsStream> {
+        let current = self.current.load_full();
+        let stream = TlsStream::accept(current.config.clone(), stream).await?;
+        current.look_again(stream.session(), UnixTime::now()).map_err(io::Error::other)?;
+        Ok(stream)
     }
 
     /// Reads what the mode names, which may be other files than before, to be taken over. `None` if there are no files.
@@ -133,9 +143,22 @@ impl Tls {
     }
 }
 
+impl Current {
+    /// rustls takes a client's certificate to be what it was when the session began, which may be hours ago: it may have
+    /// expired since.
+    fn look_again(&self, session: &CommonState, now: UnixTime) -> Result<(), rustls::Error> {
+        match session.peer_certificates() {
+            Some([certificate, chain @ ..]) if session.handshake_kind() == Some(HandshakeKind::Resumed) => {
+                self.clients.verify_client_cert(certificate, chain, now).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A certificate that was read and is not in use yet.
 pub(super) struct NewCertificate {
-    config: ServerConfig,
+    config: Current,
     files: Files,
 }
 
@@ -146,7 +169,7 @@ impl Files {
     }
 
     /// Itself, what it is now, and what that says, if the files are others than when they were read last.
-    fn look(self) -> Option<(Self, Self, Result<ServerConfig, TlsError>)> {
+    fn look(self) -> Option<(Self, Self, Result<Current, TlsError>)> {
         let now = Self::of(&self.cert, &self.key, self.client_ca.as_deref());
         (now != self).then(|| {
             let config = now.read();
@@ -154,9 +177,9 @@ impl Files {
         })
     }
 
-    fn read(&self) -> Result<ServerConfig, TlsError> {
+    fn read(&self) -> Result<Current, TlsError> {
         let provider = provider();
-        server_config(self.certified(&provider)?, self.verifier(&provider)?, provider)
+        current(self.certified(&provider)?, self.verifier(&provider)?, provider)
     }
 
     /// Client certificates are asked for and not insisted on: tokens go on to count.
@@ -203,14 +226,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-fn server_config(
+fn current(
     certified: CertifiedKey,
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<Current, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(clients.clone())
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
@@ -219,7 +242,7 @@ fn server_config(
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
-    Ok(config)
+    Ok(Current { config: Arc::new(config), clients })
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -238,7 +261,7 @@ fn self_signed(provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError>
 mod tests {
     use rustls::client::WantsClientCert;
     use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, ServerConnection};
+    use rustls::{ClientConfig, ClientConnection, ConfigBuilder, ServerConnection};
 
     use super::*;
 
@@ -263,7 +286,7 @@ mod tests {
     }
 
     fn shaken(server: &Tls, client: &Arc<ClientConfig>) -> (ClientConnection, ServerConnection) {
-        let mut near = ServerConnection::new(server.current.load_full()).unwrap();
+        let mut near = ServerConnection::new(server.current.load().config.clone()).unwrap();
         let mut far = ClientConnection::new(client.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
         while near.wants_write() || far.wants_write() {
             let mut wire = Vec::new();
@@ -306,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_certificate_it_is_is_known_of_a_resumed_session() {
+    fn a_resumed_session_is_still_its_certificates_and_over_once_that_has_expired() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
         let made = rcgen::generate_simple_self_signed(["gateway-1".to_owned()]).unwrap();
@@ -321,6 +344,10 @@ mod tests {
             let (far, near) = shaken(&tls, &known);
             let chain = near.peer_certificates().map(<[_]>::to_vec);
             assert_eq!((far.handshake_kind(), chain), (Some(kind), Some(vec![made.cert.der().clone()])));
+            // rcgen's certificates hold until the year 4096.
+            let late = UnixTime::since_unix_epoch(Duration::from_hours(24 * 366 * 2127));
+            let looks = [UnixTime::now(), late].map(|at| tls.current.load().look_again(&near, at).is_ok());
+            assert_eq!(looks, [true, kind == HandshakeKind::Full], "of a full one rustls has seen to it");
             let (far, near) = shaken(&tls, &unknown);
             assert_eq!((far.handshake_kind(), near.peer_certificates()), (Some(kind), None));
         }
