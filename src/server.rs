@@ -83,7 +83,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left open.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let tls = Tls::load(&config.tls)?.map(Arc::new);
+        let tls = Tls::load(&config.tls).await?.map(Arc::new);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tails = Tails::new();
         let stores = open_stores(config, &clock, &tails).await?;

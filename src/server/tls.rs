@@ -25,6 +25,11 @@ use crate::config::TlsMode;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How often they are while they cannot be used at a start, and how many times: two seconds are long for a certificate manager
+/// that renames what it has written.
+const LOOK_AT_START_EVERY: Duration = Duration::from_millis(250);
+const LOOKS_AT_START: u32 = 8;
+
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -79,8 +84,20 @@ struct Files {
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Tls {
-    /// What the mode asks for; `None` when TLS is off.
-    pub(super) fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
+    /// What the mode asks for; `None` when TLS is off. Files that are being replaced, one after the other, are waited for: a
+    /// start in that moment would be one with a faulty configuration, which service managers do not try again.
+    pub(super) async fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
+        for _ in 0..LOOKS_AT_START {
+            match Self::try_load(mode) {
+                Err(_) => tokio::time::sleep(LOOK_AT_START_EVERY).await,
+                loaded => return loaded,
+            }
+        }
+        Self::try_load(mode)
+    }
+
+    /// [`Self::load`], as the files are now.
+    pub(super) fn try_load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
         let (config, files) = match mode {
             TlsMode::Off => return Ok(None),
             TlsMode::SelfSigned => {
@@ -308,7 +325,7 @@ mod tests {
     fn of_files(dir: &Path) -> Tls {
         write(dir);
         let mode = TlsMode::Files { cert: dir.join("cert.pem"), key: dir.join("key.pem"), client_ca: None };
-        Tls::load(&mode).unwrap().unwrap()
+        Tls::try_load(&mode).unwrap().unwrap()
     }
 
     #[test]
@@ -336,7 +353,7 @@ mod tests {
         let authorities = dir.path().join("clients.pem");
         std::fs::write(&authorities, made.cert.pem()).unwrap();
         let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
-        let tls = Tls::load(&TlsMode::Files { cert, key, client_ca: Some(authorities) }).unwrap().unwrap();
+        let tls = Tls::try_load(&TlsMode::Files { cert, key, client_ca: Some(authorities) }).unwrap().unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let known = trusting(dir.path(), |_| true).with_client_auth_cert(vec![made.cert.der().clone()], key).unwrap();
         let (known, unknown) = (Arc::new(known), client(dir.path(), |_| true));
@@ -371,6 +388,28 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_for_files_that_are_being_replaced_and_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        let mode = TlsMode::Files { cert: cert.clone(), key, client_ca: None };
+        let began = tokio::time::Instant::now();
+        let TlsError::File { path, .. } = Tls::load(&mode).await.err().unwrap() else { unreachable!() };
+        assert_eq!((path, began.elapsed()), (cert.clone(), LOOK_AT_START_EVERY * LOOKS_AT_START));
+        write(dir.path());
+        let (first, second) = (std::fs::read(&cert).unwrap(), dir.path().join("second"));
+        std::fs::create_dir(&second).unwrap();
+        write(&second);
+        // The certificate is another one already, the key is not yet.
+        std::fs::copy(second.join("cert.pem"), &cert).unwrap();
+        let replaced = async {
+            tokio::time::sleep(LOOK_AT_START_EVERY / 2).await;
+            std::fs::write(&cert, first).unwrap();
+        };
+        let (loaded, ()) = tokio::join!(Tls::load(&mode), replaced);
+        assert!(loaded.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -344,7 +344,7 @@ mod tests {
         let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Tls::load(&TlsMode::Files { cert, key, client_ca: None }).unwrap().unwrap();
+        let tls = Tls::try_load(&TlsMode::Files { cert, key, client_ca: None }).unwrap().unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
