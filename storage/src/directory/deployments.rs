@@ -184,12 +184,6 @@ impl Directory {
         .await
     }
 
-    /// The deployment of this id, if it is what was last asked of its gateway about its API.
-    #[must_use]
-    pub fn deployment_by_id(&self, id: Uuid) -> Option<Arc<Deployment>> {
-        self.read().deployment_by_id(id).cloned()
-    }
-
     /// Who was told of the deployment of this id, and how, if it or one of the [`EARLIER_MAX`] after it is what was last
     /// asked.
     #[must_use]
