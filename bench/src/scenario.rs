@@ -57,7 +57,7 @@ const CYCLES: usize = 3;
 const FAN: usize = 1_000;
 /// Rounds a figure; the median is shown.
 const ROUNDS: usize = 5;
-/// How long the peers of a fan-out let their sockets fill before they look again. Peers that sleep until their bytes come
+/// How long drowsy peers let their sockets fill before they look again. Peers that sleep until their bytes come
 /// are woken by whoever writes to them, at its cost: on loopback that was half of a delivery, and gateways on other
 /// machines cost nothing of the kind.
 const NAP: Duration = Duration::from_micros(200);
@@ -65,9 +65,9 @@ const NAP: Duration = Duration::from_micros(200);
 /// When the generator looks at its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peers {
-    /// As soon as bytes come: for rates and wall time.
+    /// As soon as bytes come: for latencies, and where little is sent to peers.
     Alert,
-    /// After a [`NAP`]: for what a delivery costs.
+    /// After a [`NAP`]: for what deliveries cost, and how many there can be.
     Drowsy,
 }
 

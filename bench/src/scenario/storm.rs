@@ -39,11 +39,10 @@ pub(super) async fn run(lab: &Lab) -> Result<()> {
             rounds.add(&server.process, &server.address, Transport::WebSocket, &passes).await?;
         }
         server.process.stop().await?;
-        let theirs = if lab.rivals.contains(&Rival::Nchan) { theirs(lab, size, tls).await? } else { Rounds::default() };
-        let what = |whose| format!("storm: {size} {} come back, {MISSED} events missed each{whose}", scheme(tls));
-        rounds.print(&what(""))?;
-        if !theirs.walls.is_empty() {
-            theirs.print(&what(": Nchan"))?;
+        let what = format!("storm: {size} {} come back, {MISSED} events missed each", if tls { "wss" } else { "ws" });
+        rounds.print(&what)?;
+        if lab.rivals.contains(&Rival::Nchan) {
+            theirs(lab, size, tls).await?.print(&format!("{what}: Nchan"))?;
         }
     }
     Ok(())
@@ -83,8 +82,4 @@ impl Rounds {
         table::row(what, "s", &self.walls, &[])?;
         table::row(what, "CPU µs/connection", &self.costs, &[])
     }
-}
-
-fn scheme(tls: bool) -> &'static str {
-    if tls { "wss" } else { "ws" }
 }
