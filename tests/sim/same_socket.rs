@@ -273,3 +273,65 @@ proptest! {
         runtime.block_on(play(steps))?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_early_is_answered_once_the_poll_that_waits_is_and_so_is_a_close() {
+    for (more, closes) in [("", false), ("Connection: close\r\n", true)] {
+        let world = World::new().await;
+        let member = world.gateway().await;
+        let head = format!(
+            "GET /api/internal/v1/poll/gateways/connect?timeout=60 HTTP/1.1\r\nHost: x\r\nApi-Key: {}\r\n",
+            member.key
+        );
+        let mut line = Line::new(&world);
+        let cursor = line.settle(&member).await;
+        let waits = format!("{head}Gateway-Instance: a\r\nLast-Event-ID: {cursor}\r\n{more}\r\n");
+        // It opens a connection of its own, so it is answered at once.
+        let early = format!("{head}Gateway-Instance: b\r\nLast-Event-ID: latest\r\n\r\n");
+        line.0.write_all(waits.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        if !closes {
+            line.0.write_all(early.as_bytes()).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        let since = tokio::time::Instant::now();
+        world.publish(member.id, 1).await;
+        let mut all = Vec::new();
+        if closes {
+            line.0.read_to_end(&mut all).await.unwrap();
+        } else {
+            while !String::from_utf8_lossy(&all).contains("connection.ack") {
+                assert!(line.0.read_buf(&mut all).await.unwrap() > 0);
+            }
+        }
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        assert!(String::from_utf8_lossy(&all).contains(r#""n":1"#));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_with_what_is_no_cursor_ends_none_that_waits() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let (mut waiting, mut other) = (Line::new(&world), Line::new(&world));
+    let opened = waiting.poll(&member.key, "latest").await;
+    let (_, id) = opened.split_once(r#""connectionId":""#).unwrap();
+    let query = format!("connectionId={}", id.split_once('"').unwrap().0);
+    let cursor = waiting.idle(&member, "latest").await;
+    let request = |cursor: &str| {
+        format!(
+            "GET /api/internal/v1/poll/gateways/connect?timeout=60&{query} HTTP/1.1\r\nHost: x\r\nApi-Key: {}\r\n\
+             Last-Event-ID: {cursor}\r\n\r\n",
+            member.key
+        )
+    };
+    waiting.0.write_all(request(&cursor).as_bytes()).await.unwrap();
+    tokio::task::yield_now().await;
+    other.0.write_all(request("nonsense").as_bytes()).await.unwrap();
+    let mut answer = vec![0; 64 * 1024];
+    let len = other.0.read(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer[..len]).starts_with("HTTP/1.1 400"));
+    world.publish(member.id, 1).await;
+    let len = waiting.0.read(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer[..len]).starts_with("HTTP/1.1 200"));
+}

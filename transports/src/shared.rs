@@ -92,8 +92,11 @@ impl<C: Serve> Served for Shared<C> {
         let State { task, connection: Some(connection), is_at_rest: at_rest @ true, due } = &mut *state else {
             return false;
         };
-        let Poll::Ready(first) = connection.poll_deliver(&mut Context::from_waker(task)) else { return true };
-        (*at_rest, *due) = (first.is_none(), first);
-        false
+        if let Poll::Ready(first) = connection.poll_deliver(&mut Context::from_waker(task)) {
+            (*at_rest, *due) = (first.is_none(), first);
+            // Not left to who asked: a poll that was answered does not listen any more.
+            task.wake_by_ref();
+        }
+        true
     }
 }

@@ -274,8 +274,8 @@ pub trait Session: Send {
 /// A connection that need not be served by its task: for who has the same news for many it is cheaper to serve each than to
 /// wake it.
 pub trait Served: Send + Sync {
-    /// Writes what is due if the connection is at rest, waiting for nothing. `false` if its task is to be woken: it is not
-    /// at rest, or what is due is more than a step that its socket takes at once.
+    /// Writes what is due if the connection is at rest, waiting for nothing, and wakes its task if that is more than a step
+    /// that its socket takes at once. `false` if it is not at rest: its task is to be woken by who asks.
     fn serve(&self) -> bool;
 }
 
