@@ -99,14 +99,18 @@ async fn answer(mut session: Box<dyn Session>, wish: Wish) -> (Reply, Option<Box
     let (mut gathering, mut alarm) = (Gathering::new(wish, session.ready()), Alarm::default());
     match poll_fn(|cx| gathering.poll(session.as_mut(), &mut alarm, cx)).await {
         Ok(()) => (Reply::new(session.as_ref(), gathering.into_frames()), Some(session)),
-        Err(reason) => (last_reply(session, reason, gathering.into_frames()), None),
+        Err(reason) => (last_reply(session, reason, gathering), None),
     }
 }
 
-/// Ends a connection; what the poll under way is answered.
-fn last_reply(mut session: Box<dyn Session>, reason: CloseReason, gathered: Frames) -> Reply {
+/// Ends a connection; what the poll under way is answered. What was gathered and is not given moves nobody: a client takes
+/// the position of an answer for its own.
+fn last_reply(mut session: Box<dyn Session>, reason: CloseReason, gathering: Gathering) -> Reply {
     tracing::debug!(connection.id = session.connection_id(), ?reason, "Long-poll connection ends.");
-    let reply = Reply::new(session.as_ref(), last_frames(reason, gathered));
+    let Gathering { frames, since, .. } = gathering;
+    let frames = last_frames(reason, frames);
+    let position = since.filter(|_| frames.is_empty()).unwrap_or_else(|| session.position());
+    let reply = Reply::at(position, session.as_ref(), frames);
     session.ended(reason);
     reply
 }
@@ -149,6 +153,8 @@ impl Wish {
 #[derive(Debug)]
 struct Gathering {
     frames: Frames,
+    /// Where the client is that is given none of them.
+    since: Option<String>,
     room: Room,
     /// When the client's time is up.
     until: Instant,
@@ -162,7 +168,7 @@ impl Gathering {
             // With `timeout=0` what is there is still given, even if the log takes a moment to read.
             until = until.max(now + READING);
         }
-        Self { frames: Frames::new(), room: Room { frames: wish.events, bytes: REPLY_BYTES_MAX }, until }
+        Self { frames: Frames::new(), since: None, room: Room { frames: wish.events, bytes: REPLY_BYTES_MAX }, until }
     }
 
     /// Gathers until there is something and no more of it at hand, or until the time is up. `Err` if the connection ends.
@@ -178,12 +184,17 @@ impl Gathering {
                     if !self.take(frames) {
                         break;
                     }
+                    self.since.get_or_insert_with(|| session.position());
                     session.written();
                 }
                 // A lease has no signs of life but polls.
                 Poll::Ready(Step::Ping(_)) => session.written(),
                 Poll::Ready(Step::Close(reason)) => return Poll::Ready(Err(reason)),
                 Poll::Pending => {
+                    if !self.frames.is_empty() {
+                        // Nor does what there is wait for long.
+                        self.until = self.until.min(Instant::now() + READING);
+                    }
                     ready!(alarm.poll_at(cx, Instant::now(), Some(self.until)));
                     break;
                 }

@@ -65,12 +65,14 @@ async fn the_goodbye_is_the_last_of_the_events_that_were_gathered() {
 }
 
 #[tokio::test]
-async fn a_revocation_drops_what_was_gathered() {
-    let acts = [event(1, 1), Act::Close(CloseReason::TokenRevoked)];
-    let (script, server) = stage::<PollClient>(acts, Timing::default()).await;
-    let (head, body) = poll(server.addr, "").await;
-    assert_eq!((head.status, body.len()), (204, 0));
-    assert_eq!(script.look(|state| state.ended.clone()), [CloseReason::TokenRevoked]);
+async fn what_was_gathered_and_is_not_given_moves_no_client() {
+    for reason in [CloseReason::TokenRevoked, CloseReason::Superseded] {
+        let acts = [event(1, 1), event(2, 1), Act::Close(reason)];
+        let (script, server) = stage::<PollClient>(acts, Timing::default()).await;
+        let (head, body) = poll(server.addr, "").await;
+        assert_eq!((head.status, head.header("last-event-id"), body.len()), (204, Some("e-0"), 0));
+        assert_eq!(script.look(|state| state.ended.clone()), [reason]);
+    }
 }
 
 #[tokio::test]

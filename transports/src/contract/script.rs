@@ -28,6 +28,8 @@ pub enum Act {
     Deliver(Vec<Arc<Frame>>),
     Ping(Bytes),
     Close(CloseReason),
+    /// There is more, and it takes for ever to read.
+    Read,
 }
 
 /// What happened so far.
@@ -190,7 +192,7 @@ impl Session for Scene {
                 (Some(reason), _) | (None, Some(Act::Close(reason))) => Step::Close(reason),
                 (None, Some(Act::Deliver(frames))) => Step::Deliver(frames.into()),
                 (None, Some(Act::Ping(payload))) => Step::Ping(payload),
-                (None, None) => return None,
+                (None, None | Some(Act::Read)) => return None,
             })
         })
     }

@@ -256,7 +256,7 @@ impl Line {
     /// The connection is over: what is said last.
     fn part(&mut self, reason: CloseReason) -> Option<Due> {
         let Parked { session, gathering, closes } = self.unpark()?;
-        let reply = last_reply(session, reason, gathering.into_frames());
+        let reply = last_reply(session, reason, gathering);
         Some(Task::Tell { bytes: self.spell(&reply, closes), closes }.into())
     }
 

@@ -26,8 +26,12 @@ struct Events {
 
 impl Reply {
     pub(super) fn new(session: &dyn Session, frames: Frames) -> Self {
+        Self::at(session.position(), session, frames)
+    }
+
+    pub(super) fn at(position: String, session: &dyn Session, frames: Frames) -> Self {
         let events = (!frames.is_empty()).then(|| Events { connection: session.connection_id(), frames });
-        Self { position: session.position(), events }
+        Self { position, events }
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -179,3 +179,13 @@ async fn an_answer_that_nobody_reads_is_dropped_with_its_socket() {
     assert!(line.sever.is_severed());
     assert_eq!(script.look(|state| (state.alive, state.ended.len())), (0, 0), "the lease lives on");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_waits_for_what_takes_long_to_read_for_a_second() {
+    let script = Script::new([event(1), Act::Read]);
+    let mut line = line(&script, 64 * 1024);
+    let since = Instant::now();
+    line.send(&request("?timeout=60", "")).await;
+    assert!(line.until(r#""lastEventId":"e-1"}"#).await.contains(r#"{"n":1}"#));
+    assert_eq!(since.elapsed(), Duration::from_secs(1));
+}
