@@ -142,6 +142,8 @@ impl Admission {
     fn renew(&self, handshake: &Handshake, address: IpAddr) -> Result<Option<(Poll, Peer)>, ApiError> {
         // A wrong key is counted and refused as an attempt.
         let Ok(peer) = self.authenticate(handshake, address) else { return Ok(None) };
+        // So is what is no cursor, and it ends no poll that waits.
+        let Ok(from) = from(handshake) else { return Ok(None) };
         let named = handshake.connection.as_deref().map(|id| {
             ConnectionId::parse(id).ok_or_else(|| {
                 let expected = "a UUID, as in an earlier reply".to_owned();
@@ -150,9 +152,7 @@ impl Admission {
         });
         let named = named.transpose()?;
         let poll = self.leases.renew(named, &peer.proven, || peer.client(handshake));
-        let Some(poll) = poll else { return Ok(None) };
-        let peer = Peer { from: from(handshake)?, ..peer };
-        Ok(Some((poll, peer)))
+        Ok(poll.map(|poll| (poll, Peer { from, ..peer })))
     }
 
     fn identify(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, ApiError> {

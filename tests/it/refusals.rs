@@ -189,6 +189,12 @@ async fn a_malformed_cursor_gets_400_on_every_transport_in_header_and_query() {
             let in_query = attempt(&app, over, &format!("?lastEventId={cursor}"), &[key]).await;
             Refused::of(in_query).await.is(400, "INVALID_CURSOR");
         }
+        let long = format!("?lastEventId={}", "x".repeat(300));
+        for query in [&long, "?lastEventId=%00", "?lastEventId=%ff", "?lastEventId=latest&lastEventId=latest"] {
+            let asked = attempt(&app, over, query, &[("api-key", gateway.token.as_str())]).await;
+            Refused::of(asked).await.is(400, "INVALID_CURSOR");
+            Refused::of(attempt(&app, over, query, &[("api-key", "wrong")]).await).await.is(401, "UNAUTHORIZED");
+        }
     }
     assert!(app.hub.registry.is_empty());
 }

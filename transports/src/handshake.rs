@@ -68,7 +68,8 @@ pub struct Handshake {
     pub forwarded: Option<String>,
     /// `api-key`, or the bearer token of `Authorization`.
     pub credential: Option<Secret>,
-    /// `Last-Event-ID`, or else `?lastEventId=`; empty counts as absent.
+    /// `Last-Event-ID`, or else `?lastEventId=`, as it came, which may be no cursor; empty counts as absent. More than one
+    /// are joined by commas, and what is not UTF-8 is replaced: neither makes a cursor, and who may ask is looked at first.
     pub cursor: Option<String>,
     /// `gateway-instance`, or else `?instance=`.
     pub instance: Option<String>,
@@ -87,7 +88,7 @@ impl Handshake {
     /// all, any other is an error. A secret in the query string is never read: it would end in access logs.
     ///
     /// # Errors
-    /// [`HandshakeError::InvalidParameter`] for a cursor or an instance out of bounds.
+    /// [`HandshakeError::InvalidParameter`] for an instance, a connection or a gateway out of bounds.
     pub fn read(
         transport: &'static str,
         liveness: Liveness,
@@ -105,7 +106,8 @@ impl Handshake {
         headers: &Headers<'_>,
         query: &Query<'_>,
     ) -> Result<Self, HandshakeError> {
-        let cursor = headers.cursor.or(query, "lastEventId")?;
+        let cursor =
+            headers.cursor.joined(",").map(|text| text.trim_ascii().to_owned()).filter(|text| !text.is_empty());
         let instance = headers.instance.or(query, "instance")?;
         let connection = query.get("connectionId")?.map(str::to_owned);
         let gateway = query.get("gatewayId")?.map(str::to_owned);
@@ -117,7 +119,7 @@ impl Handshake {
             forwarded_for: headers.forwarded_for.joined(","),
             forwarded: headers.forwarded.joined(","),
             credential: headers.credential(),
-            cursor: checked(cursor, "lastEventId", is_cursor, "at most 256 bytes without control characters")?,
+            cursor: cursor.or_else(|| query.joined("lastEventId", ",")),
             instance: checked(instance, "instance", is_name, "1 to 128 visible ASCII characters")?,
             connection: checked(connection, "connectionId", is_name, "1 to 128 visible ASCII characters")?,
             gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
@@ -262,10 +264,6 @@ fn checked(
     }
 }
 
-fn is_cursor(text: &str) -> bool {
-    text.len() <= CURSOR_BYTES_MAX && !text.chars().any(char::is_control)
-}
-
 fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -287,8 +285,6 @@ const CURSOR: &str = "last-event-id";
 const INSTANCE: &str = "gateway-instance";
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
-/// A cursor may be so long.
-pub(crate) const CURSOR_BYTES_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

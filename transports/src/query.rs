@@ -37,6 +37,12 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// All values of a parameter as one list, whatever they are; empty counts as absent.
+    pub(crate) fn joined(&self, name: &str, by: &str) -> Option<String> {
+        let values: Vec<_> = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value).collect();
+        Some(values.join(by)).filter(|text| !text.is_empty())
+    }
+
     /// A number: `default` if absent, `max` if larger, refused if it is none or smaller than `min`.
     pub(crate) fn number(
         &self,

@@ -49,7 +49,7 @@ async fn what_is_no_whole_upgrade_goes_to_hyper_unread() {
     let plain = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", WsClient::PATH);
     let old = whole.replace("Version: 13", "Version: 8");
     let closes = upgrade("Connection: close\r\n");
-    let twice = upgrade("Last-Event-ID: a\r\nLast-Event-ID: b\r\n");
+    let twice = upgrade("Gateway-Instance: a\r\nGateway-Instance: b\r\n");
     for bytes in [half, poll, &plain, &old, &closes, &twice] {
         let script = Script::new([]);
         let mut line = line(&script);
