@@ -84,7 +84,12 @@ impl Pacing {
     /// A ping was written.
     pub(crate) fn pinged(&mut self, payload: Bytes, at: Instant) {
         self.pinged = self.sent;
-        self.marks.get_or_insert_default().push_back(Mark { payload, sent: self.sent, at });
+        let marks = self.marks.get_or_insert_default();
+        // A peer that answers no ping is sent no more than a window, and then the same ping for as long as it lives.
+        match marks.back_mut().filter(|last| last.sent == self.sent && last.payload == payload) {
+            Some(last) => last.at = at,
+            None => marks.push_back(Mark { payload, sent: self.sent, at }),
+        }
     }
 
     /// A pong came: everything up to its ping was received. A payload that was not sent confirms nothing.
@@ -187,6 +192,19 @@ mod tests {
             pacing.pong(&[n], now);
         }
         assert_eq!(pacing.window_events, WINDOW_EVENTS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_answers_no_ping_takes_no_more_memory_the_longer_it_lives() {
+        let (mut pacing, now) = (Pacing::new(), Instant::now());
+        for n in 0..10_000_u32 {
+            let events = pacing.room().map_or(0, |(events, _)| events.min(10));
+            pacing.delivered(events, 300 * events);
+            // Its payload is how far it was sent.
+            pacing
+                .pinged(Bytes::copy_from_slice(&pacing.sent.events.to_be_bytes()), now + Duration::from_secs(n.into()));
+        }
+        assert!(pacing.marks.unwrap().len() <= 26);
     }
 
     proptest! {
