@@ -69,16 +69,17 @@ impl Below {
         Self { told: Told::Due(ResetReason::Overwritten), gone: oldest.prev() }
     }
 
-    /// Where the compacted state is to be read from. A cursor of another epoch is before all of it.
-    pub(crate) fn after(&self, position: Cursor) -> Cursor {
+    /// Up to where its peer has what the log has, so after which the compacted state is to be read: nothing, if it is
+    /// ahead. A cursor of another epoch is before all of it.
+    pub(crate) fn has(&self, position: Cursor) -> Cursor {
         let ahead = self.told == Told::Due(ResetReason::Ahead);
         if ahead { Cursor { seq: Seq(0), ..position } } else { position }
     }
 
-    /// What a page read [`Below::after`] `position` leads to.
+    /// What a page that was read after what it [has](Below::has) leads to.
     pub(crate) fn climb(self, gateway: GatewayId, at: DateTime<Utc>, position: Cursor, page: CompactedPage) -> Climb {
         let begins_anew = position.epoch != page.epoch;
-        let from = if begins_anew { Seq(0) } else { self.after(position).seq };
+        let from = if begins_anew { Seq(0) } else { self.has(position).seq };
         let gone = if begins_anew { Seq(0) } else { self.gone };
         let ring = page.oldest.prev().max(gone);
         let follow = page.frames.len() as u64 + page.left;

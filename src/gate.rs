@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Seq};
+use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Seq, receipts};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -64,6 +64,19 @@ struct Start {
     position: Cursor,
     resume: Resume,
     below: Option<Below>,
+}
+
+impl Start {
+    /// Up to where its replica has what this log has: not what a cursor says that is ahead of it.
+    fn known(&self) -> Cursor {
+        self.below.map_or(self.position, |below| below.has(self.position))
+    }
+
+    /// As receipts keep it.
+    fn kept(&self) -> receipts::Start {
+        let at = self.known();
+        if self.resume == Resume::Live { receipts::Start::AtTheEnd(at) } else { receipts::Start::After(at) }
+    }
 }
 
 /// A peer that has passed all checks on its own.
@@ -182,7 +195,7 @@ impl Admission {
             connected_at: peer.now,
         };
         let start = self.start(peer, &peer.replica(handshake), bounds, None).await?;
-        let registration = self.registry.register(identity, channel, start.position).map_err(|full| {
+        let registration = self.registry.register(identity, channel, start.known()).map_err(|full| {
             warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
             match full {
                 Full::Server | Full::Gateway => ApiError::CapacityExceeded,
@@ -192,8 +205,8 @@ impl Admission {
         if self.draining.load(Ordering::Acquire) {
             return Err(ApiError::Draining);
         }
-        // A reset that is not received yet must be told again, so what the ack names is where the replica is.
-        let seat = self.works.receipts.enter(gateway, peer.replica(handshake), start.position, peer.is_kept());
+        // A reset that is not received yet must be told again, so a replica stays where it was.
+        let seat = self.works.receipts.enter(gateway, peer.replica(handshake), start.kept(), peer.is_kept());
         registration.connection.take_seat(seat);
         self.has_before(&registration.connection, peer, bounds.head());
         registration.connection.carried.admitted();
@@ -226,7 +239,7 @@ impl Admission {
     fn go_on(&self, poll: Poll, start: Start, head: Cursor, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
         let connection = &poll.registration().connection;
         connection.heard(peer.now.timestamp_millis());
-        connection.moved(start.position);
+        connection.moved(start.known());
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);
         }

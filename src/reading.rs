@@ -51,7 +51,7 @@ impl Reading {
     ) -> Poll<Result<Tailed, LogError>> {
         let state = self.0.get_or_insert_default();
         let under_way = state.under_way.get_or_insert_with(|| match below {
-            Some(below) => Box::pin(tail.compacted(gateway, below.after(position), room)),
+            Some(below) => Box::pin(tail.compacted(gateway, below.has(position), room)),
             None => Box::pin(tail.cold(gateway, position, room)),
         });
         let read = ready!(under_way.as_mut().poll(cx));

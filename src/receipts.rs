@@ -3,7 +3,8 @@
 //! A report is heard where it arrives ([`Reports::hear`] from a connection, [`Reports::take`] from a call), checked
 //! against what its gateway was sent, and kept ([`gatecast_storage::receipts`]); that is memory only. What follows from
 //! it and takes the disk, such as the status of a deployment, is done behind, by one task ([`follow_up`]): a queue of
-//! [`FOLLOW_UPS_MAX`] that drops what does not fit, because all that is shown is derived from the outcomes anyway.
+//! [`FOLLOW_UPS_MAX`] that drops what does not fit, because all that is shown is derived from the outcomes anyway. But
+//! failures: those that do not fit are recorded at once, without the event's type, which would have to be read.
 
 mod follow_up;
 mod message;
@@ -33,8 +34,9 @@ pub struct Reports {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     follow_ups: mpsc::Sender<FollowUp>,
+    follower: Arc<Follower>,
     /// Ends with this value.
-    follower: JoinHandle<()>,
+    following: JoinHandle<()>,
     received: AtomicU64,
     applied: AtomicU64,
     failed: AtomicU64,
@@ -65,7 +67,7 @@ pub(crate) enum Taken {
     Kept,
     /// Everything up to here was received; where that is kept is the caller's to know.
     Received(Cursor),
-    /// It is of nothing that this gateway was sent.
+    /// It is of nothing that this gateway was sent, or of a replica that is not known.
     Foreign,
 }
 
@@ -80,10 +82,10 @@ impl Reports {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (follow_ups, queue) = mpsc::channel(FOLLOW_UPS_MAX);
-        let follower = Follower { directory: directory.clone(), log, deliveries, clock: clock.clone() };
-        let follower = tokio::spawn(follower.run(queue));
+        let follower = Arc::new(Follower { directory: directory.clone(), log, deliveries, clock: clock.clone() });
+        let following = tokio::spawn(follower.clone().run(queue));
         let [received, applied, failed, ignored] = [const { AtomicU64::new(0) }; 4];
-        Self { receipts, directory, clock, follow_ups, follower, received, applied, failed, ignored }
+        Self { receipts, directory, clock, follow_ups, follower, following, received, applied, failed, ignored }
     }
 
     /// Takes a text message of a connection; returns up to where the peer says to have received everything. What is no
@@ -129,24 +131,27 @@ impl Reports {
             (Status::Applied, _) => true,
             (Status::Failed, _) => false,
         };
-        let count = if applied { &self.applied } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
         let Report { subject, error_code, message, .. } = report;
         let at = self.clock.now();
         let outcome = Outcome { applied, at, error_code, message };
         let reported = self.receipts.report(from.gateway, from.replica, subject, outcome);
         debug!(gateway.id = %from.gateway, replica = %from.replica, ?subject, applied, ?reported, "Receipt heard.");
-        let replica = || from.replica.clone();
-        let news = match reported {
-            Reported::Nothing => None,
-            _ if !applied => Some(News::Failed(replica())),
-            Reported::Recovered => Some(News::Recovered(replica())),
-            Reported::New => Some(News::Applied),
-        };
-        if let Some(news) = news {
-            let follow_up = FollowUp { gateway: from.gateway, subject, news };
-            if self.follow_ups.try_send(follow_up).is_err() {
-                debug!(gateway.id = %from.gateway, "Too many receipts at once; the deployment's row is not updated.");
+        if reported == Reported::Unknown {
+            return Taken::Foreign;
+        }
+        let count = if applied { &self.applied } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        if reported == Reported::Nothing {
+            return Taken::Kept;
+        }
+        let replica = from.replica.clone();
+        let news = if applied { News::Applied(Some(replica)) } else { News::Failed(replica) };
+        if self.follow_ups.try_send(FollowUp { gateway: from.gateway, subject, news }).is_err() {
+            match event.filter(|_| !applied) {
+                Some(event) => self.follower.failed(from.gateway, from.replica, event, None),
+                None => {
+                    debug!(gateway.id = %from.gateway, "Too many receipts at once; the deployment's row is not updated.");
+                }
             }
         }
         Taken::Kept
@@ -156,7 +161,7 @@ impl Reports {
     pub(crate) fn settle(&self, gateway: GatewayId, deployment: Uuid) {
         let subject = Subject::Deployment(deployment);
         // Whoever looks next finds the same, should there be no room.
-        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, news: News::Applied });
+        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, news: News::Applied(None) });
     }
 
     /// How many reports were taken.
@@ -180,6 +185,6 @@ impl Reports {
 
 impl Drop for Reports {
     fn drop(&mut self) {
-        self.follower.abort();
+        self.following.abort();
     }
 }

@@ -363,13 +363,18 @@ impl CursorSession {
         Cursor { seq: Seq(self.position.seq.0 + u64::from(count)), ..self.position }
     }
 
+    /// Up to where its peer was given what its log has.
+    fn given(&self) -> Cursor {
+        self.below.as_ref().map_or(self.position, |below| below.has(self.position))
+    }
+
     /// A quick peer's report may be read before the transport says that the event was written.
     fn reported(&self, text: &str) {
         let Some(seat) = self.connection.seat() else { return };
         let sent = match &self.handed {
             Handed::Events { count, .. } => self.after(*count),
             Handed::Compacted { climbed, .. } => climbed.to,
-            _ => self.position,
+            _ => self.given(),
         };
         let from = Reporter { gateway: self.connection.channel.gateway, replica: seat.replica(), sent };
         if let Some(to) = self.works.reports.hear(text, from) {
@@ -470,7 +475,7 @@ impl Session for CursorSession {
                 self.pacing.pong(payload, self.life);
                 // Before the opening was written the peer does not know yet where it is.
                 if self.opening.is_none() {
-                    self.connection.pong(payload, self.position, self.works.clock.now());
+                    self.connection.pong(payload, self.given(), self.works.clock.now());
                 }
             }
             Heard::Text(text) => self.reported(text),
@@ -502,7 +507,7 @@ impl Session for CursorSession {
         if reason == CloseReason::Superseded {
             return;
         }
-        let (works, state) = (&self.works, (self.liveness, self.position));
+        let (works, state) = (&self.works, (self.liveness, self.given()));
         let registration = self.hold.registration();
         let undelivered = shortfall::at_the_end(&works.deliveries, registration, state, reason, works.clock.now());
         self.hold.end();

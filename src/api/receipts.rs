@@ -14,7 +14,7 @@ const RECEIPTS_MAX: usize = 1_000;
 #[derive(Serialize)]
 struct View {
     accepted: usize,
-    /// Those that are of nothing that this gateway was sent.
+    /// Those that are of nothing that this gateway was sent, or of a replica that is not known or cannot be told from others.
     ignored: usize,
 }
 
@@ -44,8 +44,8 @@ pub(super) async fn take(api: &Api, gateway: &Gateway, request: &Request<'_>) ->
         match api.reports.take(report, Reporter { gateway: gateway.id, replica: &replica, sent }) {
             Taken::Kept => accepted += 1,
             Taken::Received(to) => {
-                api.receipts.received(gateway.id, &replica, to);
-                accepted += 1;
+                let is_taken = api.receipts.received(gateway.id, &replica, to);
+                *(if is_taken { &mut accepted } else { &mut ignored }) += 1;
             }
             Taken::Foreign => ignored += 1,
         }

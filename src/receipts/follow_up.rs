@@ -23,10 +23,8 @@ pub(super) struct FollowUp {
 
 /// What it changed.
 pub(super) enum News {
-    /// A replica has applied it.
-    Applied,
-    /// This one has, which could not before.
-    Recovered(Replica),
+    /// A replica has applied it: this one, if that is known.
+    Applied(Option<Replica>),
     /// This one could not.
     Failed(Replica),
 }
@@ -43,7 +41,7 @@ pub(super) struct Follower {
 /// What of an event is needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Event {
+pub(super) struct Event {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -59,7 +57,7 @@ struct Payload {
 }
 
 impl Follower {
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<FollowUp>) {
+    pub(super) async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<FollowUp>) {
         while let Some(follow_up) = queue.recv().await {
             self.follow(&follow_up).await;
         }
@@ -77,7 +75,7 @@ impl Follower {
         match (news, cursor) {
             (News::Failed(replica), Some(cursor)) => self.failed(*gateway, replica, cursor, event),
             (News::Failed(_), None) => {}
-            (News::Applied | News::Recovered(_), _) => {
+            (News::Applied(replica), _) => {
                 let deployment = match subject {
                     Subject::Deployment(id) => Some(*id),
                     Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
@@ -85,7 +83,8 @@ impl Follower {
                 if let Some(id) = deployment {
                     self.settle(*gateway, id).await;
                 }
-                if let (News::Recovered(replica), Some(cursor)) = (news, cursor) {
+                // It may have failed under its other name, or so long ago that its failure is forgotten.
+                if let (Some(replica), Some(cursor)) = (replica, cursor) {
                     self.deliveries.applied(*gateway, cursor, replica, self.clock.now());
                 }
             }
@@ -93,7 +92,7 @@ impl Follower {
     }
 
     /// Also of an event that cannot be read now, or no longer.
-    fn failed(&self, gateway: GatewayId, replica: &Replica, at: Cursor, event: Option<Event>) {
+    pub(super) fn failed(&self, gateway: GatewayId, replica: &Replica, at: Cursor, event: Option<Event>) {
         warn!(gateway.id = %gateway, %replica, event.id = %at, "A replica could not apply an event.");
         let (event_type, correlation_id) = event.map(|event| (event.kind, event.correlation_id)).unzip();
         self.deliveries.record(Failure {

@@ -50,7 +50,7 @@ pub use log::{
 };
 pub use memory::{MemoryLog, MemoryRecords};
 pub use orders::Orders;
-pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Subject};
+pub use receipts::{Outcome, Passage, Receipts, Replica, ReplicaInfo, Reported, Seat, Start, Subject};
 pub use records::{Change, Condition, Durability, Records, StoreError, Table};
 pub use sled::{
     Backup, Checked, Repaired, SledLog, SledRecords, check_export, check_store, export_store, import_store, open_sled,

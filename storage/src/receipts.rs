@@ -14,7 +14,11 @@
 //! - the confirmed positions of its live connections (one of them may be its own, dead and not yet noticed), and
 //! - the confirmed positions of its connections that ended and that are still kept.
 //!
-//! When it has come, the furthest of the kept positions is marked as taken ([`Receipts::enter`]). Several replicas
+//! A name is one replica: when it has come back, what was kept of its last connection is let go of, and a connection that
+//! nothing was heard on since another came was dead, so that nothing is kept of it. If both were heard, two give the same
+//! name, and they are treated as any that look alike:
+//!
+//! When one has come, the furthest of the kept positions is marked as taken ([`Receipts::enter`]). Several replicas
 //! that look alike are so never skipped over: whichever of them it is, the others are no further back than what stays
 //! unmarked. When a connection ends that was there already when somebody came, the mark moves to its position: that may
 //! have been its own peer, coming back before it was noticed. A taken position is kept [`TAKEN_KEPT`] longer, as it may have been somebody else who came; one that nobody
@@ -23,11 +27,13 @@
 //! Replicas that give no name are told apart by their address. One that comes from a new address may be any of them,
 //! moved: it begins at the lowest position of those that are here or left within [`LEFT_KEPT`], or of the last one.
 //!
-//! So duplicates come after an unconfirmed delivery, after a crash of the server (up to a second's worth), when a
-//! replica reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between), when it reconnects
-//! while its dead connection is not yet noticed (once more at each reconnect within [`LEFT_KEPT`]), and when it comes
-//! from a new address. An event can be skipped only for replicas that share a name or an address and of which one
-//! stays away longer than these times while another comes and goes. Replicas that name themselves have neither.
+//! So duplicates come after an unconfirmed delivery and after a crash of the server (up to a second's worth); and for a
+//! replica without a name when it reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between),
+//! when it reconnects while its dead connection is not yet noticed (once more at each reconnect within [`LEFT_KEPT`]), and
+//! when it comes from a new address. An event can be skipped only for replicas that share an address and of which one
+//! stays away longer than these times while another comes and goes, or that share a name and are not here at once.
+//!
+//! Who reports an outcome of every event, one after the other, has received them, whether it says so or not.
 
 mod book;
 mod marks;
@@ -69,6 +75,22 @@ pub struct Receipts {
     writer: Arc<WriteBehind<Shared>>,
 }
 
+/// Where a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After this: its replica has everything before, as it says or as is kept of it.
+    After(Cursor),
+    /// At the end of the log, which is there: what its replica has of what comes before is not known.
+    AtTheEnd(Cursor),
+}
+
+impl Start {
+    fn at(self) -> Cursor {
+        let (Self::After(at) | Self::AtTheEnd(at)) = self;
+        at
+    }
+}
+
 /// How far a replica is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaInfo {
@@ -76,7 +98,7 @@ pub struct ReplicaInfo {
     pub replica: Replica,
     /// How many connections it has.
     pub connections: usize,
-    /// Where it would begin now: up to here it is known to have received everything.
+    /// Up to here it is known to have received everything.
     pub position: Option<Cursor>,
     /// When it last said anything of that kind.
     pub last_receipt: Option<DateTime<Utc>>,
@@ -164,12 +186,12 @@ impl Receipts {
         }
     }
 
-    /// A connection of a replica begins after `at`. With `keep` that is on disk within a second; without, for a replica
+    /// A connection of a replica begins. With `keep` that is on disk within a second; without, for a replica
     /// that does not ask to be caught up, once it has received an event: most that idle then cost no row.
     #[must_use]
-    pub fn enter(&self, gateway: GatewayId, replica: Replica, at: Cursor, keep: bool) -> Seat {
+    pub fn enter(&self, gateway: GatewayId, replica: Replica, start: Start, keep: bool) -> Seat {
         let now = self.shared.clock.now();
-        let (state, forgotten, has_row) = lock(&self.shared.gateway(gateway)).enter(&replica, at, now);
+        let (state, forgotten, has_row) = lock(&self.shared.gateway(gateway)).enter(&replica, start, now);
         if let Some(forgotten) = forgotten {
             self.shared.soil_all(gateway, forgotten);
         }
@@ -179,24 +201,29 @@ impl Receipts {
         Seat::new(Arc::clone(&self.shared), gateway, replica, state)
     }
 
-    /// The replica says on another way than its connection that it received everything up to `to`. It counts if it has
-    /// one connection, which is at least that far in being sent events: else it is not known whose word it is.
-    pub fn received(&self, gateway: GatewayId, of: &Replica, to: Cursor) {
-        let now = self.shared.clock.now();
-        let seat = self.shared.look(gateway, |kept| kept.only_seat(of).cloned()).flatten();
-        if let Some(seat) = seat
-            && seat.was_sent(to)
-            && seat.confirm(to, now)
-        {
-            self.shared.moved(gateway, of, &seat);
-        }
+    /// The replica says on another way than its connection that it received everything up to `to`. `false` if that is not
+    /// taken: it has no connection, none that was sent so much, or it gives no name and has several, so that it is not
+    /// known whose word it is.
+    pub fn received(&self, gateway: GatewayId, of: &Replica, to: Cursor) -> bool {
+        let seat = self.shared.look(gateway, |kept| kept.seat(of).cloned()).flatten();
+        let Some(seat) = seat.filter(|seat| seat.was_sent(to)) else { return false };
+        self.shared.confirmed(gateway, of, &seat, to);
+        true
     }
 
-    /// Keeps what a replica made of an event. A success stands.
+    /// Keeps what a replica made of an event. A success stands. Whoever reports of one event after the other has received
+    /// them.
     pub fn report(&self, gateway: GatewayId, of: &Replica, subject: Subject, outcome: Outcome) -> Reported {
-        let reported = self.shared.look(gateway, |kept| kept.report(of, subject, outcome));
-        let reported = reported.unwrap_or(Reported::Nothing);
-        if reported != Reported::Nothing {
+        let reported = self.shared.look(gateway, |kept| {
+            let reported = kept.report(of, subject, outcome);
+            let seat = kept.seat(of).filter(|_| matches!(subject, Subject::Event(_))).cloned();
+            (reported, seat.and_then(|seat| Some((kept.reported_up_to(of, &seat)?, seat))))
+        });
+        let (reported, received) = reported.unwrap_or((Reported::Unknown, None));
+        if let Some((to, seat)) = received.filter(|(to, seat)| seat.was_sent(*to)) {
+            self.shared.confirmed(gateway, of, &seat, to);
+        }
+        if reported == Reported::New {
             self.shared.soil(RowKey { gateway, replica: Some(of.clone()), table: Table::Outcomes });
         }
         reported
@@ -260,6 +287,13 @@ impl Shared {
         let now = self.clock.now();
         if self.look(gateway, |kept| kept.leave(replica, seat, now)).is_some_and(|has_row| has_row) {
             self.soil(RowKey { gateway, replica: Some(replica.clone()), table: Table::Positions });
+        }
+    }
+
+    /// The peer of this seat has received everything up to here.
+    fn confirmed(&self, gateway: GatewayId, replica: &Replica, seat: &SeatState, to: Cursor) {
+        if seat.confirm(to, self.clock.now()) {
+            self.moved(gateway, replica, seat);
         }
     }
 

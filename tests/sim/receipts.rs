@@ -138,6 +138,39 @@ async fn an_event_receipt_of_a_deployments_event_is_one_of_the_deployment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_makes_up_for_a_failure_that_was_told_by_the_events_other_name() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let row = world.deploy(&member).await;
+    a.numbers(1).await;
+    a.peer.say_text(receipt(&row.event.unwrap().to_string(), "failed"));
+    settled().await;
+    let failed = DeliveryFilter { reason: Some(FailureReason::FailedByGateway), ..DeliveryFilter::default() };
+    assert_eq!(world.hub.deliveries.query(&failed, 0, 9).1[0].recovered_at, None);
+    a.peer.say_text(ack(&row, "success"));
+    settled().await;
+    assert!(world.hub.deliveries.query(&failed, 0, 9).1[0].recovered_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failure_that_is_reported_is_on_record_however_many_come_at_once() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let event = world.publish(member.id, 1).await.event_id.to_string();
+    a.numbers(1).await;
+    for n in 0..2_000 {
+        let payload = json!({"eventId": event, "status": "failed", "message": n.to_string()});
+        a.peer.say_text(json!({"type": "event.receipt", "payload": payload}).to_string());
+    }
+    settled().await;
+    let failed = DeliveryFilter { reason: Some(FailureReason::FailedByGateway), ..DeliveryFilter::default() };
+    assert_eq!(world.hub.deliveries.totals().count, 2_000);
+    assert!(world.hub.deliveries.query(&failed, 0, 9).1.iter().all(|row| row.event.to_string() == event));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timeline_has_the_times_of_sending_pong_and_outcome() {
     let world = World::new().await;
     let member = world.gateway().await;

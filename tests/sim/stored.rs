@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gatecast_storage::receipts::TAKEN_KEPT;
-use gatecast_storage::{CatchUp, Retention};
+use gatecast_storage::{CatchUp, Cursor, Retention, Seq};
 use gatecast_transports::Handshake;
 use gatecast_transports::scripted::{Peer, Seen};
 use proptest::prelude::*;
@@ -117,6 +117,41 @@ async fn what_was_confirmed_is_not_delivered_again_after_an_hour() {
     replica[0].connect(&world, &member).await;
     a_ping_later(&mut replica).await;
     assert_eq!(replica[0].applied, BTreeSet::from([10]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_ahead_is_not_taken_at_its_word_when_the_log_gets_there() {
+    for handled in 1..=3 {
+        let world = World::new().await;
+        let member = world.gateway_with(CatchUp::Stored).await;
+        let mut head = world.publish(member.id, 0).await.event_id;
+        for n in 1..3 {
+            head = world.publish(member.id, n).await.event_id;
+        }
+        // As of before a backup was put back.
+        let ahead = Cursor { seq: Seq(10), ..head }.to_string();
+        let transport = Via::WebSocket.transport();
+        let handshake = handshake(&transport, &member, Some(&ahead));
+        let mut replica = [Replica::at(1)];
+        replica[0].address = handshake.peer.ip();
+        let peer = transport.connect(world.hub.gate.as_ref(), handshake).await.unwrap();
+        peer.say_pong(ahead.clone());
+        peer.say_text(
+            serde_json::json!({"type": "event.receipt", "payload": {"eventId": ahead, "status": "received"}})
+                .to_string(),
+        );
+        replica[0].peer = Some(peer);
+        replica[0].handle(handled).await;
+        replica[0].peer = None;
+        replica[0].applied.clear();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for n in 3..15 {
+            world.publish(member.id, n).await;
+        }
+        replica[0].connect(&world, &member).await;
+        a_ping_later(&mut replica).await;
+        assert_eq!(replica[0].applied, (0..15).collect(), "after {handled} messages");
+    }
 }
 
 #[tokio::test(start_paused = true)]

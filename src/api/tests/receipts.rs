@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use gatecast_storage::Replica;
+use gatecast_storage::receipts::Start;
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -24,7 +25,7 @@ async fn receipts_are_taken_one_or_many_and_deployments_show_k_of_n() {
     let gateway = world.gateway("gw-1").await;
     let (_, key) = world.token(gateway).await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
-    let enter = |name: &str| world.parts.receipts.enter(gateway, Replica::Named(name.into()), at, true);
+    let enter = |name: &str| world.parts.receipts.enter(gateway, Replica::Named(name.into()), Start::After(at), true);
     let _seats = (enter("a"), enter("b"), enter("c"));
     let row = deployed(&world, gateway).await;
     let post = async |instance: &str, body: Value| {
@@ -48,6 +49,10 @@ async fn receipts_are_taken_one_or_many_and_deployments_show_k_of_n() {
     let foreign = json!("00000000-1");
     let answer = post("c", receipt(&foreign, "applied")).await.expect(202);
     assert_eq!(answer, json!({ "accepted": 0, "ignored": 1 }));
+    for status in ["received", "applied"] {
+        let answer = post("was-never-here", receipt(&row["eventId"], status)).await.expect(202);
+        assert_eq!(answer, json!({ "accepted": 0, "ignored": 1 }));
+    }
 }
 
 #[tokio::test]
@@ -56,7 +61,7 @@ async fn a_deployment_that_nobody_reports_on_times_out_until_somebody_does() {
     let gateway = world.gateway("gw-1").await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
     let (_, key) = world.token(gateway).await;
-    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true);
+    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), Start::After(at), true);
     let row = deployed(&world, gateway).await;
     let list = async || world.get(&format!("/api/v1/apis/{API}/deployments")).await.expect(200)["list"][0].clone();
     world.clock.advance(DEPLOYMENT_TIMEOUT - Duration::from_millis(1));
@@ -90,8 +95,8 @@ async fn a_timeline_and_a_stream_show_each_replica() {
     let (_, key) = world.token(gateway).await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
     let (a, _b) = (
-        world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true),
-        world.parts.receipts.enter(gateway, Replica::Named("b".into()), at, true),
+        world.parts.receipts.enter(gateway, Replica::Named("a".into()), Start::After(at), true),
+        world.parts.receipts.enter(gateway, Replica::Named("b".into()), Start::After(at), true),
     );
     let row = deployed(&world, gateway).await;
     let event: gatecast_storage::Cursor = row["eventId"].as_str().unwrap().parse().unwrap();

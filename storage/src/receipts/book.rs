@@ -9,7 +9,7 @@ use super::marks::Marks;
 use super::outcome::{Outcome, Outcomes, Reported};
 use super::positions::{Left, Positions, start_of_stranger};
 use super::seat::SeatState;
-use super::{Passage, Replica, ReplicaInfo, Subject};
+use super::{Passage, Replica, ReplicaInfo, Start, Subject};
 use crate::ids::{Cursor, Epoch, Seq};
 use crate::records::StoreError;
 
@@ -36,9 +36,19 @@ struct Kept {
     positions: Positions,
     outcomes: Outcomes,
     history: VecDeque<(Marks, Marks)>,
+    /// Boxed, as most have none.
+    skipped: Option<Box<Skipped>>,
     last_receipt: Option<DateTime<Utc>>,
     /// Its positions were written once, so what becomes of them has to be.
     has_row: bool,
+}
+
+/// Events that were there when a connection began at the end of the log, after what its replica had: none of these were
+/// sent to it, unless it is known when. Several such stretches are kept as one, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Skipped {
+    after: Seq,
+    up_to: Cursor,
 }
 
 /// A row of positions, as it is on disk.
@@ -49,6 +59,8 @@ struct Row {
     left: Vec<Left>,
     #[serde(default)]
     last_receipt: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
 }
 
 impl Replicas {
@@ -108,12 +120,22 @@ impl OfGateway {
     pub(super) fn enter(
         &mut self,
         of: &Replica,
-        at: Cursor,
+        start: Start,
         now: DateTime<Utc>,
     ) -> (Arc<SeatState>, Option<Replica>, bool) {
         let forgotten = self.make_room(of);
-        let Kept { positions, has_row, .. } = self.replicas.entry(of);
-        let arrival = positions.take(at.epoch, now);
+        let kept = self.replicas.entry(of);
+        kept.skip(start);
+        // What is heard on them from now on tells that they live beside it.
+        for seat in &kept.positions.live {
+            kept.last_receipt = kept.last_receipt.max(seat.progress().last_receipt.take());
+        }
+        let Kept { positions, has_row, .. } = kept;
+        let at = start.at();
+        let arrival = match of {
+            Replica::Named(_) => positions.take_named(at.epoch, now),
+            Replica::Anonymous(_) => positions.take(at.epoch, now),
+        };
         let state = Arc::new(SeatState::new(at, arrival));
         if positions.live.is_empty() {
             // Most have one connection.
@@ -129,7 +151,11 @@ impl OfGateway {
         let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return false };
         kept.positions.live.swap_remove(index);
         let mut progress = seat.progress();
-        kept.positions.leave(progress.received.end(), seat.arrival, now);
+        // A dead connection of a replica that was back before that was noticed.
+        let is_replaced = progress.last_receipt.is_none() && kept.positions.is_followed(seat.arrival);
+        if !(is_replaced && matches!(of, Replica::Named(_))) {
+            kept.positions.leave(progress.received.end(), seat.arrival, now);
+        }
         kept.last_receipt = kept.last_receipt.max(progress.last_receipt);
         let none = || Marks::new(Cursor { epoch: Epoch(0), seq: Seq(0) });
         let sent = std::mem::replace(&mut progress.sent, none());
@@ -144,18 +170,29 @@ impl OfGateway {
         kept.has_row || progress.is_dirty
     }
 
-    /// The seat of a replica, if it has one only.
-    pub(super) fn only_seat(&self, of: &Replica) -> Option<&Arc<SeatState>> {
-        match self.replicas.get(of)?.positions.live.as_slice() {
-            [seat] => Some(seat),
-            _ => None,
+    /// The seat of a replica that speaks on another way than its connection: of a name the one that came last, else one
+    /// that is alone, as it is not known who of several it is.
+    pub(super) fn seat(&self, of: &Replica) -> Option<&Arc<SeatState>> {
+        let live = &self.replicas.get(of)?.positions.live;
+        match of {
+            Replica::Named(_) => live.iter().max_by_key(|seat| seat.arrival),
+            Replica::Anonymous(_) => live.first().filter(|_| live.len() == 1),
         }
+    }
+
+    /// Up to where its outcomes say that a replica has received everything, beyond what it confirmed: who reports of an
+    /// event has it.
+    pub(super) fn reported_up_to(&self, of: &Replica, seat: &SeatState) -> Option<Cursor> {
+        let outcomes = &self.replicas.get(of)?.outcomes;
+        let after = seat.confirmed();
+        let next = (1..).map(|more| Cursor { seq: Seq(after.seq.0 + more), ..after });
+        next.take_while(|event| outcomes.of(&[Subject::Event(*event)]).is_some()).last()
     }
 
     /// Keeps an outcome, of replicas only that are here or were: a report alone makes none, or reports could push out
     /// the positions of others.
     pub(super) fn report(&mut self, of: &Replica, subject: Subject, outcome: Outcome) -> Reported {
-        let Some(kept) = self.replicas.get_mut(of) else { return Reported::Nothing };
+        let Some(kept) = self.replicas.get_mut(of) else { return Reported::Unknown };
         kept.last_receipt = kept.last_receipt.max(Some(outcome.at));
         kept.outcomes.report(subject, outcome)
     }
@@ -175,7 +212,7 @@ impl OfGateway {
             ReplicaInfo {
                 replica: replica.clone(),
                 connections: kept.positions.live.len(),
-                position: kept.positions.start(epoch, now),
+                position: kept.positions.known(epoch, now),
                 last_receipt: kept.last_receipt.max(heard),
             }
         };
@@ -211,7 +248,8 @@ impl OfGateway {
             progress.is_dirty = false;
             (progress.received.end(), seat.arrival)
         });
-        let row = Row { live: live.collect(), left: kept.positions.left.clone(), last_receipt: kept.last_receipt };
+        let (live, left) = (live.collect(), kept.positions.left.clone());
+        let row = Row { live, left, last_receipt: kept.last_receipt, skipped: kept.skipped.as_deref().copied() };
         to_row(&row).map(Some)
     }
 
@@ -225,6 +263,7 @@ impl OfGateway {
         let row: Row = serde_json::from_slice(row).map_err(malformed)?;
         let kept = self.replicas.entry(&of);
         kept.last_receipt = row.last_receipt;
+        kept.skipped = row.skipped.map(Box::new);
         kept.has_row = true;
         kept.positions.load(row.left);
         row.live.into_iter().for_each(|(position, arrival)| kept.positions.leave(position, arrival, now));
@@ -238,9 +277,29 @@ impl OfGateway {
 }
 
 impl Kept {
+    /// A connection begins: whether it goes on where its replica was or not.
+    fn skip(&mut self, start: Start) {
+        let at = start.at();
+        let before = self.skipped.take().filter(|before| before.up_to.epoch == at.epoch);
+        let after = before.as_ref().map_or(Seq(u64::MAX), |before| before.after);
+        self.skipped = match start {
+            Start::AtTheEnd(_) if self.positions.furthest(at.epoch) < at.seq => {
+                let after = after.min(self.positions.furthest(at.epoch));
+                Some(Box::new(Skipped { after, up_to: at }))
+            }
+            Start::AtTheEnd(_) => before,
+            // What comes after it is given.
+            Start::After(_) => before.filter(|_| after < at.seq).map(|mut before| {
+                before.up_to.seq = before.up_to.seq.min(at.seq);
+                before
+            }),
+        };
+    }
+
     /// What is known of one event; `None` if it has not come near the replica.
     fn passage(&self, replica: &Replica, event: Cursor, subjects: &[Subject]) -> Option<Passage> {
-        let reaches = |position: Cursor| position.epoch == event.epoch && position.seq >= event.seq;
+        let is_skipped = self.skipped.as_ref().is_some_and(|skipped| skipped.has(event));
+        let reaches = |position: Cursor| !is_skipped && position.epoch == event.epoch && position.seq >= event.seq;
         let mut passage = Passage {
             replica: replica.clone(),
             is_connected: !self.positions.live.is_empty(),
@@ -256,14 +315,20 @@ impl Kept {
             let progress = seat.progress();
             sent.extend(progress.sent.when(event));
             received.extend(progress.received.when(event));
-            passage.is_sent |= progress.sent.reach(event);
-            passage.is_received |= progress.received.reach(event);
+            passage.is_sent |= reaches(progress.sent.end());
+            passage.is_received |= reaches(progress.received.end());
         }
         passage.sent_at = sent.into_iter().min();
         passage.received_at = received.into_iter().min();
         passage.is_received |= passage.received_at.is_some() || passage.outcome.is_some();
         passage.is_sent |= passage.sent_at.is_some() || passage.is_received;
         (passage.is_connected || passage.is_sent).then_some(passage)
+    }
+}
+
+impl Skipped {
+    fn has(&self, event: Cursor) -> bool {
+        event.epoch == self.up_to.epoch && self.after < event.seq && event.seq <= self.up_to.seq
     }
 }
 

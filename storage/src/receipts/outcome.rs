@@ -58,10 +58,10 @@ pub struct Outcome {
 pub enum Reported {
     /// Nothing: it was known, or a failure after a success.
     Nothing,
-    /// The first outcome, or another failure.
+    /// The first outcome, another failure, or a success after one.
     New,
-    /// A success after a failure.
-    Recovered,
+    /// It is of a replica that is not known, so it was not kept.
+    Unknown,
 }
 
 /// The outcomes of one replica, oldest first.
@@ -78,8 +78,9 @@ impl Outcomes {
         let before = known.and_then(|index| self.0.get(index)).map(|(_, before)| before);
         let reported = match before {
             Some(before) if before.applied => return Reported::Nothing,
-            Some(_) if outcome.applied => Reported::Recovered,
-            Some(before) if before.error_code == outcome.error_code && before.message == outcome.message => {
+            Some(before)
+                if !outcome.applied && before.error_code == outcome.error_code && before.message == outcome.message =>
+            {
                 return Reported::Nothing;
             }
             Some(_) | None => Reported::New,

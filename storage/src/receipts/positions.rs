@@ -83,6 +83,36 @@ impl Positions {
         self.live.iter().map(|seat| seat.confirmed()).chain(left).min_by_key(|cursor| rank(*cursor, epoch))
     }
 
+    /// Up to where it is known to have received everything: as far as all that are here, and those that left for good as
+    /// far as can be told.
+    pub(super) fn known(&mut self, epoch: Epoch, now: DateTime<Utc>) -> Option<Cursor> {
+        if self.live.is_empty() {
+            return self.start(epoch, now);
+        }
+        self.prune(now);
+        let away = self.left.iter().filter(|left| left.taken.is_none()).map(|left| left.position);
+        self.live.iter().map(|seat| seat.confirmed()).chain(away).min_by_key(|cursor| rank(*cursor, epoch))
+    }
+
+    /// How far any of its connections was in this life of the log.
+    pub(super) fn furthest(&self, epoch: Epoch) -> Seq {
+        let all = self.live.iter().map(|seat| seat.confirmed()).chain(self.left.iter().map(|left| left.position));
+        all.filter(|position| position.epoch == epoch).map(|position| position.seq).max().unwrap_or(Seq(0))
+    }
+
+    /// The replica of this name came: there is one, unless two were seen to be here at once.
+    pub(super) fn take_named(&mut self, epoch: Epoch, now: DateTime<Utc>) -> u64 {
+        if self.live.is_empty() && self.left.len() == 1 {
+            self.left.clear();
+        }
+        self.take(epoch, now)
+    }
+
+    /// Whether somebody came after that one.
+    pub(super) fn is_followed(&self, arrival: u64) -> bool {
+        self.arrivals > arrival
+    }
+
     /// Somebody came. Of those that left it is one; whoever it is, the others were at least as far as the positions
     /// that remain when the furthest is marked.
     /// Returns the arrival's number.

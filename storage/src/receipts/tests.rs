@@ -48,7 +48,7 @@ impl World {
     }
 
     fn enter(&self, of: &Replica, at: u64) -> Seat {
-        self.receipts.enter(GATEWAY, of.clone(), cursor(at), true)
+        self.receipts.enter(GATEWAY, of.clone(), Start::After(cursor(at)), true)
     }
 }
 
@@ -59,7 +59,7 @@ async fn who_idles_and_does_not_ask_to_be_caught_up_costs_no_row_until_it_receiv
         world.receipts.flush().await.unwrap();
         world.records.scan(Table::Positions).await.unwrap().len()
     };
-    let enter = |name| world.receipts.enter(GATEWAY, named(name), cursor(3), false);
+    let enter = |name| world.receipts.enter(GATEWAY, named(name), Start::After(cursor(3)), false);
     drop(enter("idle"));
     let (idle, seat) = (enter("idle"), enter("hears"));
     assert_eq!(rows().await, 0);
@@ -108,6 +108,84 @@ async fn two_that_look_alike_are_both_served_from_the_lower_position() {
 }
 
 #[tokio::test]
+async fn a_name_is_one_replica_and_goes_on_where_it_was_last() {
+    let world = World::new().await;
+    let mut seat = world.enter(&named("a"), 3);
+    for to in [6, 66, 70] {
+        seat.confirmed(cursor(to), world.clock.now());
+        drop(seat);
+        assert_eq!(world.stored(&named("a")), Some(to));
+        seat = world.enter(&named("a"), to);
+    }
+    // It is dead, and nobody has noticed.
+    let next = world.enter(&named("a"), 70);
+    next.confirmed(cursor(90), world.clock.now());
+    drop(seat);
+    drop(next);
+    assert_eq!(world.stored(&named("a")), Some(90));
+    drop(world.enter(&named("a"), 20));
+    assert_eq!(world.stored(&named("a")), Some(20), "it may have been set back");
+}
+
+#[tokio::test]
+async fn a_name_that_two_give_is_served_from_the_lower_position_once_both_were_heard() {
+    let world = World::new().await;
+    let (one, other) = (world.enter(&named("a"), 10), world.enter(&named("a"), 10));
+    other.confirmed(cursor(40), world.clock.now());
+    one.confirmed(cursor(12), world.clock.now());
+    drop(one);
+    assert_eq!(world.stored(&named("a")), Some(12));
+    drop(other);
+    let one = world.enter(&named("a"), 12);
+    one.confirmed(cursor(60), world.clock.now());
+    assert_eq!(world.stored(&named("a")), Some(12), "the other may still come");
+}
+
+#[tokio::test]
+async fn what_is_shown_of_who_is_here_is_not_where_it_once_was() {
+    let world = World::new().await;
+    let shown = || world.receipts.replicas(GATEWAY, EPOCH).pop().unwrap().position.unwrap().seq.0;
+    drop(world.enter(&from(1), 10));
+    let seat = world.enter(&from(1), 10);
+    seat.confirmed(cursor(70), world.clock.now());
+    assert_eq!((shown(), world.stored(&from(1))), (70, Some(10)), "it may have been another that left");
+}
+
+#[tokio::test]
+async fn who_speaks_beside_its_connection_is_the_last_to_come_of_its_name_and_else_alone() {
+    let world = World::new().await;
+    let said = |of: &Replica, to| world.receipts.received(GATEWAY, of, cursor(to));
+    assert!(!said(&named("a"), 1), "nobody is here");
+    let (_dead, seat) = (world.enter(&named("a"), 3), world.enter(&named("a"), 3));
+    seat.sent(cursor(9), world.clock.millis());
+    assert!(said(&named("a"), 9) && !said(&named("a"), 10), "it was not sent that");
+    assert_eq!(seat.position(), cursor(9));
+    let seats = [(); 2].map(|()| world.enter(&from(1), 3));
+    seats.iter().for_each(|seat| seat.sent(cursor(9), world.clock.millis()));
+    assert!(!said(&from(1), 9), "which of them?");
+    let [seat, other] = seats;
+    drop(other);
+    assert!(said(&from(1), 9));
+    assert_eq!(seat.position(), cursor(9));
+}
+
+#[tokio::test]
+async fn who_reports_of_one_event_after_the_other_has_received_them() {
+    let world = World::new().await;
+    let seat = world.enter(&named("a"), 0);
+    seat.sent(cursor(5), world.clock.millis());
+    let report = |event: u64, applied| {
+        let (subject, now) = (Subject::Event(cursor(event)), world.clock.now());
+        world.receipts.report(GATEWAY, &named("a"), subject, outcome(applied, "E", now));
+        seat.position().seq.0
+    };
+    assert_eq!(
+        [(1, true), (3, true), (4, false), (2, true), (6, true)].map(|(event, ok)| report(event, ok)),
+        [1, 1, 1, 4, 4]
+    );
+}
+
+#[tokio::test]
 async fn a_stranger_may_be_any_of_the_others() {
     let world = World::new().await;
     drop(world.enter(&from(1), 10));
@@ -125,7 +203,7 @@ async fn a_stranger_may_be_any_of_the_others() {
 async fn a_position_of_a_lost_log_comes_first() {
     let world = World::new().await;
     let lost = Cursor { epoch: Epoch(1), seq: Seq(900) };
-    drop(world.receipts.enter(GATEWAY, from(1), lost, true));
+    drop(world.receipts.enter(GATEWAY, from(1), Start::After(lost), true));
     drop(world.enter(&from(1), 5));
     assert_eq!(world.receipts.stored(GATEWAY, &from(1), EPOCH), Some(lost));
 }
@@ -140,9 +218,9 @@ async fn a_late_success_stands_and_outcomes_survive_a_restart() {
     assert_eq!(report("a", event, outcome(false, "E", now)), Reported::New);
     assert_eq!(report("a", event, outcome(false, "E", now)), Reported::Nothing);
     assert_eq!(report("b", deployment, outcome(false, "F", now)), Reported::New);
-    assert_eq!(report("a", event, outcome(true, "", now)), Reported::Recovered);
+    assert_eq!(report("a", event, outcome(true, "", now)), Reported::New);
     assert_eq!(report("a", event, outcome(false, "late", now)), Reported::Nothing);
-    assert_eq!(report("nobody", event, outcome(true, "", now)), Reported::Nothing);
+    assert_eq!(report("nobody", event, outcome(true, "", now)), Reported::Unknown);
     drop((a, b));
     world.restart().await;
     let outcomes = world.receipts.outcomes(GATEWAY, &[event, deployment]);
@@ -221,6 +299,28 @@ async fn a_timeline_tells_how_far_an_event_has_come() {
     assert!(!timeline(3).is_sent);
     drop(seat);
     assert_eq!(timeline(1), Passage { is_connected: false, ..first });
+}
+
+#[tokio::test]
+async fn what_was_there_when_a_connection_began_at_the_end_was_not_sent_to_it() {
+    let mut world = World::new().await;
+    let live = |world: &World, at| world.receipts.enter(GATEWAY, named("a"), Start::AtTheEnd(cursor(at)), true);
+    let status = |world: &World, event| {
+        let passage = world.receipts.timeline(GATEWAY, cursor(event), None).pop();
+        passage.map_or((false, false), |passage| (passage.is_sent, passage.is_received))
+    };
+    let seat = live(&world, 4);
+    seat.sent(cursor(6), world.clock.millis());
+    seat.confirmed(cursor(6), world.clock.now());
+    assert_eq!([1, 4, 5, 6, 7].map(|event| status(&world, event).1), [false, false, true, true, false]);
+    drop(seat);
+    drop(live(&world, 9));
+    world.restart().await;
+    assert_eq!([4, 8, 9].map(|event| status(&world, event)), [(false, false); 3]);
+    // It asks for what it has missed.
+    let seat = world.enter(&named("a"), 6);
+    seat.sent(cursor(9), world.clock.millis());
+    assert_eq!([4, 7, 9].map(|event| status(&world, event).0), [false, true, true]);
 }
 
 #[derive(Debug, Clone)]
