@@ -6,7 +6,6 @@
 
 use bytes::{Buf, BytesMut};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::inbound::{Inbound, Rest, Said};
 use super::wire;
@@ -150,11 +149,15 @@ fn closed(payload: &[u8]) -> Result<Inbound, CloseReason> {
         Some((code, text)) => {
             let text = std::str::from_utf8(text).map_err(|_| CloseReason::BadUtf8)?;
             let code = u16::from_be_bytes(*code);
-            let is_allowed = CloseCode::from(code).is_allowed();
-            wire::close(Some(if is_allowed { (code, text) } else { (PROTOCOL_ERROR, "Protocol violation") }))
+            wire::close(Some(if may_be_said(code) { (code, text) } else { (PROTOCOL_ERROR, "Protocol violation") }))
         }
     };
     Ok(Inbound::Closed(answer))
+}
+
+/// Whether a code may stand in a close frame (RFC 6455 § 7.4; IANA has registered 1012 to 1014 since).
+fn may_be_said(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// Largest inbound message and frame (CONTRACT.md § 4).
@@ -272,6 +275,8 @@ mod tests {
             1 => (any::<u16>(), "[a-z]{0,9}").prop_map(|(code, text)| [&code.to_be_bytes(), text.as_bytes()].concat()),
             1 => prop::sample::select(vec![INBOUND_BYTES_MAX, INBOUND_BYTES_MAX + 1]).prop_map(|len| vec![b'x'; len]),
         ];
+        let payload = payload
+            .prop_filter("a code that tungstenite does not know", |said| !said.starts_with(&1014_u16.to_be_bytes()));
         prop::collection::vec((first, payload), 0..12)
             .prop_map(|frames| frames.iter().flat_map(|(first, payload)| masked(*first, payload)).collect())
     }
@@ -287,6 +292,21 @@ mod tests {
             prop_assert_eq!(said, expected);
             // A violation is seen at its first bytes, where tungstenite waits for the whole frame.
             prop_assert!(then == expected_then || (then, expected_then) == (Then::Violation, Then::More));
+        }
+    }
+
+    #[test]
+    fn a_close_code_that_may_be_said_is_said_back() {
+        let answered = |code: u16| {
+            let (_, then) = ours(&masked(0x88, &code.to_be_bytes()), 200);
+            let Then::Closed(answer) = then else { unreachable!("{code}: {then:?}") };
+            u16::from_be_bytes(answer[2..4].try_into().unwrap())
+        };
+        for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999] {
+            assert_eq!(answered(code), code);
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
+            assert_eq!(answered(code), 1002, "{code}");
         }
     }
 
