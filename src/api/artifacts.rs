@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gatecast_storage::{ApiId, Deployment, DeploymentStatus, Gateway, GatewayId};
 use http::HeaderValue;
 use http::StatusCode;
-use http::header::{ACCEPT, VARY};
+use http::header::VARY;
 use serde::Serialize;
 use uuid::Uuid;
 use zip::write::SimpleFileOptions;
@@ -18,7 +18,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::append::EventId;
 use super::error::{ApiError, Missing};
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, apis};
+use super::{Api, Request, accept, apis};
 
 #[derive(Serialize)]
 struct Deployments {
@@ -48,15 +48,12 @@ pub(super) async fn fetch_zip(api: &Api, gateway: &Gateway, request: &Request<'_
     as_zip(&id, &artifact)
 }
 
-/// The artifact as it was put, or as a zip if that is what is accepted.
+/// The artifact as it was put, or as a zip if that is wanted more.
 pub(super) async fn fetch(api: &Api, gateway: &Gateway, request: &Request<'_>) -> Answer {
     let (id, artifact) = artifact(api, gateway, request).await?;
-    let accept = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let mut response = if accept.to_ascii_lowercase().contains("application/zip") {
-        as_zip(&id, &artifact)?
-    } else {
-        reply::bytes(StatusCode::OK, "application/yaml", artifact)
-    };
+    let wish = |media_type| accept::wish(request.headers, media_type);
+    let mut response =
+        if wish(ZIP) > wish(YAML) { as_zip(&id, &artifact)? } else { reply::bytes(StatusCode::OK, YAML, artifact) };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
@@ -95,7 +92,7 @@ fn is_deployed(row: &Deployment) -> bool {
 
 fn as_zip(id: &ApiId, artifact: &[u8]) -> Answer {
     let zipped = zip(id, artifact).map_err(|error| ApiError::Unavailable(Box::new(error)))?;
-    Ok(reply::bytes(StatusCode::OK, "application/zip", zipped.into()))
+    Ok(reply::bytes(StatusCode::OK, ZIP, zipped.into()))
 }
 
 /// Stored, not deflated: artifacts are small, and the connection may be compressed.
@@ -121,3 +118,6 @@ fn view(row: &Deployment) -> View {
         performed_at: Time(row.performed_at),
     }
 }
+
+const ZIP: &str = "application/zip";
+const YAML: &str = "application/yaml";

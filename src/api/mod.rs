@@ -7,6 +7,7 @@
 //!
 //! A call is routed, authenticated, and only then is its body read: at most as many bytes as its row says, within 30 s.
 
+mod accept;
 mod apis;
 mod append;
 mod artifacts;

@@ -56,6 +56,8 @@ async fn a_gateway_fetches_what_is_deployed_to_it_and_nothing_else() {
     assert_eq!(world.gateway_get(&token, yaml_path).await.body, YAML);
     let zipped = world.send("GET", yaml_path, &[("api-key", &token), ("accept", "application/zip")], "").await;
     assert_eq!(zipped.headers["content-type"], "application/zip");
+    let refused = [("api-key", &*token), ("accept", "application/zip;q=0, application/yaml")];
+    assert_eq!(world.send("GET", yaml_path, &refused, "").await.body, YAML);
     let bearer = format!("Bearer {token}");
     assert_eq!(world.send("GET", yaml_path, &[("authorization", &bearer)], "").await.status, 200);
     for path in [zip_path, yaml_path] {
