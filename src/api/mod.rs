@@ -387,7 +387,7 @@ impl Api {
     /// How many bytes a body may have; `None` if it is not read.
     fn bytes_max(&self, limit: BodyLimit) -> Option<usize> {
         match limit {
-            BodyLimit::Unread => None,
+            BodyLimit::Unread | BodyLimit::Ignored => None,
             BodyLimit::Small => Some(SMALL_BODY_BYTES_MAX),
             BodyLimit::List => Some(LIST_BODY_BYTES_MAX),
             BodyLimit::Event => Some(self.publisher.event_bytes_max() + EVENT_BODY_ROOM_BYTES),

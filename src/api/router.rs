@@ -19,8 +19,10 @@ pub(crate) enum Access {
 /// How large the body of a call may be; the server knows the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyLimit {
-    /// It is not read.
+    /// There is none.
     Unread,
+    /// It may be of any size, and is not looked at.
+    Ignored,
     /// A few members.
     Small,
     /// A list of elements.
@@ -135,7 +137,7 @@ const TABLE: &[Row] = {
         Row("GET",    "/api/internal/v1/apis/{}",                A::FetchApi,         Gateway, B::Unread),
         Row("GET",    "/api/internal/v1/api-runtime-artifacts/{}", A::FetchArtifact,  Gateway, B::Unread),
         Row("GET",    "/api/internal/v1/deployments",            A::FetchDeployments, Gateway, B::Unread),
-        Row("POST",   "/api/internal/v1/gateways/{}/manifest",   A::TakeManifest,     Gateway, B::List),
+        Row("POST",   "/api/internal/v1/gateways/{}/manifest",   A::TakeManifest,     Gateway, B::Ignored),
         Row("POST",   "/api/internal/v1/gateways/receipts",      A::TakeReceipts,     Gateway, B::List),
         Row("GET",    "/api/internal/v1/subscription-plans",     A::Unsupported,      Gateway, B::Unread),
         Row("GET",    "/api/internal/v1/artifacts/exists",       A::Unsupported,      Gateway, B::Unread),
@@ -195,7 +197,7 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<[&'p str; 2]> {
     segments.next().is_none().then_some(params)
 }
 
-/// Every method and pattern as it stands in the table, with who may call it and whether its body is read.
+/// Every method and pattern as it stands in the table, with who may call it and whether it has a body.
 #[cfg(test)]
 pub(crate) fn rows() -> impl Iterator<Item = (&'static str, &'static str, Access, bool)> {
     TABLE.iter().map(|Row(method, pattern, _, access, body)| (*method, *pattern, *access, *body != BodyLimit::Unread))

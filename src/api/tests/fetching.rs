@@ -96,11 +96,12 @@ async fn what_other_control_planes_have_is_404_and_a_manifest_is_taken() {
     for path in ["/api/internal/v1/subscription-plans", "/api/internal/v1/artifacts/exists"] {
         world.gateway_get(&token, path).await.problem(404, "NOT_FOUND");
     }
-    let manifest = |of| {
+    let manifest = |of, bytes| {
         let (world, token) = (&world, &token);
         let path = format!("/api/internal/v1/gateways/{of}/manifest");
-        async move { world.send("POST", &path, &[("api-key", token)], "{\"version\":1}").await }
+        async move { world.send("POST", &path, &[("api-key", token)], &" ".repeat(bytes)).await }
     };
-    assert_eq!(manifest(mine).await.status, 204);
-    manifest(other).await.problem(403, "FORBIDDEN");
+    assert_eq!(manifest(mine, 9).await.status, 204);
+    assert_eq!(manifest(mine, 2 << 20).await.status, 204, "a gateway would exit on a 413");
+    manifest(other, 9).await.problem(403, "FORBIDDEN");
 }
