@@ -29,7 +29,9 @@ use tracing::{debug, warn};
 
 use super::certificate_names::certificate_names;
 use super::socket::Socket;
+use super::target;
 use super::tls::Tls;
+use crate::api::error::problem;
 use crate::api::{Endpoints, Publishing};
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -261,12 +263,23 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let counted = InFlight::enter(&self.in_flight);
-        let whole = |response: warp::reply::Response| response.map(|body| Counted { body, _counted: counted });
+        let answer = self.answer(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| Counted { body, _counted: counted })) })
+    }
+}
+
+impl Requests {
+    /// The answer to a request, by whoever it is for.
+    fn answer(&self, mut request: Request<Incoming>) -> BoxFuture<'static, Result<warp::reply::Response, Infallible>> {
+        if let Some(fault) = target::fault(&request) {
+            let refusal = problem(&fault).map(Into::into);
+            return Box::pin(async { Ok(refusal) });
+        }
         if Publishing::takes(&request) {
-            let response = self.endpoints.publishing.answer(request, self.info.clone());
-            return Box::pin(async move { Ok(whole(response.await)) });
+            let answer = self.endpoints.publishing.answer(request, self.info.clone());
+            return Box::pin(async { Ok(answer.await) });
         }
         request.extensions_mut().insert(self.info.clone());
         request.extensions_mut().insert(self.sever.clone());
@@ -274,8 +287,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         if let Some(hand_over) = self.hand_over.as_ref().filter(|_| request.version() == Version::HTTP_11) {
             request.extensions_mut().insert(hand_over.clone());
         }
-        let response = warp::service(self.endpoints.routes.clone()).call(request);
-        Box::pin(async move { Ok(whole(response.await?)) })
+        Box::pin(warp::service(self.endpoints.routes.clone()).call(request))
     }
 }
 

@@ -22,6 +22,7 @@ mod faulty_proxy;
 mod listen;
 mod logs;
 mod metrics;
+mod odd_requests;
 mod once;
 mod order;
 mod platform;

@@ -1,0 +1,45 @@
+//! Requests that HTTP allows, or that come all the same, and that are no call.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::wire::{raw, tls};
+
+/// What a request over a socket of its own is answered, whole.
+async fn said(app: &App, request: &str) -> String {
+    let mut stream = tls(app.address, &[b"http/1.1"]).await.unwrap();
+    raw(&mut stream, request, "}").await
+}
+
+fn status(said: &str) -> Option<&str> {
+    said.split(' ').nth(1)
+}
+
+fn problem(said: &str) -> Value {
+    said.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_target_without_a_path_is_answered() {
+    let app = App::start().await;
+    for (target, status_and_code) in [
+        ("CONNECT x:1", ("405", "METHOD_NOT_ALLOWED")),
+        ("CONNECT [::1]:8443", ("405", "METHOD_NOT_ALLOWED")),
+        ("GET x:1", ("400", "INVALID_PARAMETER")),
+        ("POST x", ("400", "INVALID_PARAMETER")),
+        ("OPTIONS *", ("404", "NOT_FOUND")),
+        ("GET *", ("404", "NOT_FOUND")),
+        ("DELETE http://x", ("404", "NOT_FOUND")),
+        ("POST http://x?a=b", ("404", "NOT_FOUND")),
+    ] {
+        let said = said(&app, &format!("{target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let code = &problem(&said)["code"];
+        assert_eq!((status(&said).unwrap_or_default(), code.as_str().unwrap_or_default()), status_and_code, "{said}");
+        assert_eq!(said.contains("\r\nallow: "), status_and_code.0 == "405", "{target}: {said}");
+    }
+    let over_http2 = app.http.request(Method::CONNECT, app.url("/")).send().await.unwrap();
+    assert_eq!((over_http2.version(), over_http2.status().as_u16()), (http::Version::HTTP_2, 405));
+    assert_eq!(over_http2.headers()["content-type"], "application/problem+json");
+    assert_eq!(over_http2.headers()["allow"], "GET, HEAD, POST, PUT, DELETE");
+}
