@@ -8,6 +8,7 @@ mod connection;
 mod listener;
 mod reload;
 mod socket;
+mod target;
 mod tls;
 mod tls_stream;
 

@@ -1,20 +1,25 @@
 //! What HTTP asks of every request before anybody looks at what it is about: whom and what it is for (RFC 9112 § 3.2).
 
-use http::{Method, Request};
+use gatecast_transports::host;
+use http::header::HOST;
+use http::{Method, Request, Version};
 
 use crate::api::error::ApiError;
 
 /// What is wrong with a request's target.
 pub(super) fn fault<B>(request: &Request<B>) -> Option<ApiError> {
-    if request.uri().path_and_query().is_some() {
-        return None;
+    let invalid = |name, expected: &str| Some(ApiError::InvalidParameter { name, expected: expected.to_owned() });
+    let hosts = request.headers().get_all(HOST).iter().map(|host| host.as_bytes());
+    // HTTP/1.0 has none, and HTTP/2 `:authority`.
+    if request.version() == Version::HTTP_11 && !host::is_named(hosts) {
+        return invalid("Host", "given once, as a host and maybe a port");
     }
-    Some(if request.method() == Method::CONNECT {
+    match request.uri().path_and_query() {
+        Some(_) => None,
         // Nobody's proxy.
-        ApiError::MethodNotAllowed { allow: METHODS.to_owned() }
-    } else {
-        ApiError::InvalidParameter { name: "request target", expected: "a path".to_owned() }
-    })
+        None if request.method() == Method::CONNECT => Some(ApiError::MethodNotAllowed { allow: METHODS.to_owned() }),
+        None => invalid("request target", "a path"),
+    }
 }
 
 /// All that some path takes.

@@ -1,15 +1,20 @@
 //! Requests that HTTP allows, or that come all the same, and that are no call.
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::wire::{raw, tls};
 
+const POLL: &str = "/api/internal/v1/poll/gateways/connect";
+const WS: &str = "/api/internal/v1/ws/gateways/connect";
+
 /// What a request over a socket of its own is answered, whole.
 async fn said(app: &App, request: &str) -> String {
     let mut stream = tls(app.address, &[b"http/1.1"]).await.unwrap();
-    raw(&mut stream, request, "}").await
+    // Problems end so, and nothing else here is looked at beyond its head.
+    let until = if request.contains("api-key") { "\r\n\r\n" } else { "}" };
+    raw(&mut stream, request, until).await
 }
 
 fn status(said: &str) -> Option<&str> {
@@ -42,4 +47,31 @@ async fn a_target_without_a_path_is_answered() {
     assert_eq!((over_http2.version(), over_http2.status().as_u16()), (http::Version::HTTP_2, 405));
     assert_eq!(over_http2.headers()["content-type"], "application/problem+json");
     assert_eq!(over_http2.headers()["allow"], "GET, HEAD, POST, PUT, DELETE");
+}
+
+#[tokio::test]
+async fn over_http_1_1_there_is_exactly_one_host() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    let key = format!("api-key: {}\r\n", gateway.token);
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let connect = format!("{key}{upgrade}");
+    for (path, headers, good) in [("/openapi.json", "", "200"), (POLL, &key, "200"), (WS, &connect, "101")] {
+        let ask = async |version: &str, host: &str| {
+            said(&app, &format!("GET {path} HTTP/{version}\r\n{host}{headers}\r\n")).await
+        };
+        for host in ["Host: a\r\n", "host: \r\n", "Host: [::1]:8443\r\n"] {
+            assert_eq!(status(&ask("1.1", host).await), Some(good), "{path} {host}");
+        }
+        for host in ["", "Host: a\r\nHost: a\r\n", "Host: a, b\r\n", "Host: a@b\r\n"] {
+            let said = ask("1.1", host).await;
+            assert_eq!(status(&said), Some("400"), "{path} {host}");
+            assert!(said.contains("application/problem+json"), "{said}");
+        }
+    }
+    let said = said(&app, "GET /api/v1/gateways HTTP/1.1\r\n\r\n").await;
+    assert_eq!(problem(&said)["errors"][0]["field"], json!("Host"), "{said}");
+    let old = raw(&mut tls(app.address, &[]).await.unwrap(), "GET /health HTTP/1.0\r\n\r\n", "}").await;
+    assert_eq!(status(&old), Some("200"), "{old}");
 }

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::handshake::Headers;
+use crate::host;
 
 /// What a socket's next bytes are.
 pub(crate) enum Head<T> {
@@ -14,7 +15,7 @@ pub(crate) enum Head<T> {
     Other,
 }
 
-/// A `GET` over HTTP/1.1 without a body (RFC 9112 § 3, § 6.3).
+/// A `GET` over HTTP/1.1 without a body (RFC 9112 § 3, § 6.3), to a host.
 pub(crate) struct Get<'h, 'b> {
     /// As it stood after the question mark.
     pub(crate) query: &'b str,
@@ -68,6 +69,10 @@ fn get<'h, 'b>(path: &str, request: &'h httparse::Request<'h, 'b>, len: usize) -
     if request.version != Some(1) {
         return None;
     }
+    let hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    if !host::is_named(hosts.map(|header| header.value)) {
+        return None;
+    }
     let mut closes = false;
     for header in request.headers.iter() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -108,7 +113,7 @@ mod tests {
         assert!(
             matches!(read(text.as_bytes()), Head::Of((query, true, len)) if query == "c=d" && len == text.len() - 4)
         );
-        let text = format!("GET {PATH} HTTP/1.1\r\nContent-Length: 0\r\nUpgrade: x\r\n\r\n");
+        let text = format!("GET {PATH} HTTP/1.1\r\nhost: \r\nContent-Length: 0\r\nUpgrade: x\r\n\r\n");
         assert!(matches!(read(text.as_bytes()), Head::Of((query, false, _)) if query.is_empty()));
     }
 
@@ -122,7 +127,7 @@ mod tests {
 
     #[test]
     fn whatever_is_unusual_is_for_hyper() {
-        let with = |line: &str| format!("GET {PATH} HTTP/1.1\r\n{line}\r\n\r\n");
+        let with = |line: &str| format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n");
         let heads = [
             "POST / HTTP/1.1\r\n\r\n".to_owned(),
             "GE".to_owned() + "X",
@@ -130,6 +135,9 @@ mod tests {
             format!("GET {PATH}/ HTTP/1.1\r\n\r\n"),
             format!("GET {PATH}x HTTP/1.1\r\n\r\n"),
             format!("GET {PATH} HTTP/1.0\r\n\r\n"),
+            format!("GET {PATH} HTTP/1.1\r\n\r\n"),
+            format!("GET {PATH} HTTP/1.1\r\nHost: x y\r\n\r\n"),
+            with("Host: x"),
             with("Content-Length: 3"),
             with("Transfer-Encoding: chunked"),
             with("Expect: 100-continue"),
@@ -146,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_too_much_for_it(tail in prop::collection::vec(any::<u8>(), 0..256)) {
-            for start in ["", "GET /a/b", "GET /a/b?a=b HTTP/1.1\r\n"] {
+            for start in ["", "GET /a/b", "GET /a/b?a=b HTTP/1.1\r\nHost: x\r\n"] {
                 let bytes = [start.as_bytes(), &tail].concat();
                 if let Head::Of((_, _, len)) = read(&bytes) {
                     prop_assert!(len <= bytes.len());

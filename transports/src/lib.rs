@@ -8,7 +8,8 @@
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
 //! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer. [`sever`]: the end of a socket whose peer does not read.
-//! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen.
+//! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen. [`host`]: what both it and hyper
+//!   are asked about a request's `Host`.
 //! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
 //! - `shared`: a connection that whoever has news for it may serve in its task's stead.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
@@ -24,6 +25,7 @@ mod date;
 pub mod hand_over;
 pub mod handshake;
 mod head;
+pub mod host;
 pub mod long_poll;
 mod pipe;
 mod query;

@@ -111,13 +111,13 @@ mod tests {
         assert_eq!((wish.timeout.as_secs(), wish.events), (5, 1));
         assert_eq!(handshake.credential.unwrap().expose(), "k");
         assert_eq!(handshake.cursor.as_deref(), Some("e-1"));
-        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nContent-Length: 0\r\n\r\n")).is_some());
-        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nConnection: x, Close\r\n\r\n")).unwrap().closes);
+        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).is_some());
+        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n")).unwrap().closes);
     }
 
     #[test]
     fn an_upgrade_is_no_poll() {
-        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nUpgrade: h2c\r\n\r\n")).is_none());
+        assert!(polled(&format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n")).is_none());
     }
 
     /// Of nobody.
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn the_next_head_is_known_if_it_differs_in_nothing_but_the_cursor_and_that_is_the_answers() {
         let head = |key: &str, cursor: &str, more: &str| {
-            format!("GET {PATH}?max=1 HTTP/1.1\r\nApi-Key: {key}\r\nLast-Event-ID:  {cursor} \r\n{more}\r\n")
+            format!("GET {PATH}?max=1 HTTP/1.1\r\nHost: x\r\nApi-Key: {key}\r\nLast-Event-ID:  {cursor} \r\n{more}\r\n")
         };
         let first = head("k", "6f3a9c21-9", "");
         let mut known = known(&first, "6f3a9c21-10").unwrap();
@@ -177,7 +177,7 @@ mod tests {
             next in "[a-f0-9-]{1,6}",
             after in "((Api-Key|X|Gateway-Instance|Connection|Last-Event-ID): ?[a-z1-9 ]{0,4}\r\n){0,2}",
         ) {
-            let head = |cursor: &str| format!("GET {PATH} HTTP/1.1\r\n{before}Last-Event-ID: {cursor}\r\n{after}\r\n");
+            let head = |cursor: &str| format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n{before}Last-Event-ID: {cursor}\r\n{after}\r\n");
             let (first, then) = (head(&cursor), head(&next));
             if let Some(len) = known(&first, &next).and_then(|known| known.again(then.as_bytes())) {
                 let (first, then) = (polled(&first).unwrap(), polled(&then).unwrap());

@@ -45,7 +45,7 @@ async fn an_upgrade_is_answered_and_what_follows_its_head_is_heard() {
 async fn what_is_no_whole_upgrade_goes_to_hyper_unread() {
     let whole = upgrade("");
     let half = whole.get(..whole.len() / 2).unwrap();
-    let poll = "GET /api/internal/v1/poll/gateways/connect HTTP/1.1\r\n\r\n";
+    let poll = "GET /api/internal/v1/poll/gateways/connect HTTP/1.1\r\nHost: x\r\n\r\n";
     let plain = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", WsClient::PATH);
     let old = whole.replace("Version: 13", "Version: 8");
     let closes = upgrade("Connection: close\r\n");
@@ -64,7 +64,7 @@ async fn a_refusal_is_answered_and_what_follows_goes_to_hyper() {
     let script = Script::new([]);
     script.change(|state| state.refuse = Some((503, ("retry-after", "7"), "full")));
     let mut line = line(&script);
-    let next = "GET /health HTTP/1.1\r\n\r\n";
+    let next = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
     line.send((upgrade("") + next).as_bytes()).await;
     let answer = line.until("\r\n\r\nfull").await;
     for part in ["HTTP/1.1 503 Service Unavailable\r\n", "\r\nretry-after: 7\r\n", "\r\ncontent-length: 4\r\n"] {
