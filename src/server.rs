@@ -11,6 +11,7 @@ mod socket;
 mod target;
 mod tls;
 mod tls_stream;
+mod unread;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -9,30 +9,6 @@ use super::error::ApiError;
 /// A body that has not arrived after this long is given up: a slow sender must not hold a call for ever.
 pub(crate) const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How much of a body that nobody wants is taken in, and how long.
-const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
-const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Takes in what is left of a body, to a bound. A refusal that overtakes the body it is about ends the stream, and an
-/// HTTP/2 client that is still sending then reports the reset (seen with curl 7.88), not the answer.
-pub(crate) async fn discard<S, B, E>(body: S)
-where
-    S: Stream<Item = Result<B, E>>,
-    B: Buf,
-{
-    let rest = async {
-        let mut body = pin!(body);
-        let mut bytes = 0;
-        while let Some(Ok(chunk)) = body.next().await
-            && bytes < DISCARDED_BYTES_MAX
-        {
-            bytes += chunk.remaining();
-        }
-    };
-    // Whoever sends on is cut off.
-    let _ = tokio::time::timeout(DISCARD_DEADLINE, rest).await;
-}
-
 /// Collects a body of at most `max` bytes, by [`BODY_DEADLINE`]. Its length need not be declared.
 pub(crate) async fn collect<S, B, E>(body: S, declared: Option<u64>, max: usize) -> Result<Bytes, ApiError>
 where
@@ -94,14 +70,6 @@ mod tests {
         let before = tokio::time::Instant::now();
         assert!(matches!(collect(stuck, None, 5).await, Err(ApiError::BodyTimeout)));
         assert_eq!(before.elapsed().as_secs(), BODY_DEADLINE.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unwanted_body_is_taken_in_for_a_while_only() {
-        let before = tokio::time::Instant::now();
-        discard(body(&["ab"]).chain(stream::pending())).await;
-        assert_eq!(before.elapsed(), DISCARD_DEADLINE);
-        discard(stream::repeat_with(|| Ok::<_, ()>(Bytes::from_static(&[0; 65_536])))).await;
     }
 
     #[tokio::test]

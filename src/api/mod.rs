@@ -40,7 +40,6 @@ mod tokens;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -226,9 +225,7 @@ where
     B: Buf,
 {
     let is_head = head.method == Method::HEAD;
-    let mut body = pin!(body);
-    let called = call(api, head, body.as_mut()).await;
-    let mut response = match called {
+    let mut response = match call(api, head, body).await {
         Ok(Said::Whole(response)) => response,
         Ok(Said::InPieces(response)) => return response,
         Err(error) => {
@@ -236,9 +233,6 @@ where
             problem(&error)
         }
     };
-    if response.status().is_client_error() {
-        body::discard(body).await;
-    }
     if is_head {
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);

@@ -29,8 +29,9 @@ use tracing::{debug, warn};
 
 use super::certificate_names::certificate_names;
 use super::socket::Socket;
-use super::target;
 use super::tls::Tls;
+use super::unread::Lent;
+use super::{target, unread};
 use crate::api::error::problem;
 use crate::api::{Endpoints, Publishing};
 
@@ -265,14 +266,25 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let counted = InFlight::enter(&self.in_flight);
+        let (request, unread) = unread::lend(request);
         let answer = self.answer(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Counted { body, _counted: counted })) })
+        Box::pin(async move {
+            let response = answer.await?;
+            // A stream goes on while the body arrives; what is whole ends at once.
+            if response.body().size_hint().exact().is_some() {
+                unread.discard().await;
+            }
+            Ok(response.map(|body| Counted { body, _counted: counted }))
+        })
     }
 }
 
 impl Requests {
     /// The answer to a request, by whoever it is for.
-    fn answer(&self, mut request: Request<Incoming>) -> BoxFuture<'static, Result<warp::reply::Response, Infallible>> {
+    fn answer(
+        &self,
+        mut request: Request<Lent<Incoming>>,
+    ) -> BoxFuture<'static, Result<warp::reply::Response, Infallible>> {
         if let Some(fault) = target::fault(&request) {
             let refusal = problem(&fault).map(Into::into);
             return Box::pin(async { Ok(refusal) });

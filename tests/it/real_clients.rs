@@ -16,6 +16,7 @@ const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
 const SSE: &str = "/api/internal/v1/sse/gateways/connect";
 const POLL: &str = "/api/internal/v1/poll/gateways/connect";
+const WS: &str = "/api/internal/v1/ws/gateways/connect";
 
 fn in_project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -217,6 +218,39 @@ async fn a_curl_loop_without_connection_id_is_one_connection_and_misses_nothing(
     assert!(quiet.contains(" 204") && quiet.to_lowercase().contains(&format!("last-event-id: {cursor}")), "{quiet}");
     let (_, stats) = platform.get("/api/internal/v1/stats").await;
     assert_eq!(stats["gatewayConnections"]["totalActive"], 1);
+}
+
+/// An answer that overtakes the body that it is about ends the stream, and curl then reports that instead.
+#[tokio::test]
+async fn curl_is_answered_whatever_it_is_still_sending() {
+    let data = tempfile::tempdir().unwrap();
+    let Served { process: _server, platform } = Served::dev(data.path(), &[]).await;
+    let gateway = platform.register("one").await;
+    let body = data.path().join("body");
+    std::fs::write(&body, vec![b'x'; 2 << 20]).unwrap();
+    let (body, key) = (format!("@{}", body.display()), format!("api-key: {}", gateway.token));
+    let manifest = format!("/api/internal/v1/gateways/{}/manifest", gateway.id);
+    for version in ["--http1.1", "--http2"] {
+        for (method, path, key, status) in [
+            ("POST", WS, &*key, "405"),
+            ("POST", SSE, &key, "405"),
+            ("POST", POLL, &key, "405"),
+            ("GET", WS, &key, "426"),
+            ("GET", SSE, "api-key: wrong", "401"),
+            ("GET", POLL, "api-key: wrong", "401"),
+            ("GET", "/dashboard/app.js", &key, "200"),
+            ("POST", "/nothing", &key, "404"),
+            ("PUT", "/health", &key, "405"),
+            ("POST", "/api/v1/gateways", &key, "413"),
+            // A real gateway exits on a 4xx.
+            ("POST", &manifest, &key, "204"),
+        ] {
+            let say = ["-o", "/dev/null", "-w", "%{http_code}", "--data-binary", &body, "-X", method, "-H", key];
+            let url = platform.url(path);
+            let asked = [&say[..], &["-H", "Expect:", version, &url]].concat();
+            assert_eq!(curled(&asked).await, status, "{version} {method} {path}");
+        }
+    }
 }
 
 #[tokio::test]
