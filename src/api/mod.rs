@@ -224,21 +224,14 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
-    let is_head = head.method == Method::HEAD;
-    let mut response = match call(api, head, body).await {
-        Ok(Said::Whole(response)) => response,
-        Ok(Said::InPieces(response)) => return response,
+    match call(api, head, body).await {
+        Ok(Said::Whole(response)) => response.map(Into::into),
+        Ok(Said::InPieces(response)) => response,
         Err(error) => {
             api.metrics.refusals.refused(error.code());
-            problem(&error)
+            problem(&error).map(Into::into)
         }
-    };
-    if is_head {
-        let length = HeaderValue::from(response.body().len());
-        response.headers_mut().insert(CONTENT_LENGTH, length);
-        *response.body_mut() = Bytes::new();
     }
-    response.map(Into::into)
 }
 
 /// What a call says.

@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use gatecast_transports::{BoxSocket, ConnInfo, Direct, HandOver, Http1, Newcomer, Rewound, Sever};
-use http::{Request, Response, Version};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -266,13 +268,17 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let counted = InFlight::enter(&self.in_flight);
+        let is_head = request.method() == Method::HEAD;
         let (request, unread) = unread::lend(request);
         let answer = self.answer(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let mut response = answer.await?;
             // A stream goes on while the body arrives; what is whole ends at once.
             if response.body().size_hint().exact().is_some() {
                 unread.discard().await;
+            }
+            if is_head {
+                response = without_body(response);
             }
             Ok(response.map(|body| Counted { body, _counted: counted }))
         })
@@ -301,6 +307,15 @@ impl Requests {
         }
         Box::pin(warp::service(self.endpoints.routes.clone()).call(request))
     }
+}
+
+/// The answer to `HEAD`: that to `GET`, but for its body (RFC 9110 § 9.3.2). hyper leaves that out over HTTP/1.1 only.
+fn without_body(mut response: warp::reply::Response) -> warp::reply::Response {
+    // An answer that has no body already says what it wants to say of its length.
+    if let Some(bytes @ 1..) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(bytes.into());
+    }
+    response.map(|_| Bytes::new().into())
 }
 
 /// Requests whose responses have not ended.
@@ -347,15 +362,15 @@ struct Counted {
 
 /// Names the body of a response, which warp does not.
 trait IntoBody {
-    type Body: Body<Data = bytes::Bytes, Error = warp::Error> + Send + Unpin;
+    type Body: Body<Data = Bytes, Error = warp::Error> + Send + Unpin;
 }
 
-impl<B: Body<Data = bytes::Bytes, Error = warp::Error> + Send + Unpin> IntoBody for Response<B> {
+impl<B: Body<Data = Bytes, Error = warp::Error> + Send + Unpin> IntoBody for Response<B> {
     type Body = B;
 }
 
 impl Body for Counted {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = warp::Error;
 
     fn poll_frame(

@@ -220,6 +220,37 @@ async fn a_curl_loop_without_connection_id_is_one_connection_and_misses_nothing(
     assert_eq!(stats["gatewayConnections"]["totalActive"], 1);
 }
 
+/// Over HTTP/2 a byte after the head of an answer to `HEAD` is an error of the whole stream.
+#[tokio::test]
+async fn curl_asks_for_heads_over_http_1_and_2() {
+    let data = tempfile::tempdir().unwrap();
+    let Served { process: _server, platform } = Served::dev(data.path(), &[]).await;
+    for version in ["--http1.1", "--http2"] {
+        for (path, status) in [
+            ("/", "200"),
+            ("/dashboard/app.js", "200"),
+            ("/openapi.json", "200"),
+            ("/nothing", "404"),
+            (POLL, "405"),
+            (WS, "405"),
+            (SSE, "200"),
+        ] {
+            let url = platform.url(path);
+            let head = curled(&["-I", version, &url]).await.to_lowercase();
+            assert_eq!(head.split(' ').nth(1), Some(status), "{version} {path}: {head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            match path {
+                SSE => assert_eq!(length, None, "a stream has no length"),
+                POLL | WS => assert!(length.is_some(), "{version} {path}: {head}"),
+                _ => {
+                    let got = curled(&["-o", "/dev/null", "-w", "%{size_download}", version, &url]).await;
+                    assert_eq!(length, Some(&*got), "{version} {path}");
+                }
+            }
+        }
+    }
+}
+
 /// An answer that overtakes the body that it is about ends the stream, and curl then reports that instead.
 #[tokio::test]
 async fn curl_is_answered_whatever_it_is_still_sending() {
