@@ -23,6 +23,7 @@ use uuid::Uuid;
 use self::elements::{Defaults, Element};
 use super::append::{EventId, append_each, many_in_time, refused};
 use super::error::{ApiError, Missing};
+use super::events::no_if_match;
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, apis, idempotency, to_the_end};
@@ -204,6 +205,7 @@ pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiEr
 async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answer {
     let id = apis::valid_id(request)?;
     let revision = apis::revision(request)?;
+    no_if_match(request)?;
     let as_deployed = order == Order::Undeploy;
     let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
     let elements = elements::of(api, &request.json()?, &defaults)?;

@@ -18,7 +18,7 @@ use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
 use crate::traceparent::TraceParent;
 
 /// The header that says which event has to be the newest.
-pub(super) const IF_MATCH: &str = "If-Match";
+const IF_MATCH: &str = "If-Match";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,4 +202,13 @@ fn if_match(request: &Request<'_>) -> Result<Option<Cursor>, ApiError> {
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let expected = "one eventId, or <epoch>-0 for an empty log".to_owned();
     text.parse().map(Some).map_err(|_| ApiError::InvalidParameter { name: IF_MATCH, expected })
+}
+
+/// Calls about several gateways take no `If-Match`. It is not to be passed over: whoever sends it counts on it.
+pub(super) fn no_if_match(request: &Request<'_>) -> Result<(), ApiError> {
+    if request.header(IF_MATCH)?.is_some() {
+        let expected = "absent: it is about the newest event of one gateway".to_owned();
+        return Err(ApiError::InvalidParameter { name: IF_MATCH, expected });
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::append::{EventId, append_each, many_in_time, refused};
 use super::error::{ApiError, Missing};
-use super::events::{IF_MATCH, event};
+use super::events::{event, no_if_match};
 use super::fields::Fields;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, idempotency, to_the_end};
@@ -52,11 +52,7 @@ struct Outcome {
 /// each gateway has its own outcome. Repeated with its key, the call publishes to those that have none yet.
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     request.expect_json()?;
-    if request.header(IF_MATCH)?.is_some() {
-        // Not to be passed over: the publisher counts on it.
-        let expected = "absent: it is about the newest event of one gateway".to_owned();
-        return Err(ApiError::InvalidParameter { name: IF_MATCH, expected });
-    }
+    no_if_match(request)?;
     let event = event(&request.body, TraceParent::of(request.headers))?;
     let Body { targets } =
         serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;

@@ -196,6 +196,26 @@ async fn a_repeated_deployment_is_answered_with_the_first_answer_also_after_a_re
 }
 
 #[tokio::test]
+async fn if_match_is_refused_where_it_cannot_be_kept() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("if-match", "00000000-1")];
+    let elements = json!([{ "gatewayId": gateway }]);
+    let event = json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": "a" } });
+    let calls = [
+        (path("deploy-revision"), &elements),
+        (path("undeploy-revision"), &elements),
+        ("/api/internal/v1/events".to_owned(), &event),
+    ];
+    for (path, body) in calls {
+        let refused = world.send("POST", &path, &headers, body.to_string()).await;
+        assert_eq!(refused.problem(400, "INVALID_PARAMETER"), ["If-Match"], "{path}");
+    }
+    assert_eq!(world.head(gateway).await, 0);
+}
+
+#[tokio::test]
 async fn deployments_at_once_leave_the_row_of_the_last_event() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
