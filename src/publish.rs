@@ -4,8 +4,9 @@
 //! durable ([`EventLog::append_all`] answers after the flush). Delivery is not this module's work: sessions are woken by
 //! the log's follower ([`crate::tail`]) and pull.
 //!
-//! A call with an idempotency key has its answer stored with each event, all or nothing: a publisher that repeats a call
-//! it got no answer to, after a crash too, gets the first answer for what is stored and publishes what is not.
+//! A call with an idempotency key has its answer stored with each event, all or nothing, and one that tells several
+//! gateways what it sets out to do before all events: a publisher that repeats a call it got no answer to, after a crash
+//! too, gets the first answer for what is stored and publishes what is not.
 
 mod call;
 mod event;
@@ -19,6 +20,8 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{Answer, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -234,12 +237,42 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::KeyReused`] if it asked for something else.
     pub fn first(&self, to: GatewayId, call: &Call) -> Result<Option<Published>, PublishError> {
-        let Some((event_id, answer)) = self.answers.find(call.name(to)) else { return Ok(None) };
-        if answer.asked != call.asked {
-            return Err(PublishError::KeyReused);
-        }
-        let Note { correlation_id, connections, about } = Note::decode(&answer.rest)?;
+        let Some((event_id, answer)) = self.kept(to, call)? else { return Ok(None) };
+        let Note { correlation_id, connections, about } = call::decode(&answer.rest)?;
         Ok(Some(Published { event_id, correlation_id, timestamp: answer.at, connections, about }))
+    }
+
+    /// Stores what a call about these gateways sets out to do, durably, for [`Self::begun`].
+    ///
+    /// # Errors
+    /// [`PublishError::KeyReused`] if an earlier call with the same key asked for something else and was answered;
+    /// [`PublishError::Log`] if it may not have been stored.
+    pub async fn begin<T: Serialize + Sync>(
+        &self,
+        call: &Call,
+        about: impl Iterator<Item = GatewayId> + Send,
+        plan: &T,
+    ) -> Result<(), PublishError> {
+        for to in about {
+            self.kept(to, call)?;
+        }
+        let plan = Answer { at: self.clock.now(), asked: call.asked, rest: call::encode(plan) };
+        Ok(self.answers.begin(call.key, plan).await.map_err(LogError::from)?)
+    }
+
+    /// What an earlier call with the same key set out to do.
+    ///
+    /// # Errors
+    /// [`PublishError::KeyReused`] if it asked for something else.
+    pub fn begun<T: DeserializeOwned>(&self, call: &Call) -> Result<Option<T>, PublishError> {
+        let Some(plan) = self.answers.begun(call.key) else { return Ok(None) };
+        call.must_fit(&plan)?;
+        call::decode(&plan.rest).map(Some)
+    }
+
+    fn kept(&self, to: GatewayId, call: &Call) -> Result<Option<(Cursor, Answer)>, PublishError> {
+        let kept = self.answers.find(call.name(to));
+        kept.map(|(event, answer)| call.must_fit(&answer).map(|()| (event, answer))).transpose()
     }
 
     async fn publish_chunk(
@@ -256,7 +289,7 @@ impl Publisher {
             let connections = self.registry.connections_of(to);
             event.trace.iter().for_each(|trace| trace.appending());
             let note = Note { correlation_id: event.correlation_id.clone(), connections, about };
-            let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: note.encode() }));
+            let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: call::encode(&note) }));
             beside.extend(answer.as_ref().map(|(name, answer)| answer.beside(*name)));
             let (key, body) = (event.key.clone(), event.body(to, &timestamp));
             drafts.push((to, Draft { at, since, key, ends_key: event.ends_key, body, expect, beside }));

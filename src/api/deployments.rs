@@ -15,6 +15,7 @@ use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, GatewayId, O
 use http::StatusCode;
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::MutexGuard;
 use tracing::{info, warn};
@@ -206,9 +207,7 @@ async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answ
     let id = apis::valid_id(request)?;
     let revision = apis::revision(request)?;
     no_if_match(request)?;
-    let as_deployed = order == Order::Undeploy;
-    let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
-    let elements = elements::of(api, &request.json()?, &defaults)?;
+    let body = request.json()?;
     let call = idempotency::call(request, format_args!("{order:?} {id}"), revision.as_deref().unwrap_or_default())?;
     let api = Arc::clone(api);
     many_in_time(to_the_end(async move {
@@ -216,10 +215,29 @@ async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answ
             Some(call) => Some(api.turns.take(call).await),
             None => None,
         };
+        let as_deployed = order == Order::Undeploy;
+        let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
+        let elements = elements(&api, &body, &defaults, call.as_ref()).await?;
         let mut turn = turn(&api).await?;
         carry_out(&api, &mut turn, &id, elements, order, call.as_ref()).await
     }))
     .await
+}
+
+/// What a call is about: what the first call of its key was, else what it says.
+async fn elements(
+    api: &Api,
+    body: &Value,
+    defaults: &Defaults<'_>,
+    call: Option<&Call>,
+) -> Result<Vec<Element>, ApiError> {
+    let Some(call) = call else { return elements::of(api, body, defaults) };
+    if let Some(begun) = api.publisher.begun(call)? {
+        return Ok(begun);
+    }
+    let elements = elements::of(api, body, defaults)?;
+    api.publisher.begin(call, elements.iter().map(|element| element.gateway), &elements).await?;
+    Ok(elements)
 }
 
 /// What the call was answered before stays; the other elements are ordered.
@@ -231,33 +249,35 @@ async fn carry_out(
     order: Order,
     call: Option<&Call>,
 ) -> Answer {
-    let (mut views, mut rows) = (Vec::with_capacity(elements.len()), Vec::with_capacity(elements.len()));
+    let mut known = Vec::with_capacity(elements.len());
     for element in elements {
-        let (first, shown) = (first(api, element.gateway, call)?, element.display_on_devportal);
-        if first.is_none() {
-            rows.push(row(api, id, element, order));
-        }
-        views.push((first, shown));
+        let shown = element.display_on_devportal;
+        let (row, result) = match first(api, element.gateway, call)? {
+            Some((row, first)) => (row, Some(Ok(first))),
+            None => {
+                let is_gone = api.directory.gateway(element.gateway).is_none();
+                (row(api, id, element, order), is_gone.then(|| Err(ApiError::no_gateway())))
+            }
+        };
+        known.push((row, result, shown));
     }
-    let is_replay = rows.is_empty();
-    let mut results = tell(api, turn, &rows, order, call).await?;
-    if rows.len() == views.len()
-        && results.iter().all(Result::is_err)
-        && let Some(Err(error)) = results.pop()
+    let is_replay = known.iter().all(|(_, result, _)| matches!(result, Some(Ok(_))));
+    let rows: Vec<_> = known.iter().filter(|(_, result, _)| result.is_none()).map(|(row, ..)| row.clone()).collect();
+    let results = tell(api, turn, &rows, order, call).await?;
+    let told = results.iter().filter(|result| result.is_ok()).count();
+    info!(api.id = %id, gateways = rows.len(), told, ?order, "Deployment ordered.");
+    let mut results = results.into_iter();
+    let mut results: Vec<_> = known
+        .into_iter()
+        .filter_map(|(row, result, shown)| Some((row, result.or_else(|| results.next())?, shown)))
+        .collect();
+    if results.iter().all(|(_, result, _)| result.is_err())
+        && let Some((_, Err(error), _)) = results.pop()
     {
         // Nobody was told anything: that is an error like that of any other call, to be repeated.
         return Err(error);
     }
-    let told = results.iter().filter(|result| result.is_ok()).count();
-    info!(api.id = %id, gateways = rows.len(), told, ?order, "Deployment ordered.");
-    let mut outcomes = rows.into_iter().zip(results);
-    let views: Vec<_> = views
-        .into_iter()
-        .filter_map(|(first, shown)| {
-            let (row, result) = first.map(|(row, first)| (row, Ok(first))).or_else(|| outcomes.next())?;
-            Some(outcome(api, row, result, shown))
-        })
-        .collect();
+    let views: Vec<_> = results.into_iter().map(|(row, result, shown)| outcome(api, row, result, shown)).collect();
     let answer = reply::json(StatusCode::OK, &views)?;
     Ok(if is_replay { idempotency::replayed(answer) } else { answer })
 }

@@ -1,8 +1,10 @@
 //! `Idempotency-Key`: a publisher that repeats a call it got no answer to gets the answer of the first.
 //!
 //! What was answered for a gateway is stored with its event ([`gatecast_storage::answers`]), so a restart forgets nothing.
-//! A call that failed leaves nothing, so that it may be repeated; one that failed for some of its gateways is repeated for
-//! these. The first call of a key runs, others wait for it.
+//! A call to one gateway that failed leaves nothing, so that it may be repeated. One to several leaves what it set out to
+//! do, whatever became of that: repeated, it does the rest of it. The first call of a key runs, others wait for it.
+//!
+//! The key is looked up before anything that may have changed since, such as the event's type and who is there.
 
 use std::collections::HashMap;
 use std::fmt::Display;

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gatecast_storage::{GatewayId, OrganizationId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use super::events::{event, no_if_match};
 use super::fields::Fields;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, idempotency, to_the_end};
-use crate::publish::{Call, CheckedEvent, Outgoing, Published};
+use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
 use crate::traceparent::TraceParent;
 
 /// Gateways that one call may name.
@@ -48,48 +49,104 @@ struct Outcome {
     code: Option<&'static str>,
 }
 
+/// A gateway, and what it was told.
+type Told = (GatewayId, Result<Published, ApiError>);
+
+/// What a call with a key sets out to do.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    to: Vec<GatewayId>,
+    correlation_id: String,
+}
+
+/// What a call says.
+struct Asked {
+    body: Bytes,
+    traceparent: Option<TraceParent>,
+}
+
 /// Publishes one event to several gateways. Targets and event are checked before anything is stored; from then on
-/// each gateway has its own outcome. Repeated with its key, the call publishes to those that have none yet.
+/// each gateway has its own outcome. Repeated with its key, the call publishes to those of the same that have none yet.
 pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     request.expect_json()?;
     no_if_match(request)?;
-    let event = event(&request.body, TraceParent::of(request.headers))?;
-    let Body { targets } =
-        serde_json::from_slice(&request.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
-    let targets = resolve(api, &targets)?;
-    let event = api.publisher.check(event)?;
-    let Some(call) = idempotency::call(request, "events", "")? else {
-        return many_in_time(publish_to(api, targets, &event, None)).await;
+    let call = idempotency::call(request, "events", "")?;
+    let asked = Asked { body: request.body.clone(), traceparent: TraceParent::of(request.headers) };
+    let Some(call) = call else {
+        let (to, event) = asked.check(api)?;
+        return many_in_time(async { answer(api, publish_to(api, to, &event, None).await) }).await;
     };
     let api = Arc::clone(api);
     many_in_time(to_the_end(async move {
         let _turn = api.turns.take(&call).await;
-        publish_to(&api, targets, &event, Some(&call)).await
+        publish_once(&api, &asked, &call).await
     }))
     .await
 }
 
-async fn publish_to(api: &Api, targets: Vec<GatewayId>, event: &CheckedEvent, call: Option<&Call>) -> Answer {
-    let mut results = Vec::with_capacity(targets.len());
-    let mut fresh = Vec::with_capacity(targets.len());
-    for to in targets {
-        let first = call.map_or(Ok(None), |call| api.publisher.first(to, call))?;
-        if first.is_none() {
-            fresh.push(Outgoing::new(to, event));
-        }
-        results.push((to, first.map(Ok)));
+impl Asked {
+    /// Whom the call names, and the event.
+    fn check(&self, api: &Api) -> Result<(Vec<GatewayId>, CheckedEvent), ApiError> {
+        let event = self.event()?;
+        let Body { targets } =
+            serde_json::from_slice(&self.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+        Ok((resolve(api, &targets)?, api.publisher.check(event)?))
     }
-    let is_replay = fresh.is_empty() && !results.is_empty();
-    let told = fresh.len();
-    let mut published = append_each(api, fresh, call).await.into_iter();
-    let results: Vec<_> = results
-        .into_iter()
-        .filter_map(|(to, first)| Some(outcome(api, to, first.or_else(|| published.next())?)))
-        .collect();
-    let failed = results.iter().filter(|outcome| outcome.code.is_some()).count();
-    info!(gateways = told, failed, "An event was published to several gateways.");
-    let answer = reply::json(StatusCode::OK, &Results { count: results.len(), results })?;
-    Ok(if is_replay && call.is_some() { idempotency::replayed(answer) } else { answer })
+
+    fn event(&self) -> Result<NewEvent, ApiError> {
+        event(&self.body, self.traceparent.clone())
+    }
+}
+
+/// What the first call of the key set out to do is done to the end; nothing else that holds now counts.
+async fn publish_once(api: &Api, asked: &Asked, call: &Call) -> Answer {
+    let begun: Option<Plan> = api.publisher.begun(call)?;
+    let is_repeat = begun.is_some();
+    let (Plan { to, correlation_id }, event) = match begun {
+        Some(plan) => (plan, None),
+        None => {
+            let (to, event) = asked.check(api)?;
+            let plan = Plan { to, correlation_id: event.correlation_id().to_owned() };
+            api.publisher.begin(call, plan.to.iter().copied(), &plan).await?;
+            (plan, Some(event))
+        }
+    };
+    let known = to.iter().map(|to| known(api, *to, call)).collect::<Result<Vec<_>, ApiError>>()?;
+    let is_replay = is_repeat && known.iter().all(|known| matches!(known, Some(Ok(_))));
+    let fresh: Vec<_> = to.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(to, _)| *to).collect();
+    let published = match event {
+        _ if fresh.is_empty() => Vec::new(),
+        Some(event) => publish_to(api, fresh, &event, Some(call)).await,
+        None => {
+            let event = NewEvent { correlation_id: Some(correlation_id), ..asked.event()? };
+            publish_to(api, fresh, &api.publisher.check(event)?, Some(call)).await
+        }
+    };
+    let mut published = published.into_iter();
+    let results = to.into_iter().zip(known);
+    let results = results.filter_map(|(to, known)| known.map(|known| (to, known)).or_else(|| published.next()));
+    let answer = answer(api, results.collect())?;
+    Ok(if is_replay { idempotency::replayed(answer) } else { answer })
+}
+
+/// What is known of a gateway before it is told anything: what it was told by an earlier call, or that it is gone.
+fn known(api: &Api, to: GatewayId, call: &Call) -> Result<Option<Result<Published, ApiError>>, ApiError> {
+    let first = api.publisher.first(to, call)?;
+    let is_gone = first.is_none() && api.directory.gateway(to).is_none();
+    Ok(first.map(Ok).or_else(|| is_gone.then(|| Err(ApiError::no_gateway()))))
+}
+
+async fn publish_to(api: &Api, to: Vec<GatewayId>, event: &CheckedEvent, call: Option<&Call>) -> Vec<Told> {
+    let outgoing = to.iter().map(|to| Outgoing::new(*to, event)).collect();
+    let results: Vec<_> = to.iter().copied().zip(append_each(api, outgoing, call).await).collect();
+    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+    info!(gateways = results.len(), failed, "An event was published to several gateways.");
+    results
+}
+
+fn answer(api: &Api, results: Vec<Told>) -> Answer {
+    let results: Vec<_> = results.into_iter().map(|(to, result)| outcome(api, to, result)).collect();
+    reply::json(StatusCode::OK, &Results { count: results.len(), results })
 }
 
 fn outcome(api: &Api, gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcome {

@@ -1,7 +1,8 @@
 //! A call that may be repeated, and what is kept of its answer until it is.
 
 use bytes::Bytes;
-use gatecast_storage::{AnswerName, GatewayId, LogError, StoreError};
+use gatecast_storage::{Answer, AnswerName, GatewayId, LogError, StoreError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,6 +18,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Refuses another call than the one that this was kept of.
+    pub(super) fn must_fit(&self, kept: &Answer) -> Result<(), PublishError> {
+        if kept.asked == self.asked { Ok(()) } else { Err(PublishError::KeyReused) }
+    }
+
     /// What its answer for a gateway is kept under.
     pub(super) fn name(&self, gateway: GatewayId) -> AnswerName {
         AnswerName { gateway, key: self.key }
@@ -34,14 +40,14 @@ pub(super) struct Note {
     pub(super) about: Option<Box<RawValue>>,
 }
 
-impl Note {
-    pub(super) fn encode(&self) -> Bytes {
-        // Text and numbers always have a JSON form.
-        serde_json::to_vec(self).unwrap_or_default().into()
-    }
+/// What is kept of a call, as bytes.
+pub(super) fn encode(kept: &impl Serialize) -> Bytes {
+    // Text and numbers always have a JSON form.
+    serde_json::to_vec(kept).unwrap_or_default().into()
+}
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, PublishError> {
-        let note = serde_json::from_slice(bytes);
-        note.map_err(|error| LogError::from(StoreError::Malformed(format!("an answer: {error}"))).into())
-    }
+/// What was kept of a call, from its bytes.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PublishError> {
+    let kept = serde_json::from_slice(bytes);
+    kept.map_err(|error| LogError::from(StoreError::Malformed(format!("an answer: {error}"))).into())
 }

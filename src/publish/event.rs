@@ -67,6 +67,12 @@ impl NewEvent {
 }
 
 impl CheckedEvent {
+    /// As given, or made.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        &self.correlation_id
+    }
+
     /// The event in the log of a gateway.
     pub(super) fn body(&self, to: GatewayId, timestamp: &str) -> Bytes {
         self.mould.body(to, timestamp)

@@ -1,12 +1,16 @@
 //! What was answered to calls with an idempotency key, so that a repeated call is given the first answer.
 //!
 //! - An answer is stored with its event ([`Answer::beside`]): after any crash both are there or neither.
-//! - It counts for [`ANSWER_AGE_MAX`]; at most [`ANSWERS_MAX`] are kept, the oldest going first. All are in memory, some
-//!   350 bytes each.
+//! - What a call that tells several gateways sets out to do is stored before the first of its events
+//!   ([`Answers::begin`]): after any crash a repeated call goes on with that.
+//! - Both count for [`ANSWER_AGE_MAX`]; at most [`ANSWERS_MAX`] of [`ANSWERS_BYTES_MAX`] are kept, the oldest going first.
+//!   All are in memory, some 350 bytes each; what a call sets out to do has some 40 bytes for each gateway.
 //! - On disk, in [`Table::Answers`]: gateway (16 bytes), key (16), time in ms (8) → position (12), what was asked (32),
-//!   the rest. The time is in the key, so that deleting a row that ran out never meets a later one of the same name. Rows
-//!   are deleted behind, in bulk; a crash may leave some, which the next start deletes.
+//!   the rest. What a call sets out to do has zeros for gateway and position. The time is in the key, so that deleting a
+//!   row that ran out never meets a later one of the same name. Rows are deleted behind, in bulk; a crash may leave some,
+//!   which the next start deletes.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,17 +19,23 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clock::Clock;
-use crate::ids::{Cursor, GatewayId};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::Beside;
-use crate::records::{Change, Records, StoreError, Table, each_row};
+use crate::records::{Change, Durability, Records, StoreError, Table, each_row};
 use crate::write_behind::{Source, WriteBehind};
 
 /// How long an answer is kept.
 pub const ANSWER_AGE_MAX: TimeDelta = TimeDelta::minutes(10);
 /// Answers kept at once: one to each of 100,000 gateways, twice.
 pub const ANSWERS_MAX: usize = 200_000;
+/// Bytes of [`Answer::rest`] kept at once: more than so many answers have.
+pub const ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Between two rounds of deleting.
 const DELETE_PAUSE: Duration = Duration::from_secs(1);
+/// In place of a gateway, for what a call as a whole sets out to do. No gateway has this id.
+const NO_GATEWAY: GatewayId = GatewayId(uuid::Uuid::nil());
+/// In place of its event. No event has this position.
+const NO_EVENT: Cursor = Cursor { epoch: Epoch(0), seq: Seq(0) };
 
 /// Names an answer: a gateway, and a hash of the publisher's key and of the kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +46,7 @@ pub struct AnswerName {
     pub key: [u8; 16],
 }
 
-/// What a call for one gateway was answered.
+/// What a call for one gateway was answered; or what a call sets out to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// When; as [`Draft::at`](crate::Draft::at), with millisecond precision.
@@ -50,6 +60,7 @@ pub struct Answer {
 /// The answers given lately.
 pub struct Answers {
     shared: Arc<Shared>,
+    records: Arc<dyn Records>,
     writer: WriteBehind<Shared>,
 }
 
@@ -61,6 +72,8 @@ struct Shared {
 #[derive(Default)]
 struct Book {
     answers: HashMap<AnswerName, (Cursor, Answer)>,
+    /// Of what these say.
+    bytes: usize,
     /// Oldest first. A name that was used anew after it ran out stands here once for each use.
     by_age: VecDeque<(DateTime<Utc>, AnswerName)>,
     /// Rows to be deleted.
@@ -92,9 +105,10 @@ impl Answers {
         }
         book.expire(clock.now());
         let shared = Arc::new(Shared { book: Mutex::new(book), clock });
-        let writer = WriteBehind::start(Arc::clone(&shared), records, DELETE_PAUSE, "Answers that ran out");
+        let writer =
+            WriteBehind::start(Arc::clone(&shared), Arc::clone(&records), DELETE_PAUSE, "Answers that ran out");
         writer.wake();
-        Ok(Self { shared, writer })
+        Ok(Self { shared, records, writer })
     }
 
     /// All that are stored.
@@ -116,6 +130,26 @@ impl Answers {
         self.shared.book().answers.get(&name).filter(|(_, answer)| !is_over(answer.at, now)).cloned()
     }
 
+    /// Stores what a call of this key sets out to do, durably.
+    ///
+    /// # Errors
+    /// If it may not have been stored.
+    pub async fn begin(&self, key: [u8; 16], plan: Answer) -> Result<(), StoreError> {
+        let name = AnswerName { gateway: NO_GATEWAY, key };
+        let beside = plan.beside(name);
+        let row = Some(beside.row(NO_EVENT).into());
+        let change = Change { table: beside.table, key: beside.key, row };
+        self.records.commit(vec![change], Durability::Synced).await?;
+        self.keep(name, NO_EVENT, plan);
+        Ok(())
+    }
+
+    /// What an earlier call of this key set out to do, unless that is too long ago.
+    #[must_use]
+    pub fn begun(&self, key: [u8; 16]) -> Option<Answer> {
+        self.find(AnswerName { gateway: NO_GATEWAY, key }).map(|(_, plan)| plan)
+    }
+
     /// An answer was stored with this event.
     pub fn keep(&self, name: AnswerName, event: Cursor, answer: Answer) {
         let now = self.shared.clock.now();
@@ -131,16 +165,22 @@ impl Answers {
 impl Book {
     fn keep(&mut self, name: AnswerName, event: Cursor, answer: Answer) {
         self.by_age.push_back((answer.at, name));
-        self.answers.insert(name, (event, answer));
+        self.bytes += answer.rest.len();
+        if let Some((_, before)) = self.answers.insert(name, (event, answer)) {
+            self.bytes -= before.rest.len();
+        }
     }
 
     fn expire(&mut self, now: DateTime<Utc>) {
         while let Some((at, name)) = self.by_age.front().copied()
-            && (is_over(at, now) || self.by_age.len() > ANSWERS_MAX)
+            && (is_over(at, now) || self.by_age.len() > ANSWERS_MAX || self.bytes > ANSWERS_BYTES_MAX)
         {
             self.by_age.pop_front();
-            if self.answers.get(&name).is_some_and(|(_, answer)| answer.at == at) {
-                self.answers.remove(&name);
+            if let Entry::Occupied(kept) = self.answers.entry(name)
+                && kept.get().1.at == at
+            {
+                let (_, gone) = kept.remove();
+                self.bytes -= gone.rest.len();
             }
             self.gone.push_back(row_key(name, at));
         }
@@ -262,14 +302,44 @@ mod tests {
         assert_eq!(answers.find(name(5)), Some(anew));
     }
 
+    #[tokio::test]
+    async fn what_a_call_sets_out_to_do_survives_a_restart_and_runs_out() {
+        let clock = Arc::new(ManualClock::default());
+        let stores = stores(&clock);
+        let open = || Answers::open(stores.events_records.clone(), clock.clone());
+        let plan = Answer { at: clock.now(), asked: [9; 32], rest: Bytes::from_static(b"whom") };
+        let answers = open().await.unwrap();
+        answers.begin([1; 16], plan.clone()).await.unwrap();
+        assert_eq!(answers.begun([1; 16]), Some(plan.clone()));
+        drop(answers);
+        let answers = open().await.unwrap();
+        assert_eq!((answers.begun([1; 16]), answers.begun([2; 16])), (Some(plan), None));
+        clock.advance(Duration::from_secs(600));
+        assert_eq!(answers.begun([1; 16]), None);
+    }
+
+    const EVENT: Cursor = Cursor { epoch: Epoch(1), seq: Seq(1) };
+
+    #[test]
+    fn what_is_kept_is_bounded_by_bytes() {
+        let mut book = Book::default();
+        let at = ManualClock::default().now();
+        let answer = Answer { at, asked: [0; 32], rest: vec![0; ANSWERS_BYTES_MAX / 4].into() };
+        for key in [0, 1, 1, 2, 3, 4] {
+            book.keep(name(key), EVENT, answer.clone());
+            book.expire(at);
+        }
+        assert_eq!((book.answers.len(), book.bytes), (4, ANSWERS_BYTES_MAX));
+        assert!(!book.answers.contains_key(&name(0)) && book.answers.contains_key(&name(1)));
+    }
+
     #[test]
     fn what_is_kept_is_bounded_by_count() {
         let mut book = Book::default();
         let at = ManualClock::default().now();
         let answer = Answer { at, asked: [0; 32], rest: Bytes::new() };
-        let event = Cursor { epoch: crate::Epoch(1), seq: crate::Seq(1) };
         for key in 0..u32::try_from(ANSWERS_MAX).unwrap() + 10 {
-            book.keep(name(key), event, answer.clone());
+            book.keep(name(key), EVENT, answer.clone());
             book.expire(at);
         }
         assert_eq!((book.answers.len(), book.by_age.len(), book.gone.len()), (ANSWERS_MAX, ANSWERS_MAX, 10));

@@ -142,6 +142,9 @@ async fn ten_kills_under_publishers_that_repeat_with_their_keys_leave_every_even
             let ids = event_ids(answer);
             let told = ids.iter().find(|id| held.get(*id) == Some(number));
             assert!(told.is_some() || (number % 3 == 0), "{number}: {answer}");
+            let results = answer["results"].as_array().into_iter().flatten();
+            let correlations: BTreeSet<_> = results.map(|result| result["correlationId"].as_str()).collect();
+            assert!(correlations.len() <= 1, "one call, one correlation: {number}: {answer}");
         }
     }
     check_deployments(&served.platform, &answered).await;

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use gatecast_storage::{ApiId, GatewayId};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::Api;
@@ -17,7 +18,7 @@ const ENVIRONMENT_CHARS: std::ops::RangeInclusive<usize> = 1..=128;
 const ENVIRONMENT_DEFAULT: &str = "production";
 
 /// One gateway that is told to serve a revision, or to stop.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Element {
     pub(super) gateway: GatewayId,
     pub(super) revision: String,

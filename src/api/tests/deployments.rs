@@ -196,6 +196,55 @@ async fn a_repeated_deployment_is_answered_with_the_first_answer_also_after_a_re
 }
 
 #[tokio::test]
+async fn a_repeated_deployment_is_answered_with_the_first_answer_also_when_its_gateway_is_gone() {
+    for order in ["deploy-revision", "undeploy-revision"] {
+        let world = World::new().await;
+        let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+        let bearer = format!("Bearer {ADMIN}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+        let body = json!([{ "gatewayId": a }, { "gatewayId": b }]).to_string();
+        let first = world.send("POST", &path(order), &headers, body.clone()).await;
+        assert_eq!(first.expect(200).as_array().unwrap().len(), 2);
+        assert_eq!(world.admin("DELETE", &format!("/api/v1/gateways/{b}"), Value::Null).await.status, 204);
+        let again = world.send("POST", &path(order), &headers, body).await;
+        assert_eq!(again.expect(200), first.expect(200));
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        let other = json!([{ "gatewayId": b }]).to_string();
+        let refused = world.send("POST", &path(order), &headers, other).await;
+        assert_eq!(refused.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_a_crash_cut_short_goes_on_with_what_it_was_about() {
+    let world = World::new().await;
+    let mut gateways = Vec::new();
+    for name in ["gw-a", "gw-b", "gw-c"] {
+        gateways.push(world.gateway(name).await);
+    }
+    let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+    let body: Value = gateways.iter().map(|gateway| json!({ "gatewayId": gateway })).collect();
+    world.log.spared.store(1, std::sync::atomic::Ordering::SeqCst);
+    *world.log.fails_with.lock().unwrap() = Some(AppendFault::Lost);
+    let first = world.send("POST", &path("deploy-revision"), &headers, body.to_string()).await.expect(200);
+    assert_eq!(first[1]["code"], "UNAVAILABLE");
+
+    let world = world.restart().await;
+    let [_, b, c] = gateways[..] else { unreachable!() };
+    let elsewhere = json!({ "displayName": "Test", "vhost": "elsewhere.example" });
+    world.admin("PUT", &format!("/api/v1/gateways/{b}"), elsewhere).await.expect(200);
+    assert_eq!(world.admin("DELETE", &format!("/api/v1/gateways/{c}"), Value::Null).await.status, 204);
+    let again = world.send("POST", &path("deploy-revision"), &headers, body.to_string()).await;
+    assert!(!again.headers.contains_key("idempotency-replayed"));
+    let again = again.expect(200);
+    assert_eq!(again[0], first[0]);
+    assert_eq!((&again[1]["vhost"], &again[2]["code"]), (&json!("default.example"), &json!("GATEWAY_NOT_FOUND")));
+    let events = world.events(b).await;
+    assert_eq!((events.len(), &events[0]["eventId"]), (1, &again[1]["eventId"]));
+}
+
+#[tokio::test]
 async fn if_match_is_refused_where_it_cannot_be_kept() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;

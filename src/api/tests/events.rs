@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, AppendFault, EVENT_BYTES_MAX, ORGANIZATION, World, unknown};
+use super::world::{ADMIN, AppendFault, EVENT_BYTES_MAX, ORGANIZATION, Reply, World, unknown};
 
 fn deployed(api: &str) -> Value {
     json!({ "type": "api.deployed", "payload": { "apiId": api } })
@@ -272,33 +272,127 @@ async fn an_event_that_a_failed_sync_left_is_not_published_again_after_the_resta
     }
 }
 
-#[tokio::test]
-async fn a_repeated_batch_publishes_to_those_that_have_no_event_yet() {
-    let world = World::new().await;
-    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+/// A batch with the key `k-1`.
+async fn send_once(world: &World, body: &Value) -> Reply {
     let bearer = format!("Bearer {ADMIN}");
     let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
-    let body = |api: &str| json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": api } });
-    let send = async |world: &World, api: &str| {
-        world.send("POST", "/api/internal/v1/events", &headers, body(api).to_string()).await
-    };
-    let first = send(&world, "a").await;
+    world.send("POST", "/api/internal/v1/events", &headers, body.to_string()).await
+}
+
+#[tokio::test]
+async fn a_repeated_batch_gets_the_first_answer_whatever_became_of_its_type_and_targets() {
+    for targets in ["gatewayIds", "organizationId", "all"] {
+        let world = World::new().await;
+        let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+        let kind = "/api/internal/v1/event-types/cache.flush";
+        world.admin("PUT", kind, json!({ "description": "", "schema": {} })).await.expect(201);
+        let targets = match targets {
+            "gatewayIds" => json!({ targets: [a, b] }),
+            "organizationId" => json!({ targets: ORGANIZATION }),
+            _ => json!({ targets: true }),
+        };
+        let body = json!({ "targets": targets, "type": "cache.flush", "payload": {} });
+        let first = send_once(&world, &body).await;
+        assert_eq!(first.expect(200)["count"], 2);
+        assert!(!first.headers.contains_key("idempotency-replayed"));
+
+        assert_eq!(world.admin("DELETE", kind, Value::Null).await.status, 204);
+        assert_eq!(world.admin("DELETE", &format!("/api/v1/gateways/{b}"), Value::Null).await.status, 204);
+        let c = world.gateway("gw-c").await;
+        let again = send_once(&world, &body).await;
+        assert_eq!(again.expect(200), first.expect(200));
+        assert_eq!(again.headers["idempotency-replayed"], "true");
+        let world = world.restart().await;
+        assert_eq!(send_once(&world, &body).await.expect(200), first.expect(200));
+        let other = json!({ "targets": targets, "type": "cache.flush", "payload": 1 });
+        assert_eq!(send_once(&world, &other).await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+        assert_eq!((world.head(a).await, world.head(c).await), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_to_nobody_is_to_nobody_when_it_is_repeated() {
+    let world = World::new().await;
+    let body = json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": "a" } });
+    let first = send_once(&world, &body).await;
+    assert_eq!(first.expect(200)["count"], 0);
     assert!(!first.headers.contains_key("idempotency-replayed"));
-    let again = send(&world, "a").await;
+    let gateway = world.gateway("gw-1").await;
+    let again = send_once(&world, &body).await;
     assert_eq!(again.expect(200), first.expect(200));
     assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(world.head(gateway).await, 0);
+}
 
-    let world = world.restart().await;
-    let c = world.gateway("gw-c").await;
-    let more = send(&world, "a").await;
-    assert!(!more.headers.contains_key("idempotency-replayed"));
-    assert_eq!(more.expect(200)["count"], 3);
-    let (more, first) = (more.expect(200), first.expect(200));
-    for result in first["results"].as_array().unwrap() {
-        assert!(more["results"].as_array().unwrap().contains(result), "{result}");
+#[tokio::test]
+async fn a_batch_that_a_crash_cut_short_goes_on_with_the_same_targets_and_correlation_id() {
+    for fault in [AppendFault::Stored, AppendFault::Lost] {
+        let world = World::new().await;
+        for name in ["gw-a", "gw-b", "gw-c"] {
+            world.gateway(name).await;
+        }
+        let body = json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": "a" } });
+        world.log.spared.store(1, std::sync::atomic::Ordering::SeqCst);
+        *world.log.fails_with.lock().unwrap() = Some(fault);
+        let first = send_once(&world, &body).await.expect(200);
+        assert_eq!(first["results"][1]["code"], "UNAVAILABLE");
+
+        let world = world.restart().await;
+        let late = world.gateway("gw-late").await;
+        let again = send_once(&world, &body).await;
+        assert_eq!(again.headers.contains_key("idempotency-replayed"), fault == AppendFault::Stored);
+        let again = again.expect(200);
+        assert_eq!(again["results"][0], first["results"][0]);
+        assert_eq!(again["count"], 3);
+        for result in again["results"].as_array().unwrap() {
+            assert_eq!(result["correlationId"], first["results"][0]["correlationId"]);
+            let events = world.events(result["gatewayId"].as_str().unwrap().parse().unwrap()).await;
+            assert_eq!((events.len(), &events[0]["eventId"]), (1, &result["eventId"]));
+            assert_eq!(events[0]["correlationId"], result["correlationId"]);
+        }
+        let last = send_once(&world, &body).await;
+        assert_eq!((last.expect(200), &last.headers["idempotency-replayed"].to_str().unwrap()), (again, &"true"));
+        assert_eq!(world.head(late).await, 0);
     }
-    assert_eq!(send(&world, "b").await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
-    assert_eq!((world.head(a).await, world.head(b).await, world.head(c).await), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_for_its_key_leaves_the_call_of_before_as_it_is() {
+    let world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    let body =
+        |api: &str| json!({ "targets": { "gatewayIds": [a, b] }, "type": "api.deployed", "payload": { "apiId": api } });
+    world.log.spared.store(1, std::sync::atomic::Ordering::SeqCst);
+    *world.log.fails_with.lock().unwrap() = Some(AppendFault::Lost);
+    send_once(&world, &body("a")).await.expect(200);
+    let world = world.restart().await;
+    world.clock.advance(std::time::Duration::from_secs(5));
+    send_once(&world, &body("a")).await.expect(200);
+    // What it set out to do has run out, the last of its answers not yet.
+    world.clock.advance(std::time::Duration::from_secs(597));
+    for _ in 0..2 {
+        assert_eq!(send_once(&world, &body("b")).await.problem(400, "INVALID_PARAMETER"), ["Idempotency-Key"]);
+    }
+    send_once(&world, &body("a")).await.expect(200);
+    assert_eq!((world.head(a).await, world.head(b).await), (2, 1));
+}
+
+#[tokio::test]
+async fn a_target_that_is_deleted_before_its_event_was_stored_is_told_so_when_the_batch_is_repeated() {
+    let world = World::new().await;
+    let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+    let body = json!({ "targets": { "gatewayIds": [a, b] }, "type": "api.deployed", "payload": { "apiId": "a" } });
+    world.log.spared.store(1, std::sync::atomic::Ordering::SeqCst);
+    *world.log.fails_with.lock().unwrap() = Some(AppendFault::Lost);
+    let first = send_once(&world, &body).await.expect(200);
+    let world = world.restart().await;
+    assert_eq!(world.admin("DELETE", &format!("/api/v1/gateways/{b}"), Value::Null).await.status, 204);
+    for _ in 0..2 {
+        let again = send_once(&world, &body).await;
+        assert!(!again.headers.contains_key("idempotency-replayed"));
+        let results = json!([first["results"][0], { "gatewayId": b, "code": "GATEWAY_NOT_FOUND" }]);
+        assert_eq!(again.expect(200)["results"], results);
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -253,6 +253,8 @@ pub(crate) struct FragileLog {
     pub(crate) is_down: AtomicBool,
     /// The answer of appends from now on; they are stored all the same if it says so.
     pub(super) fails_with: Mutex<Option<AppendFault>>,
+    /// Appends that are answered well before.
+    pub(super) spared: AtomicUsize,
     /// Appends find no room.
     pub(super) is_full: AtomicBool,
     /// Appends wait while this is held.
@@ -265,6 +267,7 @@ impl FragileLog {
             inner,
             is_down: AtomicBool::new(false),
             fails_with: Mutex::default(),
+            spared: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             held: tokio::sync::RwLock::default(),
         }
@@ -284,6 +287,8 @@ impl EventLog for FragileLog {
             return Err(StoreError::Full.into());
         }
         let fault = *self.fails_with.lock().unwrap();
+        let less = |spared: usize| spared.checked_sub(1);
+        let fault = fault.filter(|_| self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err());
         if fault != Some(AppendFault::Lost) {
             let done = self.inner.append(to, draft).await;
             if fault.is_none() {
