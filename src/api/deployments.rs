@@ -199,7 +199,7 @@ pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiEr
             Err(error) => return Err(error),
         }
     }
-    Ok(api.directory.delete_api(id.clone()).await?)
+    Ok(api.directory.delete_api(id.clone(), now).await?)
 }
 
 /// All elements are checked before anything is stored; from then on each has its own outcome.
@@ -348,6 +348,7 @@ fn row(api: &Api, id: &ApiId, element: Element, order: Order) -> Deployment {
         updated_at: now,
         pending: None,
         earlier: Vec::new(),
+        deleted_at: None,
     }
 }
 

@@ -73,6 +73,7 @@ mod tests {
             updated_at: DateTime::UNIX_EPOCH,
             pending: None,
             earlier: Vec::new(),
+            deleted_at: None,
         }
     }
 

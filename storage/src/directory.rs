@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 
 pub use self::access::Access;
 pub use self::apis::{Api, ApiId, InvalidApiId};
-pub use self::deployments::{Deployment, DeploymentStatus, EARLIER_MAX, Earlier, Pending, Told};
+pub use self::deployments::{DELETED_MAX, Deployment, DeploymentStatus, EARLIER_MAX, Earlier, Pending, Told};
 pub use self::error::DirectoryError;
 pub use self::event_types::EventType;
 pub use self::gateways::{CatchUp, Gateway, GatewayUpdate, OrganizationId};

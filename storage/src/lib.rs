@@ -41,8 +41,8 @@ pub use deliveries::{
     Deliveries, DeliveryFilter, DeliveryLimits, DeliveryTotals, FailedDelivery, Failure, FailureReason,
 };
 pub use directory::{
-    Access, Api, ApiId, CatchUp, Deployment, DeploymentStatus, Directory, DirectoryError, EARLIER_MAX, Earlier,
-    EventType, Gateway, GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState, Told,
+    Access, Api, ApiId, CatchUp, DELETED_MAX, Deployment, DeploymentStatus, Directory, DirectoryError, EARLIER_MAX,
+    Earlier, EventType, Gateway, GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState, Told,
 };
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{

@@ -38,6 +38,7 @@ impl World {
             updated_at: now,
             pending: None,
             earlier: Vec::new(),
+            deleted_at: None,
         };
         self.hub.directory.begin_deployments(vec![row.clone()]).await.unwrap();
         self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();

@@ -75,6 +75,28 @@ async fn a_deployment_that_nobody_reports_on_times_out_until_somebody_does() {
 }
 
 #[tokio::test]
+async fn an_ack_of_a_deletion_stands_on_its_events_timeline() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let at = world.parts.log.bounds(gateway).await.unwrap().head();
+    let (_, key) = world.token(gateway).await;
+    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true);
+    deployed(&world, gateway).await;
+    assert_eq!(world.admin("DELETE", &format!("/api/v1/apis/{API}"), Value::Null).await.status, 204);
+    let event = world.events(gateway).await.pop().unwrap();
+    assert_eq!(event["type"], "api.deleted");
+    let deployment = &event["payload"]["deploymentId"];
+    let ack = json!({ "type": "deployment.ack", "payload": { "deploymentId": deployment, "status": "success" } });
+    let headers = [("api-key", key.as_str()), ("gateway-instance", "a")];
+    let answer = world.send("POST", PATH, &headers, ack.to_string()).await.expect(202);
+    assert_eq!(answer, json!({ "accepted": 1, "ignored": 0 }));
+    let path = format!("/api/internal/v1/events/{gateway}/{}", event["eventId"].as_str().unwrap());
+    assert_eq!(world.get(&path).await.expect(200)["timeline"][0]["status"], "applied");
+    world.get(&format!("/api/v1/apis/{API}/deployments")).await.problem(404, "API_NOT_FOUND");
+    assert_eq!(world.get("/api/v1/deployments").await.expect(200)["count"], 0);
+}
+
+#[tokio::test]
 async fn malformed_receipts_are_refused_by_pointer_and_nothing_is_taken() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::deployments::deletion;
 use super::edit::{Edit, api_key};
 use super::{Directory, DirectoryError};
 use crate::records::{StoreError, Table};
@@ -115,10 +116,9 @@ impl Directory {
     ///
     /// # Errors
     /// If the store failed.
-    pub async fn delete_api(&self, id: ApiId) -> Result<bool, DirectoryError> {
+    pub async fn delete_api(&self, id: ApiId, now: DateTime<Utc>) -> Result<bool, DirectoryError> {
         self.write(move |model| {
-            let deployments = model.deployments_of_api(&id);
-            let mut edits: Vec<_> = deployments.map(|row| Edit::DropDeployment(id.clone(), row.gateway)).collect();
+            let mut edits = deletion(model, &id, now);
             if model.api(&id).is_some() {
                 edits.push(Edit::DropApi(id));
             }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::edit::Edit;
+use super::model::Model;
 use super::{ApiId, Directory, DirectoryError};
 use crate::ids::{Cursor, GatewayId};
 
@@ -53,6 +54,10 @@ pub struct Deployment {
     /// What it replaced, newest first, at most [`EARLIER_MAX`]: a gateway may still report what became of that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Earlier>,
+    /// When its API was deleted, since which nothing is asked: the row is there for what the gateway may still report, and
+    /// shown to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// What was asked before of the same gateway about the same API.
@@ -80,6 +85,10 @@ impl Deployment {
         this.into_iter().chain(self.earlier.iter().copied()).take(EARLIER_MAX).collect()
     }
 
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = Uuid> {
         [self.id].into_iter().chain(self.earlier.iter().map(|earlier| earlier.id))
     }
@@ -87,6 +96,8 @@ impl Deployment {
 
 /// Who deploys again before a report came is mostly one step ahead of it.
 pub const EARLIER_MAX: usize = 4;
+/// Deployments of deleted APIs that are known, the last deleted: one of each of 100,000 gateways.
+pub const DELETED_MAX: usize = 100_000;
 
 /// That a deployment was begun: its event may or may not be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +126,7 @@ impl Directory {
                 }
                 let earlier = replaces.as_ref().map_or_else(Vec::new, |before| before.earlier_then());
                 let pending = Some(Pending { replaces });
-                Ok(Edit::PutDeployment(Arc::new(Deployment { event: None, pending, earlier, ..row })))
+                Ok(Edit::PutDeployment(Arc::new(Deployment { event: None, pending, earlier, deleted_at: None, ..row })))
             });
             Ok((begun.collect::<Result<_, _>>()?, ()))
         })
@@ -185,7 +196,7 @@ impl Directory {
     }
 
     /// Who was told of the deployment of this id, and how, if it or one of the [`EARLIER_MAX`] after it is what was last
-    /// asked.
+    /// asked, and its API is there or one of the [`DELETED_MAX`] were deleted after it.
     #[must_use]
     pub fn told_of_deployment(&self, id: Uuid) -> Option<Told> {
         let model = self.read();
@@ -197,13 +208,13 @@ impl Directory {
     /// What was last asked of the gateway about the API.
     #[must_use]
     pub fn deployment(&self, api: &ApiId, gateway: GatewayId) -> Option<Arc<Deployment>> {
-        self.read().deployment(api, gateway).cloned()
+        self.read().deployment(api, gateway).filter(|row| !row.is_deleted()).cloned()
     }
 
     /// All deployments, what was asked for last first.
     #[must_use]
     pub fn deployments(&self) -> Vec<Arc<Deployment>> {
-        let mut all: Vec<_> = self.read().deployments().cloned().collect();
+        let mut all = asked(self.read().deployments());
         all.sort_by_key(|row| (std::cmp::Reverse(row.performed_at), row.id));
         all
     }
@@ -211,12 +222,35 @@ impl Directory {
     /// The deployments of an API, by gateway id.
     #[must_use]
     pub fn deployments_of_api(&self, api: &ApiId) -> Vec<Arc<Deployment>> {
-        self.read().deployments_of_api(api).cloned().collect()
+        asked(self.read().deployments_of_api(api))
     }
 
     /// The deployments of a gateway, by API id.
     #[must_use]
     pub fn deployments_of_gateway(&self, gateway: GatewayId) -> Vec<Arc<Deployment>> {
-        self.read().deployments_of_gateway(gateway).cloned().collect()
+        asked(self.read().deployments_of_gateway(gateway))
     }
+}
+
+/// Those whose API is not deleted.
+fn asked<'a>(rows: impl Iterator<Item = &'a Arc<Deployment>>) -> Vec<Arc<Deployment>> {
+    rows.filter(|row| !row.is_deleted()).cloned().collect()
+}
+
+/// Takes the deployments of an API away. What gateways were told stays known, of the last [`DELETED_MAX`].
+pub(super) fn deletion(model: &Model, api: &ApiId, now: DateTime<Utc>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut kept = 0;
+    for row in asked(model.deployments_of_api(api)) {
+        if row.event.is_some() && kept < DELETED_MAX {
+            kept += 1;
+            edits.push(Edit::PutDeployment(Arc::new(Deployment { deleted_at: Some(now), ..(*row).clone() })));
+        } else {
+            edits.push(Edit::DropDeployment(row.api.clone(), row.gateway));
+        }
+    }
+    let known = model.deleted_deployments();
+    let too_many = (known.len() + kept).saturating_sub(DELETED_MAX);
+    edits.extend(known.take(too_many).map(|(_, gateway, api)| Edit::DropDeployment(api.clone(), *gateway)));
+    edits
 }

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -25,6 +26,8 @@ pub(super) struct Model {
     apis: BTreeMap<ApiId, Arc<Api>>,
     deployments: BTreeMap<(GatewayId, ApiId), Arc<Deployment>>,
     by_api: HashMap<ApiId, BTreeSet<GatewayId>>,
+    /// Those of deleted APIs, the first deleted first.
+    deleted: BTreeSet<(DateTime<Utc>, GatewayId, ApiId)>,
     /// Also of what a deployment replaced.
     deployment_ids: HashMap<Uuid, (GatewayId, ApiId)>,
     event_types: BTreeMap<String, Arc<EventType>>,
@@ -144,6 +147,11 @@ impl Model {
         self.deployments.values().filter(|row| row.pending.is_some())
     }
 
+    /// Those of deleted APIs, the first deleted first.
+    pub(super) fn deleted_deployments(&self) -> impl ExactSizeIterator<Item = &(DateTime<Utc>, GatewayId, ApiId)> {
+        self.deleted.iter()
+    }
+
     pub(super) fn deployment_by_id(&self, id: Uuid) -> Option<&Arc<Deployment>> {
         self.deployment_that_knows(id).filter(|row| row.id == id)
     }
@@ -220,8 +228,9 @@ impl Model {
         self.by_api.entry(deployment.api.clone()).or_default().insert(deployment.gateway);
         let key = (deployment.gateway, deployment.api.clone());
         if let Some(before) = self.deployments.insert(key.clone(), deployment.clone()) {
-            self.forget_ids(&before);
+            self.drop_indexes(&before);
         }
+        self.deleted.extend(deleted_key(&deployment));
         self.deployment_ids.extend(deployment.ids().map(|id| (id, key.clone())));
     }
 
@@ -233,15 +242,22 @@ impl Model {
             }
         }
         if let Some(gone) = self.deployments.remove(&(gateway, api)) {
-            self.forget_ids(&gone);
+            self.drop_indexes(&gone);
         }
     }
 
-    fn forget_ids(&mut self, of: &Deployment) {
+    fn drop_indexes(&mut self, of: &Deployment) {
         for id in of.ids() {
             self.deployment_ids.remove(&id);
         }
+        if let Some(key) = deleted_key(of) {
+            self.deleted.remove(&key);
+        }
     }
+}
+
+fn deleted_key(of: &Deployment) -> Option<(DateTime<Utc>, GatewayId, ApiId)> {
+    Some((of.deleted_at?, of.gateway, of.api.clone()))
 }
 
 async fn load_rows<T: DeserializeOwned>(

@@ -65,6 +65,7 @@ fn deployment(api: &str, gateway: GatewayId) -> Deployment {
         updated_at: at(0),
         pending: None,
         earlier: Vec::new(),
+        deleted_at: None,
     }
 }
 
@@ -240,8 +241,8 @@ async fn deployments_are_put_all_or_none_and_deleted_with_their_api() {
     assert_eq!(of_gateway.iter().map(|row| row.api.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(of_gateway.first().unwrap().status, DeploymentStatus::Deployed);
 
-    assert!(directory.delete_api("a".parse().unwrap()).await.unwrap());
-    assert!(!directory.delete_api("a".parse().unwrap()).await.unwrap());
+    assert!(directory.delete_api("a".parse().unwrap(), at(10)).await.unwrap());
+    assert!(!directory.delete_api("a".parse().unwrap(), at(10)).await.unwrap());
     assert_eq!(directory.deployments_of_api(&"a".parse().unwrap()), []);
     assert_eq!(directory.deployments_of_gateway(id).len(), 1);
 }
@@ -385,6 +386,57 @@ async fn what_a_deployment_replaced_is_known_for_a_while_and_is_not_what_was_las
     assert!(directory.told_of_deployment(rows[1].id).is_some());
     directory.delete_gateway(gateway).await.unwrap();
     assert!(rows.iter().all(|row| directory.told_of_deployment(row.id).is_none()));
+}
+
+#[tokio::test]
+async fn what_gateways_were_told_of_a_deleted_api_is_known_and_is_no_deployment() {
+    let records = Arc::new(MemoryRecords::new());
+    let directory = Directory::open(records.clone()).await.unwrap();
+    let gateway = directory.create_gateway(gateway(OrganizationId(Uuid::new_v4()), "gw-1", 1)).await.unwrap().id;
+    let (deploying, deleting) = (deployment("a", gateway), deployment("a", gateway));
+    let deleting = Deployment { status: DeploymentStatus::Undeploying, ..deleting };
+    tell(&directory, vec![deploying.clone()]).await;
+    tell(&directory, vec![deleting.clone()]).await;
+    assert!(directory.delete_api("a".parse().unwrap(), at(10)).await.unwrap());
+    let told = Some(Told { gateway, event: Some(told()) });
+    let reopened = Directory::open(records.clone()).await.unwrap();
+    for directory in [&directory, &reopened] {
+        assert!([&deploying, &deleting].iter().all(|row| directory.told_of_deployment(row.id) == told));
+        assert_eq!((directory.deployment(&deleting.api, gateway), directory.deployments()), (None, Vec::new()));
+        assert_eq!(directory.deployments_of_gateway(gateway), []);
+    }
+    assert!(!directory.delete_api("a".parse().unwrap(), at(11)).await.unwrap());
+    assert!(directory.settle_deployment(gateway, deleting.id, at(11)).await.unwrap().is_some());
+
+    // The API comes again: first in vain.
+    let anew = deployment("a", gateway);
+    directory.begin_deployments(vec![anew.clone()]).await.unwrap();
+    directory.end_deployments(vec![(anew.id, None)], at(12)).await.unwrap();
+    assert_eq!(directory.deployments(), []);
+    tell(&directory, vec![anew.clone()]).await;
+    assert_eq!(directory.deployments().len(), 1);
+    assert!([&deploying, &deleting, &anew].iter().all(|row| directory.told_of_deployment(row.id) == told));
+    assert!(directory.delete_api("a".parse().unwrap(), at(13)).await.unwrap());
+    directory.delete_gateway(gateway).await.unwrap();
+    assert_eq!(directory.told_of_deployment(anew.id), None);
+    assert_eq!(records.scan(Table::Deployments).await.unwrap(), []);
+}
+
+#[test]
+fn of_deleted_apis_so_many_deployments_are_known() {
+    let mut model = Model::default();
+    let gateway = GatewayId(Uuid::new_v4());
+    for n in 0..DELETED_MAX {
+        let deleted_at = Some(at(i64::try_from(n).unwrap()));
+        let row = Deployment { deleted_at, ..deployment(&n.to_string(), gateway) };
+        model.apply(Edit::PutDeployment(Arc::new(row)));
+    }
+    model.apply(Edit::PutDeployment(Arc::new(deployment("last", gateway))));
+    let now = at(i64::try_from(DELETED_MAX).unwrap());
+    super::deployments::deletion(&model, &"last".parse().unwrap(), now).into_iter().for_each(|edit| model.apply(edit));
+    assert_eq!((model.deployments().count(), model.deleted_deployments().len()), (DELETED_MAX, DELETED_MAX));
+    let is_known = |api: &str| model.deployment(&api.parse().unwrap(), gateway).is_some();
+    assert!(!is_known("0") && is_known("1") && is_known("last"));
 }
 
 #[tokio::test]
