@@ -80,7 +80,7 @@ async fn an_ack_of_a_deletion_stands_on_its_events_timeline() {
     let gateway = world.gateway("gw-1").await;
     let at = world.parts.log.bounds(gateway).await.unwrap().head();
     let (_, key) = world.token(gateway).await;
-    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), at, true);
+    let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), Start::After(at), true);
     deployed(&world, gateway).await;
     assert_eq!(world.admin("DELETE", &format!("/api/v1/apis/{API}"), Value::Null).await.status, 204);
     let event = world.events(gateway).await.pop().unwrap();
