@@ -6,27 +6,32 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes an empty database in `path` if there is none.
 pub(super) fn create(path: &Path, config: impl Fn(&Path) -> ::sled::Config) -> Result<(), ::sled::Error> {
     if path.exists() {
         return Ok(());
     }
-    let mut unborn = path.as_os_str().to_owned();
-    unborn.push(".new");
-    let unborn = Path::new(&unborn);
+    let unborn = unborn(path);
     if unborn.exists() {
         // What a crash left of an earlier attempt; nobody ever had it open.
-        fs::remove_dir_all(unborn)?;
+        fs::remove_dir_all(&unborn)?;
     }
-    drop(config(unborn).open()?);
-    for name in names(unborn)? {
+    drop(config(&unborn).open()?);
+    for name in names(&unborn)? {
         File::open(unborn.join(name))?.sync_all()?;
     }
-    File::open(unborn)?.sync_all()?;
-    fs::rename(unborn, path)?;
+    File::open(&unborn)?.sync_all()?;
+    fs::rename(&unborn, path)?;
     Ok(path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?)
+}
+
+/// What the database in `path` is called until it is whole.
+pub(super) fn unborn(path: &Path) -> PathBuf {
+    let mut unborn = path.as_os_str().to_owned();
+    unborn.push(".new");
+    unborn.into()
 }
 
 /// Removes the snapshots that were not finished. The one before stays until its successor is finished and synced.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::database::{Database, failed};
 use super::lock::DataLock;
 use super::second_copy::{self, sync_parent};
-use super::{DIRECTORY_CACHE_BYTES, EVENTS_CACHE_BYTES, open, salvage};
+use super::{DIRECTORY_CACHE_BYTES, EVENTS_CACHE_BYTES, birth, open, salvage};
 use crate::clock::Clock;
 use crate::records::StoreError;
 
@@ -90,17 +90,19 @@ impl DataDir {
         Ok(())
     }
 
-    /// Begins an import into a directory that has nothing, or what an unfinished import left, which goes.
+    /// Begins an import into a directory that has nothing, or what an unfinished import left, which goes. What else is in
+    /// there is kept, and the directory is no store as long as it is there.
     pub(super) fn begin_import(&self) -> Result<(), StoreError> {
-        if self.path.join(IMPORTING).exists() {
-            self.undo_import()?;
+        let marker = self.path.join(IMPORTING);
+        if marker.exists() {
+            self.remove_imported()?;
         }
         for entry in fs::read_dir(&self.path).map_err(failed)? {
-            if entry.map_err(failed)?.file_name() != "lock" {
+            let name = entry.map_err(failed)?.file_name();
+            if name != "lock" && name != IMPORTING {
                 return Err(StoreError::NotEmpty(self.path.display().to_string()));
             }
         }
-        let marker = self.path.join(IMPORTING);
         File::create(&marker).and_then(|file| file.sync_all()).and_then(|()| sync_parent(&marker)).map_err(failed)
     }
 
@@ -110,14 +112,28 @@ impl DataDir {
         sync_parent(&marker).and_then(|()| fs::remove_file(&marker)).and_then(|()| sync_parent(&marker)).map_err(failed)
     }
 
-    /// Removes what the import has made.
+    /// Removes what the import has made, and that it was begun.
     pub(super) fn undo_import(&self) -> Result<(), StoreError> {
-        for name in [DIRECTORY, EVENTS] {
-            match fs::remove_dir_all(self.database(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
+        self.remove_imported()?;
         self.end_import()
+    }
+
+    /// Removes what an import makes: it found nothing of these names.
+    fn remove_imported(&self) -> Result<(), StoreError> {
+        for database in [DIRECTORY, EVENTS].map(|name| self.database(name)) {
+            gone(fs::remove_dir_all(birth::unborn(&database)))?;
+            gone(fs::remove_dir_all(database))?;
+        }
+        let copy = self.path.join(second_copy::NAME);
+        gone(fs::remove_file(second_copy::fresh(&copy)))?;
+        gone(fs::remove_file(copy))
+    }
+}
+
+/// What was not there is gone as well.
+fn gone(removed: io::Result<()>) -> Result<(), StoreError> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
     }
 }

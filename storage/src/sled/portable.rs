@@ -158,7 +158,7 @@ pub async fn import_store(
     }
 }
 
-fn fill(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
+pub(super) fn fill(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
     let (directory, events) = (dir.open_or_create(DIRECTORY)?, dir.open_or_create(EVENTS)?);
     let (mut to_directory, mut to_events) = (Rows::new(&directory), Rows::new(&events));
     read(file, |of, key, row| match of {

@@ -108,7 +108,7 @@ impl SecondCopy {
     /// Writes all rows of `db` to a new file in place of the old one.
     fn write_all(path: PathBuf, db: &Database) -> Result<(Self, State), StoreError> {
         let written = || -> io::Result<_> {
-            let fresh = path.with_extension("copy-new");
+            let fresh = fresh(&path);
             let file = File::options().create(true).truncate(true).read(true).write(true).open(&fresh)?;
             let mut rows = FrameWriter::new(BufWriter::new(file), KIND)?;
             let mut payload = Vec::new();
@@ -177,6 +177,11 @@ impl SecondCopy {
         *self = copy;
         Ok(Some(state))
     }
+}
+
+/// What the copy at `path` is called while all rows are written anew.
+pub(super) fn fresh(path: &Path) -> PathBuf {
+    path.with_extension("copy-new")
 }
 
 /// Keys, and checksums of their rows.

@@ -18,7 +18,9 @@ use crate::log::Draft;
 use crate::records::{Change, Durability, StoreError, Table};
 use crate::sled::data::{DIRECTORY, DataDir, EVENTS};
 use crate::sled::row::{Head, bytes_in_parts};
-use crate::sled::{Checked, check_store, export_store, import_store, keys, repair_store, second_copy, suspect};
+use crate::sled::{
+    Checked, check_store, export_store, import_store, keys, portable, repair_store, second_copy, suspect,
+};
 use crate::stores::Stores;
 
 fn clock() -> Arc<ManualClock> {
@@ -363,22 +365,59 @@ async fn a_store_with_faults_is_not_exported() {
     assert!(!file.exists());
 }
 
+/// Wherever it was killed: amid its rows, amid the second copy, or when all is there and is looked at.
 #[tokio::test]
 async fn an_unfinished_import_is_no_store_and_can_be_repeated() {
     let data = TempDir::new().unwrap();
     let [(of, head), _] = filled(data.path()).await;
     let (checked, file, other) = exported(data.path()).await;
+    let half = |dir: &DataDir| {
+        fs::create_dir(dir.path().join("events.new")).unwrap();
+        dir.open_or_create(DIRECTORY).unwrap().put(b"zhalf", b"row").unwrap();
+    };
+    let half_a_copy = |dir: &DataDir| {
+        portable::fill(dir, &file).unwrap();
+        let copy = dir.path().join(second_copy::NAME);
+        fs::rename(&copy, copy.with_file_name("directory.copy-new")).unwrap();
+    };
+    let all = |dir: &DataDir| portable::fill(dir, &file).unwrap();
+    let killed_at: [&dyn Fn(&DataDir); 3] = [&half, &half_a_copy, &all];
+    for (n, make) in killed_at.into_iter().enumerate() {
+        let target = other.path().join(format!("data {n}"));
+        {
+            let dir = DataDir::take(&target).unwrap();
+            dir.begin_import().unwrap();
+            make(&dir);
+        }
+        let error = stores(&target).await.err().unwrap();
+        assert!(error.to_string().contains("gatecast store import"), "{error}");
+        assert!(check_store(&target, clock()).await.is_err());
+        assert_eq!(import_store(&target, &file, clock()).await.unwrap(), checked);
+        assert_eq!(stores(&target).await.unwrap().log.bounds(of).await.unwrap().head(), head);
+    }
+}
+
+#[tokio::test]
+async fn what_an_unfinished_import_has_not_made_is_kept_and_no_store_until_it_is_moved() {
+    let data = TempDir::new().unwrap();
+    filled(data.path()).await;
+    let (checked, file, other) = exported(data.path()).await;
     let target = other.path().join("data");
     {
         let dir = DataDir::take(&target).unwrap();
         dir.begin_import().unwrap();
-        dir.open_or_create(EVENTS).unwrap().put(b"zhalf", b"row").unwrap();
+        portable::fill(&dir, &file).unwrap();
     }
-    let error = stores(&target).await.err().unwrap();
-    assert!(error.to_string().contains("gatecast store import"), "{error}");
-    assert!(check_store(&target, clock()).await.is_err());
+    let notes = target.join("notes");
+    fs::write(&notes, "of somebody").unwrap();
+    for _ in 0..2 {
+        let refused = import_store(&target, &file, clock()).await;
+        assert!(matches!(&refused, Err(StoreError::NotEmpty(_))), "{refused:?}");
+        assert_eq!(fs::read(&notes).unwrap(), b"of somebody");
+        assert!(matches!(stores(&target).await.err(), Some(StoreError::Damaged { .. })));
+    }
+    fs::rename(&notes, other.path().join("notes")).unwrap();
     assert_eq!(import_store(&target, &file, clock()).await.unwrap(), checked);
-    assert_eq!(stores(&target).await.unwrap().log.bounds(of).await.unwrap().head(), head);
 }
 
 #[test]
