@@ -85,7 +85,8 @@ impl<'a> Batch<'a> {
                 fault
             }
             Job::Compacted { of, after, max, answer } => {
-                let (result, fault) = part(self.compacted(of, after, max).map_err(LogError::from));
+                let result = self.compacted(of, after, max).map_err(LogError::from);
+                let (result, fault) = self.part(result);
                 self.replies.push(Reply::Compacted(answer, result));
                 fault
             }
@@ -112,7 +113,8 @@ impl<'a> Batch<'a> {
         answer: super::job::Answer,
         work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let (result, fault) = part(work(self).map_err(LogError::Store));
+        let result = work(self).map_err(LogError::Store);
+        let (result, fault) = self.part(result);
         // `part` leaves nothing but the store's errors in a result that had nothing else.
         let result = result.map_err(|error| match error {
             LogError::Store(error) => error,
@@ -131,7 +133,7 @@ impl<'a> Batch<'a> {
         for (to, draft) in drafts {
             // After a fault nothing is written any more; the batch is refused as a whole.
             let result = fault.is_ok().then(|| self.append(to, draft));
-            let (result, failed) = part(result.unwrap_or(Err(StoreError::Poisoned.into())));
+            let (result, failed) = self.part(result.unwrap_or(Err(StoreError::Poisoned.into())));
             results.push(result);
             fault = fault.and(failed);
             if self.rows.is_full() {
@@ -143,7 +145,9 @@ impl<'a> Batch<'a> {
 
     /// Puts what was appended since the last time into the tree. Logs are trimmed after it, since that reads their rows.
     pub(super) fn put_appended(&mut self) -> Result<(), StoreError> {
-        std::mem::take(&mut self.rows).put(&self.shared.db)?;
+        let db = &self.shared.db;
+        // Whatever it is that they met: they are of jobs that count as done.
+        std::mem::take(&mut self.rows).put(db).map_err(|error| db.half_written(error))?;
         std::mem::take(&mut self.grown).into_iter().try_for_each(|of| self.trim_appended(of))
     }
 
@@ -153,8 +157,8 @@ impl<'a> Batch<'a> {
         let trimmed = self.trim(to, &mut ring);
         self.rings.insert(to, Some(ring));
         match trimmed {
-            Err(StoreError::Malformed(detail) | StoreError::Damaged { detail, .. }) => {
-                tracing::error!(gateway.id = %to, detail, "A log could not be trimmed; it is tried again at the next event.");
+            Err(error) if self.is_of_one_log(&error) => {
+                tracing::error!(gateway.id = %to, %error, "A log could not be trimmed; it is tried again at the next event.");
                 Ok(())
             }
             result => result,
@@ -250,12 +254,11 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let Ring { head, newest, .. } = self.ring(gateway)?;
-        let (totals_key, totals) = self.shared.db.note_forgotten(head.epoch, newest);
+        self.shared.db.note_forgotten(head.epoch, newest)?;
         let mut rows = ::sled::Batch::default();
         rows.remove(&keys::head(gateway));
         rows.remove(&keys::owner(head.epoch));
         rows.insert(&keys::forgotten(gateway, head.epoch), &[]);
-        rows.insert(totals_key, &totals[..]);
         self.needs_sync = true;
         self.shared.db.apply(rows)?;
         self.rings.insert(gateway, None);
@@ -298,11 +301,11 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Ok(self.create(of))
+        self.create(of)
     }
 
     /// Head and owner in one commit, with an epoch that no log has and whose leftovers are not still being deleted.
-    fn create(&mut self, of: GatewayId) -> Ring {
+    fn create(&mut self, of: GatewayId) -> Result<Ring, StoreError> {
         let db = &self.shared.db;
         // A failed look-up counts as "not in use": the write below then fails as well.
         let is_used = |epoch| {
@@ -311,13 +314,12 @@ impl<'a> Batch<'a> {
             is_new || taken || db.get(&keys::forgotten(of, epoch)).is_ok_and(|row| row.is_some())
         };
         let ring = Ring::new(Epoch::unused(is_used));
+        db.note_created(ring.head.epoch)?;
         self.rows.insert(keys::head(of), ring.head.encode());
         self.rows.insert(keys::owner(ring.head.epoch), of.0.as_bytes().to_vec());
-        let (totals_key, totals) = db.note_created(ring.head.epoch);
-        self.rows.insert(totals_key, totals.to_vec());
         self.needs_sync = true;
         self.rings.insert(of, Some(ring));
-        ring
+        Ok(ring)
     }
 
     /// Two look-ups, whatever the log holds. Rows from the floor on are dense: none of them was ever deleted, and
@@ -341,14 +343,19 @@ impl<'a> Batch<'a> {
         self.shared.rings.publish(of, Some(ring));
         Ok(ring)
     }
-}
 
-/// What the job is told, and whether the engine can go on: it can where one log's rows are not what they were.
-fn part<T>(result: Result<T, LogError>) -> (Result<T, LogError>, Result<(), StoreError>) {
-    match result {
-        Err(LogError::Store(error)) if !matches!(error, StoreError::Malformed(_) | StoreError::Damaged { .. }) => {
-            (Err(StoreError::Poisoned.into()), Err(error))
+    /// What the job is told, and whether the engine can go on.
+    fn part<T>(&self, result: Result<T, LogError>) -> (Result<T, LogError>, Result<(), StoreError>) {
+        match result {
+            Err(LogError::Store(error)) if !self.is_of_one_log(&error) => {
+                (Err(StoreError::Poisoned.into()), Err(error))
+            }
+            result => (result, Ok(())),
         }
-        result => (result, Ok(())),
+    }
+
+    /// Whether the rows of a log are not what they were, which was met before anything was written.
+    fn is_of_one_log(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::Malformed(_) | StoreError::Damaged { .. }) && !self.shared.db.is_half_written()
     }
 }

@@ -12,7 +12,7 @@ use super::lock::DataLock;
 use super::mark::Mark;
 use super::second_copy::SecondCopy;
 use super::space::RESERVE_BYTES;
-use super::totals::{Totals, TotalsRow, mixed};
+use super::totals::{Totals, mixed};
 use super::tree::Tree;
 use super::young::Young;
 use super::{keys, suspect, walk};
@@ -31,6 +31,8 @@ pub(super) struct Database {
     pub(super) young: Young,
     /// A page was met that is not as it was written.
     is_damaged: AtomicBool,
+    /// A write has failed, and some of it may be done.
+    is_half_written: AtomicBool,
     /// The newest positions of all logs, added up; see [totals](super::totals).
     ends: AtomicU64,
     /// Which logs there are: their epochs, mixed and added up.
@@ -49,6 +51,9 @@ pub(super) struct Database {
     _lock: Arc<DataLock>,
     #[cfg(test)]
     pub(super) fail_sync: AtomicBool,
+    /// The next batches meet damage.
+    #[cfg(test)]
+    pub(super) fail_batch: AtomicBool,
     /// The most room that [`Database::room`] tells of: what others write to the file system changes nothing then.
     #[cfg(test)]
     pub(super) room_max: AtomicU64,
@@ -81,6 +86,7 @@ impl Database {
             path: path.to_owned(),
             young: Young::default(),
             is_damaged: AtomicBool::new(false),
+            is_half_written: AtomicBool::new(false),
             ends: AtomicU64::new(0),
             logs: AtomicU64::new(0),
             synced_ends: Mutex::new(Some(NO_SYNC)),
@@ -91,6 +97,8 @@ impl Database {
             _lock: lock,
             #[cfg(test)]
             fail_sync: AtomicBool::new(false),
+            #[cfg(test)]
+            fail_batch: AtomicBool::new(false),
             #[cfg(test)]
             room_max: AtomicU64::new(u64::MAX),
         })
@@ -156,7 +164,7 @@ impl Database {
 
     /// Writes to the file all of the log that there is; up to which place that is.
     pub(super) fn flush(&self) -> Result<u64, StoreError> {
-        self.tree.flush().map_err(|error| self.fault(error))?;
+        self.tree.flush().map_err(|error| self.write_fault(error))?;
         Ok(self.log_end())
     }
 
@@ -217,23 +225,25 @@ impl Database {
         self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A log of this epoch is made; the row belongs into the commit that makes it.
-    pub(super) fn note_created(&self, epoch: Epoch) -> (&'static [u8], TotalsRow) {
+    /// A log of this epoch is about to be made.
+    pub(super) fn note_created(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.logs.fetch_add(mixed(epoch), Ordering::Relaxed);
-        self.next_totals()
+        self.put_next_totals()
     }
 
-    /// A log of this epoch that ended there goes; the row belongs into the commit that makes it go.
-    pub(super) fn note_forgotten(&self, epoch: Epoch, newest: Seq) -> (&'static [u8], TotalsRow) {
+    /// A log of this epoch that ended there is about to go.
+    pub(super) fn note_forgotten(&self, epoch: Epoch, newest: Seq) -> Result<(), StoreError> {
         self.ends.fetch_sub(newest.0, Ordering::Relaxed);
         self.logs.fetch_sub(mixed(epoch), Ordering::Relaxed);
-        self.next_totals()
+        self.put_next_totals()
     }
 
-    /// Of the sync to come: what was written since the last one may be lost although this is not.
-    fn next_totals(&self) -> (&'static [u8], TotalsRow) {
+    /// Of the sync to come: what was written since the last one may be lost although this is not. Before what it counts in:
+    /// of that a write that fails may leave a half, which nothing is to be held against then.
+    fn put_next_totals(&self) -> Result<(), StoreError> {
         let totals = self.totals(self.ends.load(Ordering::Relaxed));
-        (keys::SYNCS, totals.row(self.syncing().mark.last() + 1))
+        let next = self.syncing().mark.last() + 1;
+        self.put(keys::SYNCS, &totals.row(next)[..])
     }
 
     /// Keeps a second copy of all records from now on.
@@ -269,6 +279,22 @@ impl Database {
             }
             error => failed(error),
         }
+    }
+
+    /// An error of sled's in a write: it may have done some of it, also of a batch.
+    fn write_fault(&self, error: ::sled::Error) -> StoreError {
+        self.half_written(self.fault(error))
+    }
+
+    /// Some of what was to be written may be missing: no later sync may make that last.
+    pub(super) fn half_written(&self, error: StoreError) -> StoreError {
+        self.is_half_written.store(true, Ordering::Release);
+        error
+    }
+
+    /// Whether a write has failed.
+    pub(super) fn is_half_written(&self) -> bool {
+        self.is_half_written.load(Ordering::Acquire)
     }
 
     /// An error that the one writer met. A reader may miss a file because the writer has just replaced what was in it; the
@@ -324,17 +350,21 @@ impl Database {
     }
 
     fn insert(&self, key: &[u8], row: impl Into<::sled::IVec>) -> Result<(), StoreError> {
-        self.tree.insert(key, row).map(drop).map_err(|error| self.fault(error))
+        self.tree.insert(key, row).map(drop).map_err(|error| self.write_fault(error))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.tree.remove(key).map(drop).map_err(|error| self.fault(error))?;
+        self.tree.remove(key).map(drop).map_err(|error| self.write_fault(error))?;
         self.keep_up()
     }
 
     /// All of the batch or nothing, also across kill -9.
     pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
-        self.tree.apply_batch(batch).map_err(|error| self.fault(error))?;
+        #[cfg(test)]
+        if self.fail_batch.load(Ordering::SeqCst) {
+            return Err(self.write_fault(::sled::Error::Io(io::ErrorKind::UnexpectedEof.into())));
+        }
+        self.tree.apply_batch(batch).map_err(|error| self.write_fault(error))?;
         self.keep_up()
     }
 
