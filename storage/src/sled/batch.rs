@@ -7,6 +7,7 @@ use super::keys;
 use super::pending_rows::PendingRows;
 use super::ring::Ring;
 use super::row::Head;
+use super::space::Space;
 use super::sweeps::Sweep;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
@@ -24,6 +25,8 @@ const TRIM_ROWS_MAX: usize = 1_024;
 /// The writes under one sync. Until then they are in the tree, but in no ring that a reader sees.
 pub(super) struct Batch<'a> {
     shared: &'a Shared,
+    /// What there is left of the room that there was when it began; none before somebody looks.
+    pub(super) space: Space,
     /// What the logs of this batch will be; `None` is forgotten.
     rings: HashMap<GatewayId, Option<Ring>>,
     appended: Vec<(GatewayId, Epoch, Vec<Appended>)>,
@@ -51,6 +54,7 @@ impl<'a> Batch<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
+            space: Space::default(),
             rings: HashMap::new(),
             appended: Vec::new(),
             slots: HashMap::new(),
@@ -70,8 +74,8 @@ impl<'a> Batch<'a> {
         Done { rings: self.rings, appended: self.appended, replies: self.replies, sweeps: self.sweeps }
     }
 
-    /// Writes what a job asks for. An error means that a write may be half done; a row that cannot be understood
-    /// is the answer to its job alone.
+    /// Writes what a job asks for. An error means that a write may be half done; a row that cannot be understood, and
+    /// what there is no room for, is the answer to its job alone.
     pub(super) fn write(&mut self, job: Job) -> Result<(), StoreError> {
         if !matches!(job, Job::Append { .. }) {
             // It may read what was appended before it.
@@ -157,7 +161,9 @@ impl<'a> Batch<'a> {
         let trimmed = self.trim(to, &mut ring);
         self.rings.insert(to, Some(ring));
         match trimmed {
-            Err(error) if self.is_of_one_log(&error) => {
+            // A later event finds room, or a reader: it is for them that it is done.
+            Err(StoreError::Full) => Ok(()),
+            Err(error) if self.is_of_one_job(&error) => {
                 tracing::error!(gateway.id = %to, %error, "A log could not be trimmed; it is tried again at the next event.");
                 Ok(())
             }
@@ -215,20 +221,26 @@ impl<'a> Batch<'a> {
     /// into the compacted state. The head is written before the rows are deleted: a crash between leaves rows too many,
     /// which no one sees and which are not folded again, since the floor is what is folded from.
     fn raise_floor(&mut self, of: GatewayId, ring: &mut Ring, rows_max: usize) -> Result<(), StoreError> {
-        let Shared { db, retention, .. } = self.shared;
         let before = ring.head.floor;
+        let folded = self.fold(of, ring, rows_max);
+        // What was folded is, whatever ended it.
+        if ring.head.floor > before {
+            self.needs_sync = true;
+            self.sweeps.push(Sweep::Entries(of, ring.head.epoch, (before, ring.head.floor)));
+        }
+        folded
+    }
+
+    fn fold(&mut self, of: GatewayId, ring: &mut Ring, rows_max: usize) -> Result<(), StoreError> {
+        let Shared { db, retention, .. } = self.shared;
         let to = (ring.oldest, ring.front.map_or(ring.end, |front| front.start));
         let mut rows = 0;
         while ring.head.floor < ring.oldest && rows < rows_max {
-            let folded = fold(db, of, ring.head, to, &retention.compaction)?;
+            let folded = fold(db, of, ring.head, to, &retention.compaction, &mut self.space)?;
             ring.head = folded.head;
             rows += folded.rows;
             let epoch = ring.head.epoch;
             self.sweeps.extend(folded.left.into_iter().map(|seq| Sweep::Left(of, epoch, seq)));
-        }
-        if ring.head.floor > before {
-            self.needs_sync = true;
-            self.sweeps.push(Sweep::Entries(of, ring.head.epoch, (before, ring.head.floor)));
         }
         Ok(())
     }
@@ -238,11 +250,22 @@ impl<'a> Batch<'a> {
         let Shared { db, retention, clock, .. } = self.shared;
         let mut ring = self.ring(of)?;
         ring.settle(of, db, retention, clock.now())?;
-        self.raise_floor(of, &mut ring, usize::MAX)?;
+        let raised = self.raise_floor_to_the_end(of, &mut ring);
         self.rings.insert(of, Some(ring));
+        raised?;
         let page = db.compacted(of, ring.head, ring.newest, ring.seq_of(after), max)?;
         let seqs = db.state_seqs(of, ring.head, ring.seq_of(after))?;
         db.whole(of, ring.head, seqs, page)
+    }
+
+    /// A chunk at a time: all that was admitted before is written, so what there is room for can be looked at again. For
+    /// a whole ring at once far more would have to be free than it takes.
+    fn raise_floor_to_the_end(&mut self, of: GatewayId, ring: &mut Ring) -> Result<(), StoreError> {
+        while ring.head.floor < ring.oldest {
+            self.space = Space::look(&self.shared.db)?;
+            self.raise_floor(of, ring, 1)?;
+        }
+        Ok(())
     }
 
     fn forget(&mut self, gateway: GatewayId) -> Result<(), StoreError> {
@@ -347,15 +370,17 @@ impl<'a> Batch<'a> {
     /// What the job is told, and whether the engine can go on.
     fn part<T>(&self, result: Result<T, LogError>) -> (Result<T, LogError>, Result<(), StoreError>) {
         match result {
-            Err(LogError::Store(error)) if !self.is_of_one_log(&error) => {
+            Err(LogError::Store(error)) if !self.is_of_one_job(&error) => {
                 (Err(StoreError::Poisoned.into()), Err(error))
             }
             result => (result, Ok(())),
         }
     }
 
-    /// Whether the rows of a log are not what they were, which was met before anything was written.
-    fn is_of_one_log(&self, error: &StoreError) -> bool {
-        matches!(error, StoreError::Malformed(_) | StoreError::Damaged { .. }) && !self.shared.db.is_half_written()
+    /// Whether a job came to nothing before it wrote: rows of its log are not what they were, or there is no room.
+    fn is_of_one_job(&self, error: &StoreError) -> bool {
+        let is_met_by_looking =
+            matches!(error, StoreError::Malformed(_) | StoreError::Damaged { .. } | StoreError::Full);
+        is_met_by_looking && !self.shared.db.is_half_written()
     }
 }

@@ -189,13 +189,13 @@ impl Committer {
 
     /// Writes what there is room for and refuses the rest, until the batch has enough rows; says how many.
     fn write(&mut self, batch: &mut Batch<'_>, jobs: &mut impl Iterator<Item = Job>) -> Result<usize, StoreError> {
-        let mut space = Space::look(&self.shared.db)?;
+        batch.space = Space::look(&self.shared.db)?;
         let mut rows = 0;
         while rows < BATCH_ROWS_MAX
             && let Some(job) = jobs.next()
         {
             rows += job.weight();
-            let is_admitted = space.admits(&job);
+            let is_admitted = batch.space.admits(&job);
             if matches!(job.need(), Need::Room { .. }) {
                 self.note_full(!is_admitted);
             }
@@ -205,7 +205,7 @@ impl Committer {
                 job.answer(|| StoreError::Full);
             }
         }
-        self.waits_for_room = !space.has_little();
+        self.waits_for_room = !batch.space.has_little();
         batch.put_appended()?;
         Ok(rows)
     }

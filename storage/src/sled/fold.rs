@@ -4,8 +4,10 @@ use ::sled::Batch;
 use bytes::Bytes;
 
 use super::database::Database;
+use super::job::Need;
 use super::keys;
 use super::row::{Head, Key, StateKey, entry_end, is_in_parts, key_of};
+use super::space::Space;
 use crate::compaction::Compaction;
 use crate::ids::{GatewayId, Seq};
 use crate::records::StoreError;
@@ -24,6 +26,8 @@ pub(super) struct Folded {
 /// Folds the oldest rows of a log, up to `to` and [`FOLD_ROWS_MAX`], into its compacted state and raises its floor over
 /// them: rows and head in one commit, so a crash leaves all of it or nothing. `end` is the offset of `to`.
 ///
+/// [`StoreError::Full`] if there is no room for what is added; nothing is written then.
+///
 /// A key's rows are `S` (its entry, by position), `K` (its position, by key) and, for a tombstone, `D` (by position).
 pub(super) fn fold(
     db: &Database,
@@ -31,6 +35,7 @@ pub(super) fn fold(
     head: Head,
     (to, end): (Seq, u64),
     limits: &Compaction,
+    space: &mut Space,
 ) -> Result<Folded, StoreError> {
     let mut fold = Fold::new(db, of, head, limits);
     let (mut rows, mut floor) = (0, (head.floor, head.floor_start));
@@ -44,6 +49,9 @@ pub(super) fn fold(
     if rows < FOLD_ROWS_MAX {
         fold.miss(floor.0, to);
         floor = (to, end);
+    }
+    if !space.takes(&fold.need()) {
+        return Err(StoreError::Full);
     }
     let (head, left) = fold.commit(floor.0, floor.1)?;
     Ok(Folded { head, rows, left })
@@ -128,6 +136,15 @@ impl<'a> Fold<'a> {
             self.give_up(oldest)?;
         }
         Ok(())
+    }
+
+    /// What is added; the parts of bodies stay where they are.
+    fn need(&self) -> Need {
+        let fresh = self.fresh.values();
+        let (bytes, rows) = fresh.fold((0, 0), |(bytes, rows), Fresh { key, row }| {
+            (bytes + row.len() + key.key.len(), rows + if key.ends_key { 3 } else { 2 })
+        });
+        Need::Room { bytes: bytes as u64, rows }
     }
 
     /// Writes what the chunk has made of the state, and the head with it.

@@ -13,6 +13,7 @@ const WRITTEN_PER_BYTE: u64 = 12;
 const ROW_OVERHEAD_BYTES: u64 = 512;
 
 /// What the file system of a database has room for, asked once a batch: a write is refused before it is begun.
+#[derive(Default)]
 pub(super) struct Space {
     left: u64,
 }
@@ -22,17 +23,25 @@ impl Space {
         Ok(Self { left: db.room()? })
     }
 
-    /// Whether a job may be done; its room is taken then.
+    /// Whether a job may be done; its room is taken then. Else there is none for those after it either.
     pub(super) fn admits(&mut self, job: &Job) -> bool {
-        match job.need() {
-            Need::Room { bytes, rows } => {
-                let room = bytes.saturating_add(rows * ROW_OVERHEAD_BYTES).saturating_mul(WRITTEN_PER_BYTE);
-                let left = self.left.saturating_sub(RESERVE_BYTES);
-                self.left -= room.min(left);
-                room <= left
-            }
-            Need::Little => self.has_little(),
+        let need = job.need();
+        let is_admitted = self.takes(&need);
+        if !is_admitted && matches!(need, Need::Room { .. }) {
+            self.left = self.left.min(RESERVE_BYTES);
         }
+        is_admitted
+    }
+
+    /// Takes room for something, if there is so much.
+    pub(super) fn takes(&mut self, need: &Need) -> bool {
+        let Need::Room { bytes, rows } = need else { return self.has_little() };
+        let room = bytes.saturating_add(rows * ROW_OVERHEAD_BYTES).saturating_mul(WRITTEN_PER_BYTE);
+        let has_room = room <= self.left.saturating_sub(RESERVE_BYTES);
+        if has_room {
+            self.left -= room;
+        }
+        has_room
     }
 
     /// Whether there is room for what is small or makes room.
