@@ -161,11 +161,11 @@ fn open_directory(dir: &DataDir) -> Result<Database, StoreError> {
         if suspect::is_proved(&path)
             && let Some(detail) = check::rows(DIRECTORY, &db, dir.path()).faults.into_iter().next()
         {
-            // The second copy has all that was answered. After a crash that would not do: the directory may have more.
+            // What lacks anything was closed whole: the disk is not to be trusted, and nothing is written to it.
             return Err(StoreError::Damaged { path: path.display().to_string(), detail });
         }
+        check::guarded(&db, || db.start_copy(dir.path()))?;
         suspect::trust(&path).map_err(failed)?;
-        db.start_copy(dir.path())?;
         Ok(db)
     });
     looked.map_err(|error| match error {

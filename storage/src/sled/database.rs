@@ -24,8 +24,7 @@ pub(super) struct Database {
     tree: Tree,
     /// After the tree.
     at_end: NoteAtEnd,
-    /// Whether it was opened after a crash that damaged nothing, so that it may have more than was synced.
-    pub(super) may_have_more: bool,
+    pub(super) found: Found,
     path: PathBuf,
     /// Entries whose rows are not in their logs yet.
     pub(super) young: Young,
@@ -59,6 +58,17 @@ pub(super) struct Database {
     pub(super) room_max: AtomicU64,
 }
 
+/// How a database was found when it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// As it was closed.
+    AsClosed,
+    /// Nobody closed it: it may have more than was synced.
+    AfterCrash,
+    /// Any row may lack its newest change, until all were looked at; see [suspect].
+    Doubtful,
+}
+
 /// No ends are that many.
 const NO_SYNC: u64 = u64::MAX;
 
@@ -70,19 +80,13 @@ struct Syncing {
 
 impl Database {
     /// `syncs` is what the mark goes on from.
-    pub(super) fn new(
-        tree: Tree,
-        path: &Path,
-        syncs: u64,
-        may_have_more: bool,
-        lock: Arc<DataLock>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(tree: Tree, path: &Path, syncs: u64, found: Found, lock: Arc<DataLock>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path.join("db"))?;
         let syncing = Syncing { blobs: Blobs::new(path)?, mark: Mark::open(path, syncs)?, copy: None };
         Ok(Self {
             tree,
             at_end: NoteAtEnd::new(path),
-            may_have_more,
+            found,
             path: path.to_owned(),
             young: Young::default(),
             is_damaged: AtomicBool::new(false),
@@ -249,9 +253,8 @@ impl Database {
     /// Keeps a second copy of all records from now on.
     pub(super) fn start_copy(&self, data: &Path) -> Result<(), StoreError> {
         let copy = SecondCopy::open(data, self)?;
-        let has_all = copy.has_all();
         self.syncing().copy = Some(copy);
-        if has_all { Ok(()) } else { self.sync() }
+        Ok(())
     }
 
     /// Records are being changed: the second copy, if there is one, follows at the next sync.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::birth;
 use super::blobs::Blobs;
 use super::clean::{self, End};
-use super::database::{Database, failed, message};
+use super::database::{Database, Found, failed, message};
 use super::lock::DataLock;
 use super::mark::Mark;
 use super::totals::Totals;
@@ -64,8 +64,13 @@ fn try_open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Databa
     let tree = config(path, cache_bytes).open().map_err(|error| judge(path, error))?;
     let tree = Tree::new(tree);
     let (syncs, totals) = check(&tree, path, mark.map(|mark| mark.syncs))?;
-    let may_have_more = is_intact && end == End::Open;
-    let db = Database::new(tree, path, syncs, may_have_more, lock).map_err(failed)?;
+    let found = match end {
+        // Also of an earlier opening.
+        _ if suspect::is_doubted(path) => Found::Doubtful,
+        End::Open => Found::AfterCrash,
+        End::Closed { .. } => Found::AsClosed,
+    };
+    let db = Database::new(tree, path, syncs, found, lock).map_err(failed)?;
     db.restore_young()?;
     match totals {
         // A look-up a log takes longer than all the rest.

@@ -3,9 +3,10 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::database::{Database, failed};
+use super::database::{Database, Found, failed};
 use super::frames::{self, Frame, FrameReader, FrameWriter, Position};
 use super::keys;
+use super::salvage::Rows;
 use crate::records::{Change, StoreError};
 
 /// The file's name beside the directory's database.
@@ -55,14 +56,22 @@ fn state(before: Position, after: Position, base_end: u64) -> State {
 }
 
 impl SecondCopy {
-    /// The copy of `db`, written anew if it is not what the database says it is. If it is not [whole](Self::has_all), the
-    /// next sync makes it so.
+    /// The copy of `db`, written anew if it is not what the database says it is.
+    ///
+    /// All that was answered is in here. So what a crash has left in the database and not in here was not answered, and
+    /// goes; what sled has not replayed comes back. It is the other way round where a crash came between the two, or the
+    /// copy is lost: the database says that, unless it is in doubt itself.
     pub(super) fn open(data: &Path, db: &Database) -> Result<Self, StoreError> {
         let path = data.join(NAME);
         let known = db.get(keys::COPY)?.and_then(|row| State::try_from(&*row).ok());
-        if let Some(known) = known
-            && let Some(mut copy) = Self::in_step(&path, known)
-            && (!db.may_have_more || copy.take_over(db)?)
+        let in_step = known.and_then(|known| Self::in_step(&path, known));
+        let is_copied = match db.found {
+            Found::AsClosed => true,
+            Found::AfterCrash => in_step.is_some() && follow(&path, db)?,
+            Found::Doubtful => follow(&path, db)?,
+        };
+        if let Some(copy) = in_step
+            && is_copied
         {
             return Ok(copy);
         }
@@ -70,23 +79,6 @@ impl SecondCopy {
         db.put(keys::COPY, &state[..])?;
         db.sync()?;
         Ok(copy)
-    }
-
-    /// Notes what the database has that is not in here: after a crash there may be changes that were written and not
-    /// synced, and from now on they are answered. `false` if the copy is not readable.
-    fn take_over(&mut self, db: &Database) -> Result<bool, StoreError> {
-        let Ok(mut copied) = rows(&self.path) else { return Ok(false) };
-        for row in db.prefix(&[]) {
-            let (key, row) = row?;
-            let is_copied = |copied: &mut Sums| copied.remove(&*key) == Some(crc32fast::hash(&row));
-            if is_of_copy(&key) && !is_copied(&mut copied) {
-                frames::push_row(&mut self.changes, &key, Some(&row)).map_err(failed)?;
-            }
-        }
-        for key in copied.keys() {
-            frames::push_row(&mut self.changes, key, None).map_err(failed)?;
-        }
-        Ok(true)
     }
 
     /// `None` if it is not there, or its last frame is not the one that the database had last.
@@ -182,6 +174,36 @@ impl SecondCopy {
 /// What the copy at `path` is called while all rows are written anew.
 pub(super) fn fresh(path: &Path) -> PathBuf {
     path.with_extension("copy-new")
+}
+
+/// Makes the records of `db` those that the copy at `path` leads to; `false` if that is not readable.
+fn follow(path: &Path, db: &Database) -> Result<bool, StoreError> {
+    let Ok(mut wanted) = rows(path) else { return Ok(false) };
+    let mut surplus = Vec::new();
+    for row in db.prefix(&[]) {
+        let (key, row) = row?;
+        match wanted.get(&*key) {
+            Some(sum) if *sum == crc32fast::hash(&row) => drop(wanted.remove(&*key)),
+            None if is_of_copy(&key) => surplus.push(key),
+            _ => {}
+        }
+    }
+    if wanted.is_empty() && surplus.is_empty() {
+        return Ok(true);
+    }
+    tracing::warn!(
+        missing = wanted.len(),
+        surplus = surplus.len(),
+        "A crash has left the directory other than its second copy, which has all that was answered; it follows that."
+    );
+    let mut to = Rows::new(db);
+    surplus.iter().try_for_each(|key| to.write(key, None))?;
+    let write = |key: &[u8], row: Option<&[u8]>| {
+        if wanted.contains_key(key) { to.write(key, row).map_err(io::Error::other) } else { Ok(()) }
+    };
+    read(path, write).map_err(failed)?;
+    to.finish()?;
+    Ok(true)
 }
 
 /// Keys, and checksums of their rows.
