@@ -192,7 +192,7 @@ impl Receipts {
     pub fn enter(&self, gateway: GatewayId, replica: Replica, start: Start, keep: bool) -> Seat {
         let now = self.shared.clock.now();
         let (state, forgotten, has_row) = lock(&self.shared.gateway(gateway)).enter(&replica, start, now);
-        if let Some(forgotten) = forgotten {
+        for forgotten in forgotten {
             self.shared.soil_all(gateway, forgotten);
         }
         if keep || has_row {

@@ -116,13 +116,13 @@ impl OfGateway {
         start_of_stranger(others.map(|(_, kept)| &mut kept.positions), epoch, now)
     }
 
-    /// Takes a seat; the second is the replica that had to be forgotten for it, the third whether its row is on disk.
+    /// Takes a seat; the second are the replicas that had to be forgotten for it, the third whether its row is on disk.
     pub(super) fn enter(
         &mut self,
         of: &Replica,
         start: Start,
         now: DateTime<Utc>,
-    ) -> (Arc<SeatState>, Option<Replica>, bool) {
+    ) -> (Arc<SeatState>, Vec<Replica>, bool) {
         let forgotten = self.make_room(of);
         let kept = self.replicas.entry(of);
         kept.skip(start);
@@ -223,16 +223,25 @@ impl OfGateway {
         self.replicas.iter().filter_map(|(replica, kept)| kept.passage(replica, event, subjects)).collect()
     }
 
-    /// Makes room for one more replica.
-    fn make_room(&mut self, of: &Replica) -> Option<Replica> {
-        if self.replicas.get(of).is_some() || self.replicas.0.len() < INSTANCES_PER_GATEWAY_MAX {
-            return None;
+    /// Makes room for one more replica; says which are gone for it. Who is connected stays, so there may be too many of
+    /// those for a while.
+    fn make_room(&mut self, of: &Replica) -> Vec<Replica> {
+        let mut forgotten = Vec::new();
+        if self.replicas.get(of).is_some() {
+            return forgotten;
         }
+        while self.replicas.0.len() >= INSTANCES_PER_GATEWAY_MAX
+            && let Some(longest) = self.gone_longest().cloned()
+        {
+            self.replicas.remove(&longest);
+            forgotten.push(longest);
+        }
+        forgotten
+    }
+
+    fn gone_longest(&self) -> Option<&Replica> {
         let gone = self.replicas.iter().filter_map(|(replica, kept)| Some((kept.positions.gone_since()?, replica)));
-        let (_, longest) = gone.min_by_key(|(since, _)| *since)?;
-        let longest = longest.clone();
-        self.replicas.remove(&longest);
-        Some(longest)
+        gone.min_by_key(|(since, _)| *since).map(|(_, replica)| replica)
     }
 
     pub(super) fn known(&self) -> impl Iterator<Item = &Replica> {

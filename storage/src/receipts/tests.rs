@@ -229,6 +229,25 @@ async fn a_late_success_stands_and_outcomes_survive_a_restart() {
     assert_eq!(shown, [("a", true), ("b", false)]);
 }
 
+/// They were all connected at once, so none could be forgotten then.
+#[tokio::test]
+async fn of_more_replicas_than_are_remembered_those_that_left_are_forgotten_once_another_comes() {
+    let world = World::new().await;
+    let seats: Vec<_> = (0..2 * INSTANCES_PER_GATEWAY_MAX).map(|n| world.enter(&named(&n.to_string()), 1)).collect();
+    let known = || world.receipts.replicas(GATEWAY, EPOCH).len();
+    assert_eq!(known(), 2 * INSTANCES_PER_GATEWAY_MAX);
+    for seat in seats {
+        world.clock.advance(Duration::from_secs(1));
+        drop(seat);
+    }
+    drop(world.enter(&named("another"), 1));
+    world.receipts.flush().await.unwrap();
+    assert_eq!(known(), INSTANCES_PER_GATEWAY_MAX);
+    assert_eq!(world.records.scan(Table::Positions).await.unwrap().len(), INSTANCES_PER_GATEWAY_MAX);
+    assert_eq!(world.stored(&named("0")), None, "who left first went first");
+    assert_eq!(world.stored(&named(&(2 * INSTANCES_PER_GATEWAY_MAX - 1).to_string())), Some(1));
+}
+
 #[tokio::test]
 async fn replicas_and_outcomes_are_bounded_on_disk_too() {
     let world = World::new().await;
