@@ -211,6 +211,7 @@ macro_rules! log_contract {
             an_append_that_expects_another_head_conflicts
             a_forgotten_log_starts_anew
             an_epoch_has_its_owner_until_it_is_over
+            every_gateway_that_has_a_log_is_listed_once
             answered_entries_survive_a_reopen
             a_forgotten_log_stays_forgotten_after_a_reopen
             bounds_create_a_log_that_survives_a_reopen

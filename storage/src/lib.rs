@@ -13,6 +13,7 @@
 //! - [`receipts`]: how far replicas are and what they reported, bounded and written behind likewise (`write_behind`).
 //! - [`answers`]: what calls with an idempotency key were answered, stored with their events; [`orders`]: which events of
 //!   deployments are stored, until the directory knows.
+//! - [`gone`]: what deletions have left that did not come to their end.
 //! - [`memory`] and [`sled`]: the engines; [`stores`] is what both hand out. `contract` (feature `contract`) is the
 //!   suite that every engine passes.
 //! - [`clock`]: wall time, injected.
@@ -24,6 +25,7 @@ pub mod compaction;
 pub mod contract;
 pub mod deliveries;
 pub mod directory;
+pub mod gone;
 pub mod ids;
 pub mod log;
 pub mod memory;
@@ -44,6 +46,7 @@ pub use directory::{
     Access, Api, ApiId, CatchUp, DELETED_MAX, Deployment, DeploymentStatus, Directory, DirectoryError, EARLIER_MAX,
     Earlier, EventType, Gateway, GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState, Told,
 };
+pub use gone::forget_gone;
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{
     Appended, Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention,

@@ -329,6 +329,16 @@ pub trait EventLog: Send + Sync {
     /// [`LogError::Store`] if the store cannot be read now.
     async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError>;
 
+    /// Up to `max` gateways that have a log, in the order of their ids: the first ones, or those after one. What comes or
+    /// goes meanwhile may be among them or not. By default none, which is true of an engine that is empty when it is opened.
+    ///
+    /// # Errors
+    /// [`LogError::Store`] if the store cannot be read now.
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        let _ = (after, max);
+        Ok(Vec::new())
+    }
+
     /// Drops the log of a gateway: its entries and its epoch. A later log of the same gateway has a new epoch.
     ///
     /// # Errors

@@ -143,6 +143,32 @@ pub async fn a_forgotten_log_starts_anew(host: &dyn LogHost) {
     assert_eq!(rig.held(neighbour).await, [(1, "kept".to_owned())]);
 }
 
+/// Page by page, also over a reopen.
+pub async fn every_gateway_that_has_a_log_is_listed_once(host: &dyn LogHost) {
+    let (mut rig, mut all) = (Rig::open(host, ROOMY).await, Vec::new());
+    assert_eq!(rig.log().gateways(None, 9).await.unwrap(), []);
+    for _ in 0..7 {
+        let of = gateway();
+        rig.log().bounds(of).await.unwrap();
+        all.push(of);
+    }
+    rig.log().forget(all.pop().unwrap()).await.unwrap();
+    rig.append(all[0], "x").await;
+    all.sort();
+    rig.reopen().await;
+    for at_once in 1..9 {
+        let (mut found, mut last) = (Vec::new(), None);
+        loop {
+            let page = rig.log().gateways(last, at_once).await.unwrap();
+            assert!(page.len() <= at_once);
+            let Some(of) = page.last() else { break };
+            last = Some(*of);
+            found.extend(page);
+        }
+        assert_eq!(found, all, "{at_once} at once");
+    }
+}
+
 /// Also over a reopen; an epoch that never was has none.
 pub async fn an_epoch_has_its_owner_until_it_is_over(host: &dyn LogHost) {
     let (mut rig, logs) = (Rig::open(host, ROOMY).await, [gateway(), gateway()]);

@@ -101,6 +101,13 @@ impl EventLog for MemoryLog {
         Ok(self.logs().owners.get(&epoch).copied())
     }
 
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        let mut gateways: Vec<_> = self.logs().rings.keys().copied().filter(|of| Some(*of) > after).collect();
+        gateways.sort_unstable();
+        gateways.truncate(max);
+        Ok(gateways)
+    }
+
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
         let mut logs = self.logs();
         if let Some(ring) = logs.rings.remove(&gateway) {

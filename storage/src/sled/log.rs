@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::job::Job;
 use super::ring::Ring;
 use super::row::decode_entry;
+use super::walk;
 use crate::compaction::Compacted;
 use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::log::{Bounds, Budget, Draft, Entry, EventLog, LogError, Page};
@@ -106,6 +107,10 @@ impl EventLog for SledLog {
 
     async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
         Ok(self.engine.blocking(move |shared| shared.db.owner(epoch)).await?)
+    }
+
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        Ok(self.engine.blocking(move |shared| walk::gateways(&shared.db, after, max)).await?)
     }
 
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use uuid::Uuid;
+
 use super::database::Database;
 use super::keys;
 use super::row::{Front, Head, StateKey, bytes_in_parts, entry_end, key_of};
@@ -20,10 +22,21 @@ pub(super) struct LogSize {
 pub(super) fn heads(db: &Database) -> Result<Vec<(GatewayId, Head)>, StoreError> {
     let heads = db.prefix(&keys::ALL_HEADS).map(|row| {
         let (key, row) = row?;
-        let gateway = keys::parse_head(&key).ok_or_else(|| malformed("the key of a log's head"))?;
-        Ok((gateway, Head::decode(&row)?))
+        Ok((head_of(&key)?, Head::decode(&row)?))
     });
     heads.collect()
+}
+
+/// Up to `max` gateways that have a log: the first ones, or those after one.
+pub(super) fn gateways(db: &Database, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, StoreError> {
+    let [first, last] = [after.map_or(Uuid::nil(), |after| after.0), Uuid::max()].map(|id| keys::head(GatewayId(id)));
+    let gateways = db.range(first..=last).map(|row| head_of(&row?.0));
+    // The one before is the first of the range.
+    gateways.filter(|found| found.as_ref().ok().is_none_or(|of| Some(*of) != after)).take(max).collect()
+}
+
+fn head_of(key: &[u8]) -> Result<GatewayId, StoreError> {
+    keys::parse_head(key).ok_or_else(|| malformed("the key of a log's head"))
 }
 
 /// Looks at every row of a log and hands those that it consists of to `each`; an error unless all of it is exact:
