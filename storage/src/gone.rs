@@ -60,7 +60,7 @@ mod tests {
     use crate::directory::{Access, CatchUp, Gateway, OrganizationId};
     use crate::ids::GatewayId;
     use crate::log::NoFollower;
-    use crate::receipts::Replica;
+    use crate::receipts::{Replica, Start};
     use crate::stores::open_memory;
 
     fn registered(id: GatewayId, clock: &ManualClock) -> Gateway {
@@ -90,7 +90,7 @@ mod tests {
         for n in 0..3 * LOGS_AT_ONCE {
             let of = gateway();
             let head = stores.log.bounds(of).await.unwrap().head();
-            drop(receipts.enter(of, Replica::of(Some("a"), [127, 0, 0, 1].into()), head, true));
+            drop(receipts.enter(of, Replica::of(Some("a"), [127, 0, 0, 1].into()), Start::After(head), true));
             if n % 3 == 0 {
                 gone.push((of, head));
             } else {
