@@ -93,14 +93,15 @@ impl Server {
         let (tracer, exporter) = export.unzip();
         let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
         let hub = Arc::new(hub);
+        let wire = Wire::new(config.connection_timeout, config.max_connections as usize);
+        let listener = Listener::bind(config.listen, &wire)
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        // Last of what can fail: whoever gets no server gets no token either, and only its hash would be kept.
         let AdminSetup { auth, created } = admin(config, &hub).await?;
         let tasks = TaskTracker::new();
         let transports = transports(&tasks);
         let service =
             Service { endpoints: hub.endpoints(auth, &transports, &watch(&tasks)), direct: hub.direct(&transports) };
-        let wire = Wire::new(config.connection_timeout, config.max_connections as usize);
-        let listener = Listener::bind(config.listen, &wire)
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
         if tls.is_none() {
             warn!("TLS is off: tokens and events travel in the clear unless a proxy in front speaks TLS.");
         }

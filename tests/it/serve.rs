@@ -14,8 +14,13 @@ use crate::wire::{End, Ws, raw, tls};
 
 /// `serve` as in production: a certificate, no `--dev`.
 async fn production(dir: &Path) -> Served {
+    Served::listening(started(dir, &[])).await
+}
+
+/// The same without waiting until it listens.
+fn started(dir: &Path, settings: &[(&str, &str)]) -> Process {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name).display().to_string());
-    Served::start(&["--tls-cert", &cert, "--tls-key", &key], &dir.join("data"), &[]).await
+    Process::spawn(&mut Served::command(&["--tls-cert", &cert, "--tls-key", &key], &dir.join("data"), settings))
 }
 
 #[tokio::test]
@@ -40,6 +45,25 @@ async fn the_first_start_prints_an_admin_token_once_that_works_and_no_other_does
     second.process.signal("TERM").await;
     assert_eq!(second.process.ended().await.code(), Some(0));
     assert_eq!(second.process.out.whole().await, [""; 0], "shown once");
+}
+
+#[tokio::test]
+async fn a_first_start_that_cannot_listen_leaves_the_admin_token_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    write_certificate(dir.path());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut failed = started(dir.path(), &[("GATECAST_LISTEN", &address)]);
+    assert_ne!(failed.ended().await.code(), Some(0));
+    let said = failed.err.whole().await.join("\n");
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    assert_eq!(failed.out.whole().await, [""; 0], "there is no token yet");
+    let mut next = production(dir.path()).await;
+    let line = next.process.out.containing("Admin token").await;
+    let admin = line.rsplit(' ').next().map(str::to_owned);
+    let platform = Platform { admin, ..next.platform.clone() };
+    let (answered, body) = platform.get("/api/v1/gateways").await;
+    assert_eq!(answered, StatusCode::OK, "{body}");
 }
 
 #[tokio::test]
