@@ -2,8 +2,8 @@
 //!
 //! - A schema has at most 64 KiB, and validation costs at most 10,000 subschemas a payload (`schema.rs` has the bounds):
 //!   it refers to nothing outside itself, does not refer to itself, and its patterns run in linear time.
-//! - A schema is compiled once, when its type is registered. A check parses the payload once, or not at all if the
-//!   type neither constrains it nor looks for a key in it.
+//! - A schema is compiled once, when its type is registered. A check parses the payload once, whatever its type: one that
+//!   no parser takes would come to its gateways again for ever. So it is nested at most 124 deep, too.
 //! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
 //!   compacted state. A type whose events end their key (`api.deleted`) leaves a tombstone there. A type whose events
 //!   must not displace those of others has keys of its own ([`KeyRule`]).
@@ -35,6 +35,8 @@ use crate::publish::Fault;
 const FAULTS_MAX: usize = 20;
 /// The longest message of one fault, in characters.
 const FAULT_CHARS_MAX: usize = 240;
+/// The deepest nesting of a payload. Parsers stop at 128 (serde_json), and the answer to a poll has three levels around it.
+const NESTING_MAX: usize = 124;
 
 /// A type that can check payloads.
 pub struct CheckedType {
@@ -110,9 +112,6 @@ impl CheckedType {
     }
 
     fn check(&self, payload: &RawValue, faults: &mut Vec<Fault>) -> Option<String> {
-        if self.validator.is_none() && !self.key.looks_into_payload() {
-            return self.key.find(&Value::Null);
-        }
         let payload = match serde_json::from_str::<Value>(payload.get()) {
             Ok(payload) => payload,
             Err(error) => {
@@ -120,6 +119,10 @@ impl CheckedType {
                 return None;
             }
         };
+        if is_deeper(&payload, NESTING_MAX) {
+            faults.push(fault_at("", &format_args!("is nested deeper than {NESTING_MAX} arrays and objects")));
+            return None;
+        }
         if let Some(validator) = &self.validator {
             // A valid payload is the rule, and finding out that much is cheaper than looking for errors.
             if !validator.is_valid(&payload) {
@@ -209,6 +212,16 @@ impl EventTypes {
             types.remove(name);
             types
         });
+    }
+}
+
+/// Whether arrays and objects are nested deeper than that.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner_is_deeper = |value| is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(inner_is_deeper),
+        Value::Object(members) => levels == 0 || members.values().any(inner_is_deeper),
+        _ => false,
     }
 }
 

@@ -45,10 +45,6 @@ impl KeyRule {
         self.pointers.first().map(String::as_str)
     }
 
-    pub(super) fn looks_into_payload(&self) -> bool {
-        !self.pointers.is_empty()
-    }
-
     pub(super) fn find(&self, payload: &Value) -> Option<String> {
         let found = self.pointers.iter().find_map(|pointer| match payload.pointer(pointer)? {
             Value::String(text) if !text.is_empty() => Some(format!("{}{text}", self.prefix)),

@@ -83,6 +83,32 @@ fn the_key_is_where_the_pointer_leads() {
 }
 
 #[test]
+fn whoever_parses_what_is_sent_can_parse_a_payload_that_was_taken_whatever_its_schema() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let bad =
+        [r#"{"a":"\ud800"}"#, r#"["\udc00\ud800"]"#, "1e999", "[-1e999]", &nested(NESTING_MAX + 1), &nested(100_000)];
+    let said = |schema: Value, payload: &str| {
+        let mut faults = Vec::new();
+        let payload = RawValue::from_string(payload.to_owned()).unwrap();
+        CheckedType::compile(row(schema, None)).unwrap().check(&payload, &mut faults);
+        faults
+    };
+    for payload in bad {
+        let faults = said(json!({ "not": false }), payload);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].pointer, "/payload");
+        for schema in [json!(true), json!({})] {
+            assert_eq!(said(schema, payload), faults);
+        }
+    }
+    let deep = nested(NESTING_MAX);
+    assert_eq!(said(json!(true), &deep), []);
+    // The most that is put around a payload: an envelope, in the answer to a poll.
+    assert!(serde_json::from_str::<Value>(&format!(r#"{{"events":[{{"payload":{deep}}}]}}"#)).is_ok());
+    assert!(serde_json::from_str::<Value>(&format!(r#"{{"events":[{{"payload":[{deep}]}}]}}"#)).is_err());
+}
+
+#[test]
 fn what_is_wrong_is_said_without_the_values() {
     let schema = json!({ "properties": { "a": { "type": "integer" }, "b": { "const": 1 } } });
     let kind = CheckedType::compile(row(schema, None)).unwrap();
