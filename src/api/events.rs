@@ -167,8 +167,7 @@ fn passing(passage: Passage) -> Passing {
 /// The event that a body states. The payload is not looked into.
 pub(super) fn event(body: &[u8], traceparent: Option<TraceParent>) -> Result<NewEvent, ApiError> {
     // What is wrong is found out only when something is: this is the call that is made most.
-    let Body { kind, payload, correlation_id, key } =
-        serde_json::from_slice(body).map_err(|error| faults(body, &error))?;
+    let Body { kind, payload, correlation_id, key } = fields::object(body).map_err(|error| faults(body, &error))?;
     let kind = kind.parse::<TypeName>().map_err(|error| ApiError::field("/type", error.to_string()))?;
     Ok(NewEvent { kind, payload, correlation_id, key, traceparent })
 }

@@ -1,7 +1,11 @@
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, FieldError};
@@ -18,6 +22,30 @@ pub(crate) struct Fields<'a> {
 /// Parses a body.
 pub(crate) fn json(body: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::InvalidJson(error.to_string()))
+}
+
+/// Parses a body that is an object, without a [`Value`] of it. serde alone reads a struct from an array as well, member
+/// by member.
+pub(crate) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = json.deserialize_map(Members(PhantomData))?;
+    json.end()?;
+    Ok(read)
+}
+
+/// Reads a struct from an object.
+struct Members<T>(PhantomData<T>);
+
+impl<'a, T: Deserialize<'a>> Visitor<'a> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
 }
 
 impl<'a> Fields<'a> {

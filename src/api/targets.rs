@@ -11,7 +11,7 @@ use tracing::info;
 use super::append::{EventId, append_each, many_in_time, refused};
 use super::error::{ApiError, Missing};
 use super::events::{event, no_if_match};
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, idempotency, to_the_end};
 use crate::publish::{Call, CheckedEvent, NewEvent, Outgoing, Published};
@@ -88,8 +88,7 @@ impl Asked {
     /// Whom the call names, and the event.
     fn check(&self, api: &Api) -> Result<(Vec<GatewayId>, CheckedEvent), ApiError> {
         let event = self.event()?;
-        let Body { targets } =
-            serde_json::from_slice(&self.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+        let Body { targets } = fields::object(&self.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
         Ok((resolve(api, &targets)?, api.publisher.check(event)?))
     }
 

@@ -77,6 +77,25 @@ async fn events_that_are_refused_are_not_stored() {
 }
 
 #[tokio::test]
+async fn an_array_of_its_members_is_no_body() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let event = json!(["gateway.config.updated", { "a": 1 }, null, null]);
+    for path in [format!("/api/internal/v1/gateways/{gateway}/events"), "/api/internal/v1/events".to_owned()] {
+        assert_eq!(world.admin("POST", &path, event.clone()).await.problem(400, "VALIDATION_FAILED"), [""]);
+    }
+    let tokens = format!("/api/v1/gateways/{gateway}/tokens");
+    assert_eq!(
+        world.admin("POST", &tokens, json!(["2026-12-20T17:00:00Z"])).await.problem(400, "VALIDATION_FAILED"),
+        [""]
+    );
+    // Where a list is the body, its elements are objects.
+    let deploy = "/api/v1/apis/a/deploy-revision?revisionId=1";
+    assert_eq!(world.admin("POST", deploy, json!([[gateway]])).await.problem(400, "VALIDATION_FAILED"), ["/0"]);
+    assert_eq!(world.head(gateway).await, 0);
+}
+
+#[tokio::test]
 async fn if_match_appends_only_after_the_head() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
