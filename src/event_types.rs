@@ -130,11 +130,10 @@ impl CheckedType {
                 faults.extend(errors.map(|error| fault_at(error.instance_path().as_str(), &error.masked())));
             }
         }
-        let key = self.key.find(&payload);
-        if key.as_ref().is_some_and(|key| key.len() > key::KEY_BYTES_MAX) {
-            faults.push(fault_at("", &format_args!("its entity key has more than {} bytes", key::KEY_BYTES_MAX)));
-        }
-        key
+        self.key.find(&payload).unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        })
     }
 }
 

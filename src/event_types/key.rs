@@ -1,14 +1,20 @@
 use serde_json::Value;
 
+use super::fault_at;
+use crate::publish::Fault;
+
 /// The longest entity key, in bytes.
-pub(super) const KEY_BYTES_MAX: usize = 512;
+const KEY_BYTES_MAX: usize = 512;
 /// The longest pointer, in bytes.
 const POINTER_BYTES_MAX: usize = 512;
+/// What a number is that is a key. Any other is rounded when it is read, so that two of them would be one entity.
+const NUMBER_EXPECTED: &str = "is the entity key, so a number must be an integer of 64 bits; send others as a string";
 
 /// How the key of the entity that an event is about is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRule {
-    /// JSON Pointers into the payload (RFC 6901); the first that leads to a string, number or boolean counts.
+    /// JSON Pointers into the payload (RFC 6901); the first that leads to a string, number or boolean counts, as it is
+    /// written: `1` and `"1"` are one key.
     pointers: Vec<String>,
     /// Put before what was found, so that the type's keys are its own.
     prefix: &'static str,
@@ -45,14 +51,23 @@ impl KeyRule {
         self.pointers.first().map(String::as_str)
     }
 
-    pub(super) fn find(&self, payload: &Value) -> Option<String> {
-        let found = self.pointers.iter().find_map(|pointer| match payload.pointer(pointer)? {
-            Value::String(text) if !text.is_empty() => Some(format!("{}{text}", self.prefix)),
-            Value::Number(number) => Some(format!("{}{number}", self.prefix)),
-            Value::Bool(bool) => Some(format!("{}{bool}", self.prefix)),
-            _ => None,
-        });
-        found.or_else(|| self.otherwise.map(str::to_owned))
+    /// The key of an event with this payload.
+    pub(super) fn find(&self, payload: &Value) -> Result<Option<String>, Fault> {
+        for pointer in &self.pointers {
+            let found = match payload.pointer(pointer) {
+                Some(Value::String(text)) if !text.is_empty() => text.clone(),
+                Some(Value::Number(number)) if number.is_f64() => return Err(fault_at(pointer, &NUMBER_EXPECTED)),
+                Some(Value::Number(number)) => number.to_string(),
+                Some(Value::Bool(bool)) => bool.to_string(),
+                _ => continue,
+            };
+            let key = format!("{}{found}", self.prefix);
+            if key.len() > KEY_BYTES_MAX {
+                return Err(fault_at(pointer, &format_args!("makes an entity key of more than {KEY_BYTES_MAX} bytes")));
+            }
+            return Ok(Some(key));
+        }
+        Ok(self.otherwise.map(str::to_owned))
     }
 }
 

@@ -83,6 +83,25 @@ fn the_key_is_where_the_pointer_leads() {
 }
 
 #[test]
+fn a_number_that_may_be_read_as_another_is_no_key() {
+    let kind = CheckedType::compile(row(json!(true), Some("/id"))).unwrap();
+    let check = |payload: &str| {
+        let mut faults = Vec::new();
+        (kind.check(&RawValue::from_string(payload.to_owned()).unwrap(), &mut faults), faults)
+    };
+    for id in ["18446744073709551615", "-9223372036854775808", "0"] {
+        assert_eq!(check(&format!(r#"{{"id":{id}}}"#)), (Some(id.to_owned()), vec![]));
+    }
+    for id in ["12345678901234567890123", "12345678901234567890124", "18446744073709551616", "1.5", "1e3", "-0"] {
+        let (key, faults) = check(&format!(r#"{{"id":{id}}}"#));
+        assert_eq!((key, faults.len(), faults[0].pointer.as_str()), (None, 1, "/payload/id"));
+        assert!(faults[0].message.contains("string"), "{faults:?}");
+    }
+    // As a text it is what it is.
+    assert_eq!(check(r#"{"id":"12345678901234567890123"}"#).0.as_deref(), Some("12345678901234567890123"));
+}
+
+#[test]
 fn whoever_parses_what_is_sent_can_parse_a_payload_that_was_taken_whatever_its_schema() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let bad =
