@@ -1,7 +1,9 @@
 //! Event types are data (CONTRACT.md § 6): a name, a JSON Schema for the payload, and where the entity key is.
 //!
-//! - A schema has at most 64 KiB, and validation costs at most 10,000 subschemas a payload (`schema.rs` has the bounds):
-//!   it refers to nothing outside itself, does not refer to itself, and its patterns run in linear time.
+//! - A schema has at most 64 KiB, and makes at most 10,000 subschemas (`schema.rs` has the bounds): it refers to nothing
+//!   outside itself, does not refer to itself, and its patterns run in linear time.
+//! - Each value of a payload may meet all of them: a megabyte can take a good part of a minute. What may take more than
+//!   some milliseconds is known before ([`EventTypes::may_take_long`]), and is no work for a thread of the runtime.
 //! - A schema is compiled once, when its type is registered. A check parses the payload once, whatever its type: one that
 //!   no parser takes would come to its gateways again for ever. So it is nested at most 124 deep, too.
 //! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
@@ -19,13 +21,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use gatecast_storage::EventType;
-use jsonschema::Validator;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::warn;
 
 pub use self::key::KeyRule;
 pub use self::name::{InvalidTypeName, TypeName};
+use self::schema::Compiled;
 pub use self::schema::SCHEMA_BYTES_MAX;
 
 use crate::control;
@@ -35,6 +37,9 @@ use crate::publish::Fault;
 const FAULTS_MAX: usize = 20;
 /// The longest message of one fault, in characters.
 const FAULT_CHARS_MAX: usize = 240;
+/// What a check may come to and still be quick: comparisons of a value, times bytes of payload. A million took 13 ms in a
+/// debug build, with others on the machine.
+const QUICK_WORK_MAX: u64 = 1_000_000;
 /// The deepest nesting of a payload. Parsers stop at 128 (serde_json), and the answer to a poll has three levels around it.
 const NESTING_MAX: usize = 124;
 
@@ -56,7 +61,7 @@ pub struct CheckedType {
     pub created_at: Option<DateTime<Utc>>,
     /// When it was last registered; `None` for a built-in.
     pub updated_at: Option<DateTime<Utc>>,
-    validator: Option<Validator>,
+    compiled: Compiled,
 }
 
 /// What an event means to the state of its gateway.
@@ -93,8 +98,8 @@ impl CheckedType {
         let key = KeyRule::at(row.key_pointer.as_deref())
             .map_err(|message| faults.push(fault("/keyPointer", message.to_owned())))
             .ok();
-        let validator = schema::compile(&row.schema).map_err(|fault| faults.push(fault)).ok();
-        let (Some(name), Some(key), Some(validator)) = (name, key, validator) else { return Err(faults) };
+        let compiled = schema::compile(&row.schema).map_err(|fault| faults.push(fault)).ok();
+        let (Some(name), Some(key), Some(compiled)) = (name, key, compiled) else { return Err(faults) };
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -107,7 +112,7 @@ impl CheckedType {
             built_in: false,
             created_at: Some(row.created_at),
             updated_at: Some(row.updated_at),
-            validator,
+            compiled,
         })
     }
 
@@ -123,7 +128,7 @@ impl CheckedType {
             faults.push(fault_at("", &format_args!("is nested deeper than {NESTING_MAX} arrays and objects")));
             return None;
         }
-        if let Some(validator) = &self.validator {
+        if let Some(validator) = &self.compiled.validator {
             // A valid payload is the rule, and finding out that much is cheaper than looking for errors.
             if !validator.is_valid(&payload) {
                 let errors = validator.iter_errors(&payload).take(FAULTS_MAX);
@@ -173,6 +178,13 @@ impl EventTypes {
         let types = self.types.load();
         let kind = types.get(kind).ok_or(UnknownType)?;
         Ok(Subject { key: kind.check(payload, faults), ends_key: kind.ends_key })
+    }
+
+    /// Whether a check of so many bytes may take more than some milliseconds.
+    #[must_use]
+    pub fn may_take_long(&self, kind: &TypeName, payload_bytes: usize) -> bool {
+        let work = self.types.load().get(kind).map_or(0, |kind| kind.compiled.work);
+        work.saturating_mul(payload_bytes as u64) > QUICK_WORK_MAX
     }
 
     /// A type by name.

@@ -166,6 +166,12 @@ impl Publisher {
         self.event_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
+    /// Whether a check of the event may take more than some milliseconds.
+    #[must_use]
+    pub fn may_take_long(&self, event: &NewEvent) -> bool {
+        self.types.may_take_long(&event.kind, event.payload.get().len())
+    }
+
     /// Checks an event against its type; nothing is stored.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::append::{EventId, append_each, in_time};
+use super::checks::check;
 use super::error::{ApiError, Missing};
 use super::fields::{self, Fields};
 use super::reply::{self, Answer, Time};
@@ -87,13 +88,15 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let expect = if_match(request)?;
     let call = idempotency::call(request, format_args!("events {gateway}"), "")?;
     let (api, body, traceparent) = (Arc::clone(api), request.body.clone(), TraceParent::of(request.headers));
-    let event = move |api: &Api| api.publisher.check(event(&body, traceparent)?).map_err(ApiError::from);
-    let Some(call) = call else { return in_time(publish_to(&api, gateway, expect, &event(&api)?, None)).await };
+    let event = async move |api: &Arc<Platform>| check(api, event(&body, traceparent)?).await;
+    let Some(call) = call else {
+        return in_time(async { publish_to(&api, gateway, expect, &event(&api).await?, None).await }).await;
+    };
     in_time(to_the_end(async move {
         let _turn = api.turns.take(&call).await;
         match api.publisher.first(gateway, &call)? {
             Some(first) => receipt(gateway, &first).map(idempotency::replayed),
-            None => publish_to(&api, gateway, expect, &event(&api)?, Some(&call)).await,
+            None => publish_to(&api, gateway, expect, &event(&api).await?, Some(&call)).await,
         }
     }))
     .await

@@ -13,6 +13,7 @@ mod append;
 mod artifacts;
 mod backup;
 mod body;
+mod checks;
 mod deliveries;
 mod deployments;
 mod descriptions;
@@ -125,6 +126,7 @@ struct Platform {
     event_types_turn: Mutex<()>,
     deployments_turn: Mutex<deployments::Outcomes>,
     turns: idempotency::Turns,
+    checks: checks::Checks,
     /// Held while a backup is collected.
     backup_turn: Mutex<()>,
 }
@@ -365,6 +367,7 @@ impl Platform {
             event_types_turn: Mutex::default(),
             deployments_turn: Mutex::default(),
             turns: idempotency::Turns::default(),
+            checks: checks::Checks::default(),
             backup_turn: Mutex::default(),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracing::info;
 
 use super::append::{EventId, append_each, many_in_time, refused};
+use super::checks::check;
 use super::error::{ApiError, Missing};
 use super::events::{event, no_if_match};
 use super::fields::{self, Fields};
@@ -73,7 +74,7 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let call = idempotency::call(request, "events", "")?;
     let asked = Asked { body: request.body.clone(), traceparent: TraceParent::of(request.headers) };
     let Some(call) = call else {
-        let (to, event) = asked.check(api)?;
+        let (to, event) = asked.check(api).await?;
         return many_in_time(async { answer(api, publish_to(api, to, &event, None).await) }).await;
     };
     let api = Arc::clone(api);
@@ -86,10 +87,10 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
 
 impl Asked {
     /// Whom the call names, and the event.
-    fn check(&self, api: &Api) -> Result<(Vec<GatewayId>, CheckedEvent), ApiError> {
+    async fn check(&self, api: &Arc<Platform>) -> Result<(Vec<GatewayId>, CheckedEvent), ApiError> {
         let event = self.event()?;
         let Body { targets } = fields::object(&self.body).map_err(|error| ApiError::InvalidJson(error.to_string()))?;
-        Ok((resolve(api, &targets)?, api.publisher.check(event)?))
+        Ok((resolve(api, &targets)?, check(api, event).await?))
     }
 
     fn event(&self) -> Result<NewEvent, ApiError> {
@@ -98,13 +99,13 @@ impl Asked {
 }
 
 /// What the first call of the key set out to do is done to the end; nothing else that holds now counts.
-async fn publish_once(api: &Api, asked: &Asked, call: &Call) -> Answer {
+async fn publish_once(api: &Arc<Platform>, asked: &Asked, call: &Call) -> Answer {
     let begun: Option<Plan> = api.publisher.begun(call)?;
     let is_repeat = begun.is_some();
     let (Plan { to, correlation_id }, event) = match begun {
         Some(plan) => (plan, None),
         None => {
-            let (to, event) = asked.check(api)?;
+            let (to, event) = asked.check(api).await?;
             let plan = Plan { to, correlation_id: event.correlation_id().to_owned() };
             api.publisher.begin(call, plan.to.iter().copied(), &plan).await?;
             (plan, Some(event))
@@ -118,7 +119,7 @@ async fn publish_once(api: &Api, asked: &Asked, call: &Call) -> Answer {
         Some(event) => publish_to(api, fresh, &event, Some(call)).await,
         None => {
             let event = NewEvent { correlation_id: Some(correlation_id), ..asked.event()? };
-            publish_to(api, fresh, &api.publisher.check(event)?, Some(call)).await
+            publish_to(api, fresh, &check(api, event).await?, Some(call)).await
         }
     };
     let mut published = published.into_iter();

@@ -47,7 +47,7 @@ fn built_in(name: &str, description: &str, schema: Value, key: KeyRule) -> Check
     CheckedType {
         // Invariant: names and schemas here are valid, held by the test `built_in_types_compile`.
         name: name.parse().expect("a valid name"),
-        validator: schema::compile(&schema).expect("a valid schema"),
+        compiled: schema::compile(&schema).expect("a valid schema"),
         description: Some(description.to_owned()),
         schema,
         key,

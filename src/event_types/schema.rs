@@ -7,26 +7,37 @@ use crate::publish::Fault;
 
 /// The largest schema, in bytes of compact JSON.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
-/// The most subschemas, each counted as often as it is referred to: what one value can cost to validate.
+/// The most subschemas, each counted as often as it is referred to: one value may meet all of them.
 const SUBSCHEMAS_MAX: u64 = 10_000;
 /// The deepest nesting of subschemas, references followed.
 const NESTING_MAX: usize = 64;
+/// What a pattern costs for a byte of text, in comparisons: that of an automaton of many states.
+const PATTERN_WORK: u64 = 100;
 /// The largest compiled pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// The one dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Compiles a schema; `None` if it allows everything.
+/// A schema that payloads can be checked against.
+pub(super) struct Compiled {
+    /// `None` if it allows everything.
+    pub(super) validator: Option<Validator>,
+    /// As [`Cost::work`], of the whole schema.
+    pub(super) work: u64,
+}
+
+/// Compiles a schema.
 ///
 /// # Errors
 /// What is wrong with it, with a pointer below `/schema`.
-pub(super) fn compile(schema: &Value) -> Result<Option<Validator>, Fault> {
+pub(super) fn compile(schema: &Value) -> Result<Compiled, Fault> {
     if schema.to_string().len() > SCHEMA_BYTES_MAX {
         return Err(fault("", format!("has more than {SCHEMA_BYTES_MAX} bytes")));
     }
-    Measure { root: schema, known: HashMap::new(), open: Vec::new() }.subschema(schema, "", 0)?;
+    let mut measure = Measure { root: schema, known: HashMap::new(), open: Vec::new() };
+    let Cost { work, .. } = measure.subschema(schema, "", 0)?;
     if matches!(schema, Value::Bool(true)) || schema.as_object().is_some_and(Map::is_empty) {
-        return Ok(None);
+        return Ok(Compiled { validator: None, work });
     }
     let options = jsonschema::options()
         .with_draft(Draft::Draft202012)
@@ -34,7 +45,7 @@ pub(super) fn compile(schema: &Value) -> Result<Option<Validator>, Fault> {
         .should_validate_formats(false)
         .offline();
     let built = options.build(schema).map_err(|error| fault(error.instance_path().as_str(), error.to_string()))?;
-    Ok(Some(built))
+    Ok(Compiled { validator: Some(built), work })
 }
 
 /// What a subschema costs, references followed.
@@ -42,6 +53,8 @@ pub(super) fn compile(schema: &Value) -> Result<Option<Validator>, Fault> {
 struct Cost {
     subschemas: u64,
     nesting: usize,
+    /// The most comparisons that a value, or a byte of it, is good for.
+    work: u64,
 }
 
 /// Measures a schema before it is compiled. It refuses what would make cost unbounded: references out of the schema,
@@ -56,9 +69,10 @@ struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     fn subschema(&mut self, schema: &'a Value, at: &str, depth: usize) -> Result<Cost, Fault> {
-        let mut cost = Cost { subschemas: 1, nesting: 1 };
+        let mut cost = Cost { subschemas: 1, nesting: 1, work: 1 };
         let Value::Object(members) = schema else { return Ok(cost) };
         for (keyword, value) in members {
+            cost.work = cost.work.saturating_add(own_work(keyword, value));
             let at = format!("{at}/{}", keyword.replace('~', "~0").replace('/', "~1"));
             match (keyword.as_str(), value) {
                 ("$ref", Value::String(target)) => {
@@ -106,6 +120,7 @@ impl<'a> Measure<'a> {
         }
         let inner = measure(self)?;
         cost.subschemas = cost.subschemas.saturating_add(inner.subschemas);
+        cost.work = cost.work.saturating_add(inner.work);
         cost.nesting = cost.nesting.max(inner.nesting + 1);
         if depth + cost.nesting > NESTING_MAX {
             return Err(too_deep());
@@ -133,6 +148,17 @@ impl<'a> Measure<'a> {
         self.open.pop();
         self.known.insert(pointer, cost);
         Ok(cost)
+    }
+}
+
+/// What a keyword costs beyond the subschemas in it.
+fn own_work(keyword: &str, value: &Value) -> u64 {
+    match (keyword, value) {
+        ("pattern", _) => PATTERN_WORK,
+        ("patternProperties", Value::Object(patterns)) => PATTERN_WORK * patterns.len() as u64,
+        // The values of an `enum`, and `true` and `false` in place of subschemas.
+        (_, Value::Array(items)) => items.len() as u64,
+        _ => 0,
     }
 }
 

@@ -199,6 +199,33 @@ fn a_schema_costs_no_more_than_its_bounds() {
 }
 
 #[test]
+fn what_may_take_long_is_known_before() {
+    let types = EventTypes::built_in();
+    let may_take_long = |schema: Value, payload_bytes| {
+        let kind = types.install(CheckedType::compile(row(schema, None)).unwrap());
+        types.may_take_long(&kind.name, payload_bytes)
+    };
+    let others: Vec<_> = (1..1_000).map(|n| json!({ "not": { "const": n } })).collect();
+    let of_refs = json!({ "$defs": { "a": { "enum": (0..100).collect::<Vec<_>>() } }, "items": { "allOf": vec![json!({ "$ref": "#/$defs/a" }); 20] } });
+    for schema in [
+        json!({ "items": { "allOf": others } }),
+        json!({ "items": { "enum": (0..5_000).collect::<Vec<_>>() } }),
+        json!({ "items": { "allOf": vec![true; 5_000] } }),
+        json!({ "items": { "allOf": vec![json!({ "pattern": "^a+b$" }); 20] } }),
+        json!({ "patternProperties": (0..20).map(|n| (format!("^{n}"), json!(true))).collect::<serde_json::Map<_, _>>() }),
+        of_refs,
+    ] {
+        assert!(may_take_long(schema.clone(), 10_000), "{schema}");
+        assert!(!may_take_long(schema.clone(), 100), "{schema}");
+    }
+    assert!(!may_take_long(json!(true), 1_000_000));
+    assert!(!types.may_take_long(&"no.such".parse().unwrap(), 1_000_000));
+    for kind in built_in::all() {
+        assert!(!types.may_take_long(&kind.name, 10_000), "{}", kind.name);
+    }
+}
+
+#[test]
 fn members_that_only_look_like_keywords_are_data() {
     let schema = json!({
         "const": { "$ref": "https://example.com" },

@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::Arc;
 
 use gatecast_storage::MemoryRecords;
@@ -97,4 +98,24 @@ async fn what_is_wrong_with_a_type_is_said_with_pointers() {
     assert_eq!(world.admin("PUT", path, json!({ "schema": true })).await.problem(400, "VALIDATION_FAILED"), ["/type"]);
     assert_eq!(world.get("/api/internal/v1/event-types").await.expect(200)["count"], 5);
     assert!(world.parts.directory.event_types().is_empty());
+}
+
+#[tokio::test]
+async fn a_payload_that_takes_long_to_check_holds_up_no_other_call() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let others: Vec<_> = (1..500).map(|n| json!({ "not": { "const": n } })).collect();
+    let schema = json!({ "schema": { "items": { "allOf": others } } });
+    world.admin("PUT", "/api/internal/v1/event-types/long.list", schema).await.expect(201);
+    let event = json!({ "type": "long.list", "payload": vec![0; 1_500] });
+    let one = format!("/api/internal/v1/gateways/{gateway}/events");
+    let many = json!({ "targets": { "all": true }, "type": "long.list", "payload": vec![0; 1_500] });
+    for (path, event, status) in [(one.as_str(), event, 201), ("/api/internal/v1/events", many, 200)] {
+        // This runtime has one thread, so what is checked on it is done before anything else is answered.
+        let mut published = pin!(world.admin("POST", path, event));
+        assert!(futures::poll!(&mut published).is_pending());
+        world.bare("GET", "/health").await.expect(200);
+        published.await.expect(status);
+    }
+    assert_eq!(world.head(gateway).await, 2);
 }
