@@ -13,6 +13,8 @@ use super::{Platform, Request, deployments, to_the_end};
 
 /// Characters of a revision's id.
 pub(super) const REVISION_CHARS: std::ops::RangeInclusive<usize> = 1..=128;
+/// What an API's id is.
+pub(super) const ID_EXPECTED: &str = "1 to 128 letters, digits, or any of . _ ~ - (not . or .. alone)";
 /// What an artifact may be sent as; nobody registered YAML before RFC 9512 did.
 const YAML_TYPES: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
 
@@ -76,10 +78,7 @@ pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer
 /// The id of an API that is to be made, or need not exist.
 pub(super) fn valid_id(request: &Request<'_>) -> Result<ApiId, ApiError> {
     let [id, _] = request.params;
-    id.parse().map_err(|error: storage::directory::InvalidApiId| ApiError::InvalidParameter {
-        name: "apiId",
-        expected: error.to_string(),
-    })
+    id.parse().map_err(|_| ApiError::InvalidParameter { name: "apiId", expected: ID_EXPECTED.to_owned() })
 }
 
 /// The id of an API that must exist.

@@ -135,7 +135,7 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
 pub(super) fn list_all(api: &Api, request: &Request<'_>) -> Answer {
     let page = PageRequest::of(&request.query)?;
     let gateway = request.query.parsed::<GatewayId>("gatewayId", "a UUID")?;
-    let id = request.query.parsed::<ApiId>("apiId", "the id of an API")?;
+    let id = request.query.parsed::<ApiId>("apiId", apis::ID_EXPECTED)?;
     let status = request.query.parsed_by("status", STATUS_EXPECTED, |text| {
         DeploymentStatus::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).ok()
     })?;

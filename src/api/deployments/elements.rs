@@ -78,14 +78,15 @@ fn element(api: &Api, gateway: GatewayId, fields: &mut Fields<'_>, defaults: &De
     let gateway = api.directory.gateway(gateway)?;
     let deployed = api.directory.deployment(defaults.id, gateway.id).filter(|_| defaults.as_deployed);
     let deployed = deployed.as_deref();
+    // One that is there and wrong is reported already.
     let revision = fields.text("revisionId", REVISION_CHARS).or_else(|| defaults.revision.map(str::to_owned));
     let revision = revision.or_else(|| deployed.map(|row| row.revision.clone()));
-    if revision.is_none() {
+    if revision.is_none() && fields.get("revisionId").is_none() {
         fields.fault("revisionId", "is required, here or as the parameter revisionId");
     }
     let vhost = fields.text("vhost", VHOST_CHARS).or_else(|| deployed.map(|row| row.vhost.clone()));
     let vhost = vhost.or_else(|| gateway.vhost.as_deref().map(str::to_owned));
-    if vhost.is_none() {
+    if vhost.is_none() && fields.get("vhost").is_none() {
         fields.fault("vhost", "is required: the gateway has none of its own");
     }
     let environment = fields.text("environment", ENVIRONMENT_CHARS);

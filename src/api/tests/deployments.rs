@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, AppendFault, World, unknown};
+use super::world::{ADMIN, AppendFault, ORGANIZATION, World, unknown};
 
 const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
@@ -89,6 +89,12 @@ async fn all_elements_are_checked_before_any_is_sent() {
     let fields =
         world.admin("POST", &no_revision, json!([{ "gatewayId": gateway }])).await.problem(400, "VALIDATION_FAILED");
     assert_eq!(fields, ["/0/revisionId"]);
+    // What is wrong is not missing as well.
+    let bare = json!({ "organizationId": ORGANIZATION, "name": "no-vhost", "displayName": "Test" });
+    let bare = world.admin("POST", "/api/v1/gateways", bare).await.expect(201)["id"].clone();
+    let wrong = json!([{ "gatewayId": gateway, "revisionId": 5 }, { "gatewayId": bare, "revisionId": "", "vhost": 5 }]);
+    let fields = world.admin("POST", &no_revision, wrong).await.problem(400, "VALIDATION_FAILED");
+    assert_eq!(fields, ["/0/revisionId", "/1/revisionId", "/1/vhost"]);
     world.admin("POST", "/api/v1/apis/a%20b/deploy-revision", json!([])).await.problem(400, "INVALID_PARAMETER");
     assert_eq!(world.head(gateway).await, 0);
     assert!(world.parts.directory.deployments_of_gateway(gateway).is_empty());

@@ -30,6 +30,10 @@ async fn an_artifact_is_kept_replaced_and_deleted() {
 
     assert_eq!(world.admin("DELETE", "/api/v1/apis/pets", Value::Null).await.status, 204);
     world.get("/api/v1/apis/pets").await.problem(404, "API_NOT_FOUND");
+    let strange = world.admin("PUT", "/api/v1/apis/a%2e", Value::Null).await;
+    assert_eq!(strange.problem(400, "INVALID_PARAMETER"), ["apiId"]);
+    let expected = "The parameter apiId must be 1 to 128 letters, digits, or any of . _ ~ - (not . or .. alone).";
+    assert_eq!(strange.expect(400)["detail"], expected);
 }
 
 #[tokio::test]
