@@ -126,6 +126,9 @@ impl Failure {
             Self::Store(_) | Self::Serve(_) if matches!(self.store_error(), Some(StoreError::InUse(_))) => {
                 "A server has it open. Stop that one first, or name another with --data-dir (or GATECAST_DATA_DIR)"
             }
+            Self::Store(_) | Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Unusable { .. })) => {
+                "It has to be a directory that this user may write to. Name it with --data-dir (or GATECAST_DATA_DIR)"
+            }
             Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Damaged { .. })) => {
                 "See what is damaged: gatecast store check. Make it whole again: gatecast store repair"
             }
@@ -163,7 +166,8 @@ impl Failure {
 fn exit_of(error: &StoreError) -> Exit {
     match error {
         StoreError::InUse(_) | StoreError::Full | StoreError::Overloaded => Exit::TryLater,
-        StoreError::Damaged { .. }
+        StoreError::Unusable { .. }
+        | StoreError::Damaged { .. }
         | StoreError::Malformed(_)
         | StoreError::NotEmpty(_)
         | StoreError::Unreadable { .. } => Exit::Data,

@@ -72,6 +72,14 @@ pub enum StoreError {
     /// Another process has the data directory open.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),
+    /// The data directory is none, or not ours to write to. Nothing was changed.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Unusable {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The store on disk is not as it was written.
     #[error("the store at {path} is damaged: {detail}")]
     Damaged {

@@ -68,6 +68,22 @@ async fn a_second_server_on_a_data_directory_is_refused_and_so_are_the_tools() {
 }
 
 #[tokio::test]
+async fn a_data_directory_that_is_none_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, taken) = (dir.path().join("file"), dir.path().join("taken"));
+    fs::write(&file, "").unwrap();
+    fs::create_dir_all(taken.join("lock")).unwrap();
+    for unusable in [file.clone(), file.join("below"), taken] {
+        let mut refused = Process::spawn(&mut Served::command(&["--dev"], &unusable, &[]));
+        let status = refused.ended().await;
+        let said = refused.err.whole().await.join("\n");
+        assert_eq!(status.code(), Some(65), "{said}");
+        let named = format!("the data directory {} cannot be used: ", unusable.display());
+        assert!(said.contains(&named) && said.contains("--data-dir (or GATECAST_DATA_DIR)"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn check_says_what_there_is_and_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(store(&["check"], &dir.path().join("nothing")).await.0, 1);

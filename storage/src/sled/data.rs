@@ -26,7 +26,7 @@ pub(super) struct DataDir {
 impl DataDir {
     /// Makes the directory if there is none.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(failed)?;
+        fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
         let lock = Arc::new(DataLock::take(path)?);
         salvage::finish_interrupted(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), lock })
@@ -136,4 +136,9 @@ fn gone(removed: io::Result<()>) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok(()),
     }
+}
+
+/// What becomes of an error of the directory itself.
+pub(super) fn unusable(data: &Path, source: io::Error) -> StoreError {
+    StoreError::Unusable { path: data.display().to_string(), source }
 }

@@ -1,7 +1,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use super::database::failed;
+use super::data::unusable;
 use crate::records::StoreError;
 
 /// The data directory is ours, until this value is dropped or the process ends.
@@ -14,11 +14,12 @@ impl DataLock {
     /// Takes `<data>/lock`, or says who can't.
     pub(super) fn take(data: &Path) -> Result<Self, StoreError> {
         let path = data.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        let file = File::options().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(|error| unusable(data, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data.display().to_string())),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err(TryLockError::Error(error)) => Err(unusable(data, error)),
         }
     }
 }
