@@ -135,9 +135,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses a member that says something else than what is: it can't be changed.
-    pub(crate) fn unchanged(&mut self, name: &str, now: &str) {
-        if self.get(name).is_some_and(|value| value.as_str() != Some(now)) {
+    /// Refuses a member that says something else than what is, however it spells it: it can't be changed.
+    pub(crate) fn unchanged<T: FromStr + PartialEq>(&mut self, name: &str, now: &T) {
+        let is_now =
+            |value: &Value| value.as_str().and_then(|text| text.parse().ok()).is_some_and(|said: T| said == *now);
+        if self.get(name).is_some_and(|value| !is_now(value)) {
             self.fault(name, "cannot be changed");
         }
     }

@@ -119,9 +119,9 @@ pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let before = request.gateway(api)?;
     let body = request.json()?;
     let mut fields = Fields::of(&body, "")?;
-    fields.unchanged("id", &before.id.to_string());
-    fields.unchanged("name", &before.name);
-    fields.unchanged("organizationId", &before.organization.to_string());
+    fields.unchanged("id", &before.id);
+    fields.unchanged("name", &before.name.to_string());
+    fields.unchanged("organizationId", &before.organization);
     let update = changeable(&mut fields);
     let update = fields.finish(update)?;
     keep_anchor(api, before.id, update.catch_up).await?;
