@@ -68,6 +68,8 @@ impl Failure {
             Self::Faults(_) => Exit::Data,
             Self::Store(_) | Self::Serve(_) => self.store_error().map_or(Exit::Failure, exit_of),
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
+            // What the files of certificates hold is all that can be wrong with it.
+            Self::Link(LinkError::Tls(_)) | Self::Client(ClientError::Link(LinkError::Tls(_))) => Exit::Data,
             // A reader that went away (`gatecast listen | head`) has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Api(_) | Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Partial { .. } => Exit::Failure,

@@ -175,6 +175,20 @@ async fn exit_codes_tell_failures_apart() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_used_ends_with_65_and_is_named() {
+    let commands: [&[&str]; 4] = [
+        &["--ca", "/nowhere.pem", "gateway", "list"],
+        &["--ca", "/nowhere.pem", "listen", "--api-key", "k"],
+        &["-k", "listen", "--cert", "/nowhere.pem", "--key", "/nowhere.pem"],
+        &["--admin-token-file", "/nowhere.pem", "stats"],
+    ];
+    for args in commands {
+        let said = run(args, &[]).await;
+        assert!(said.exit == 65 && said.err.contains("/nowhere.pem"), "{args:?}: {said:?}");
+    }
+}
+
+#[tokio::test]
 async fn config_as_json_says_values_units_and_where_each_is_from() {
     let said = run(
         &["config", "--dev", "--json", "--data-dir", "/tmp/x"],
