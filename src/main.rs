@@ -8,7 +8,6 @@ use std::io::{stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
 use gatecast::config::Effective;
 use gatecast::server::Server;
@@ -24,7 +23,11 @@ use self::reload::Reload;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (mut out, mut err) = (stdout(), stderr());
+    let cli = match Cli::read(std::env::args_os(), &mut err) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -32,7 +35,6 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut out, mut err) = (stdout(), stderr());
     let io = Io { env: Environment::new(std::env::vars_os()), out: &mut out, err: &mut err };
     runtime.block_on(cli::run(cli, io, serve)).into()
 }

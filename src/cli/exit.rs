@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use crate::config::EXIT_CONFIG;
 
-/// How the process ends. clap itself ends with 2 on a command line that it does not understand.
+/// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done, or ended by Ctrl+C or SIGTERM.
     Ok,
     /// Anything that no other code names.
     Failure,
+    /// The command line is not understood.
+    Usage,
     /// No such gateway, token, API or event type.
     NotFound,
     /// The server's configuration has faults.
@@ -32,6 +34,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Failure => 1,
+            Self::Usage => 2,
             Self::NotFound => 3,
             Self::Config => EXIT_CONFIG,
             Self::Data => 65,

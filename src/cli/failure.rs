@@ -17,6 +17,8 @@ use crate::server::StartError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum Failure {
+    #[error("{0}")]
+    Usage(String),
     #[error("the configuration has {} fault(s)", .0.len())]
     Config(Vec<ConfigFault>),
     #[error(transparent)]
@@ -56,6 +58,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
+            Self::Usage(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
             // The files are read after the settings that name them are found good.
             Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
@@ -134,6 +137,7 @@ impl Failure {
             Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Damaged { .. })) => {
                 "See what is damaged: gatecast store check. Make it whole again: gatecast store repair"
             }
+            Self::Usage(_) => "What there is: --help, after a command or without one",
             Self::Faults(_) => "Make it whole again: gatecast store repair (what was damaged is kept)",
             Self::Config(_) => "All settings with their meanings: gatecast config --dev",
             Self::Api(ApiError::Unreachable(text)) if text.contains("--insecure") => return None,

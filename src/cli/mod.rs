@@ -29,6 +29,7 @@ mod store;
 mod tests;
 mod text_view;
 mod token;
+mod usage;
 mod view;
 
 use std::io::Write;

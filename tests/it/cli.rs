@@ -189,6 +189,27 @@ async fn a_file_that_cannot_be_used_ends_with_65_and_is_named() {
 }
 
 #[tokio::test]
+async fn a_command_line_that_is_not_understood_is_told_as_json_to_who_asks_for_json() {
+    let publish = ["publish", "--type", CONFIG, "--payload", "{}", "--gateway", "zz"];
+    let cases: [(&[&str], &str); 4] =
+        [(&publish, "'zz'"), (&["deploi"], "'deploi'"), (&["stats", "--nonsense"], "'--nonsense'"), (&[], "command")];
+    for (args, part) in cases {
+        let said = run(&[&["--json"], args].concat(), &[]).await;
+        let error: Value = serde_json::from_str(&said.err).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        let message = text(&error["error"]["message"]);
+        assert!(message.contains(part) && !message.starts_with("error"), "{error}");
+        assert_eq!((said.exit, &error["error"]["exitCode"], said.out.as_str()), (2, &json!(2), ""));
+        assert!(text(&error["error"]["hint"]).contains("--help"), "{error}");
+        let said = run(args, &[]).await;
+        assert!(said.exit == 2 && said.err.contains("--help") && !said.err.starts_with('{'), "{said:?}");
+    }
+    // What comes after `--` is no option.
+    assert!(run(&["event-type", "show", "--", "--json", "x"], &[]).await.err.contains("Usage: gatecast"));
+    let help = run(&["--json", "--help"], &[]).await;
+    assert!(help.exit == 0 && help.out.contains("Usage: gatecast") && help.err.is_empty(), "{help:?}");
+}
+
+#[tokio::test]
 async fn config_as_json_says_values_units_and_where_each_is_from() {
     let said = run(
         &["config", "--dev", "--json", "--data-dir", "/tmp/x"],
