@@ -207,6 +207,7 @@ impl Metrics {
     /// The gateways that are furthest behind, and how many there are.
     pub(crate) async fn gateways_behind(&self) -> Behind {
         let sources = Sources {
+            directory: &self.directory,
             registry: &self.registry,
             deliveries: &self.deliveries,
             receipts: &self.receipts,

@@ -8,6 +8,7 @@
 //! gateways what it sets out to do before all events: a publisher that repeats a call it got no answer to, after a crash
 //! too, gets the first answer for what is stored and publishes what is not.
 
+mod appending;
 mod call;
 mod event;
 
@@ -18,18 +19,18 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
+use gatecast_storage::deliveries::Deliveries;
 use gatecast_storage::{Answer, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use tracing::{debug, info};
 use uuid::Uuid;
 
 pub use self::call::Call;
 pub use self::event::{CheckedEvent, Fault, NewEvent};
 
+use self::appending::{Appending, Recorder, Sent};
 use self::call::Note;
 use self::event::compact;
 use crate::envelope::{self, Mould};
@@ -113,8 +114,7 @@ pub enum PublishError {
 pub struct Publisher {
     log: Arc<dyn EventLog>,
     types: Arc<EventTypes>,
-    registry: Arc<Registry>,
-    deliveries: Arc<Deliveries>,
+    recorder: Recorder,
     answers: Arc<Answers>,
     clock: Arc<dyn Clock>,
     event_bytes_max: AtomicUsize,
@@ -139,8 +139,7 @@ impl Publisher {
         Self {
             log,
             types,
-            registry,
-            deliveries,
+            recorder: Recorder { registry, deliveries },
             answers,
             clock,
             event_bytes_max,
@@ -213,7 +212,8 @@ impl Publisher {
     /// no more than twice as many are in memory at once. With a `call`, each answer is stored with its event, for
     /// [`Self::first`].
     ///
-    /// Cancel safe: dropped, each event is stored with its answer or not stored.
+    /// Cancel safe: dropped, each event is stored with its answer or not stored, and one that is stored while nobody is
+    /// there to get it is on record.
     pub async fn publish_all(
         &self,
         events: Vec<Outgoing<'_>>,
@@ -288,59 +288,32 @@ impl Publisher {
     ) -> Vec<Result<Published, PublishError>> {
         let (at, since) = (self.clock.now(), Instant::now());
         let timestamp = envelope::timestamp(at);
-        let mut answers = Vec::with_capacity(events.len());
+        let mut sent = Vec::with_capacity(events.len());
         let mut drafts = Vec::with_capacity(events.len());
         for Outgoing { to, event, expect, about, mut beside } in events {
             // Before the append, because it is stored with it.
-            let connections = self.registry.connections_of(to);
+            let connections = self.recorder.registry.connections_of(to);
             event.trace.iter().for_each(|trace| trace.appending());
             let note = Note { correlation_id: event.correlation_id.clone(), connections, about };
             let answer = call.map(|call| (call.name(to), Answer { at, asked: call.asked, rest: call::encode(&note) }));
             beside.extend(answer.as_ref().map(|(name, answer)| answer.beside(*name)));
             let (key, body) = (event.key.clone(), event.body(to, &timestamp));
             drafts.push((to, Draft { at, since, key, ends_key: event.ends_key, body, expect, beside }));
-            answers.push((to, event, note, answer));
+            sent.push(Sent { to, event, connections, rest: (note, answer) });
         }
-        let is_alone = drafts.len() == 1;
         let count = drafts.len() as u64;
-        let results = self.log.append_all(drafts).await;
+        let results = Appending::new(&self.log, &self.recorder, drafts, sent, at).await;
         self.append_seconds.observe(since.elapsed(), count);
-        let stored = results.into_iter().zip(answers).map(|(result, (to, event, note, answer))| {
+        let stored = results.into_iter().map(|(result, Sent { to, event, rest: (note, answer), .. })| {
             event.trace.iter().for_each(|trace| trace.appended(to, result.as_ref().ok().copied(), since));
             let event_id = result?;
             if let Some((name, answer)) = answer {
                 self.answers.keep(name, event_id, answer);
             }
-            self.record(to, event_id, event, at, is_alone);
             let Note { correlation_id, connections, about } = note;
             Ok(Published { event_id, correlation_id, timestamp: at, connections, about })
         });
         stored.collect()
-    }
-
-    /// Tells of a stored event, and puts it on record if nobody is there to get it.
-    fn record(&self, to: GatewayId, event_id: Cursor, event: &CheckedEvent, at: DateTime<Utc>, is_alone: bool) {
-        let connections = self.registry.connections_of(to);
-        if connections > 0 {
-            debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, connections, "Event stored.");
-        } else {
-            if is_alone {
-                info!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
-            } else {
-                // One call to ten thousand gateways is not ten thousand lines.
-                debug!(gateway.id = %to, event.id = %event_id, event.kind = %event.kind, "Event stored; its gateway is not connected.");
-            }
-            self.deliveries.record(Failure {
-                gateway: to,
-                replica: None,
-                event: event_id,
-                events: 1,
-                event_type: Some(event.kind.as_str().to_owned()),
-                correlation_id: Some(event.correlation_id.clone()),
-                reason: FailureReason::NotConnected,
-                at,
-            });
-        }
     }
 
     /// How long appends took that were done.

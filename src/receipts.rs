@@ -134,7 +134,7 @@ impl Reports {
         let Report { subject, error_code, message, .. } = report;
         let at = self.clock.now();
         let outcome = Outcome { applied, at, error_code, message };
-        let reported = self.receipts.report(from.gateway, from.replica, subject, outcome);
+        let reported = self.receipts.report(from.gateway, from.replica, (subject, event), outcome);
         debug!(gateway.id = %from.gateway, replica = %from.replica, ?subject, applied, ?reported, "Receipt heard.");
         if reported == Reported::Unknown {
             return Taken::Foreign;

@@ -125,6 +125,13 @@ impl Registry {
         self.entries().count(gateway)
     }
 
+    /// The replicas of a gateway that are here and were sent this event.
+    pub(crate) fn replicas_with(&self, gateway: GatewayId, event: Cursor) -> Vec<Replica> {
+        let entries = self.entries();
+        let connections = entries.by_gateway.range(of(gateway)).filter_map(|(_, id)| entries.connections.get(id));
+        connections.filter(|one| one.was_sent(event.seq.prev(), event)).map(|one| one.replica()).collect()
+    }
+
     /// How many connections there may be.
     #[must_use]
     pub fn connections_max(&self) -> usize {

@@ -217,8 +217,9 @@ async fn order(api: &Arc<Platform>, request: &Request<'_>, order: Order) -> Answ
         };
         let as_deployed = order == Order::Undeploy;
         let defaults = Defaults { id: &id, revision: revision.as_deref(), as_deployed };
-        let elements = elements(&api, &body, &defaults, call.as_ref()).await?;
+        // What is deployed now is what is undeployed if the call does not say.
         let mut turn = turn(&api).await?;
+        let elements = elements(&api, &body, &defaults, call.as_ref()).await?;
         carry_out(&api, &mut turn, &id, elements, order, call.as_ref()).await
     }))
     .await

@@ -132,8 +132,12 @@ pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let missing = || ApiError::NotFound(Missing::Event);
     let id: Cursor = id.parse().map_err(|_| missing())?;
     let before = Cursor { epoch: id.epoch, seq: id.seq.prev() };
-    let Page::Entries(entries) = api.log.read(gateway, before, Budget { events: 1, bytes: 1 }).await? else {
-        return Err(missing());
+    let one = Budget { events: 1, bytes: 1 };
+    let entries = match api.log.read(gateway, before, one).await? {
+        Page::Entries(entries) => entries,
+        // It may be the latest of its key.
+        Page::Truncated { .. } => api.log.compacted(gateway, before, one).await?.entries,
+        _ => return Err(missing()),
     };
     let entry = entries.first().filter(|entry| entry.seq == id.seq).ok_or_else(missing)?;
     let frame = envelope::seal(id.epoch, entry).ok_or_else(missing)?;

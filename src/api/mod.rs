@@ -334,7 +334,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
         Action::ReadAsyncApi => descriptions::read(descriptions::ASYNCAPI),
         Action::ListFailures => deliveries::list(api, request).await,
         Action::ReadStream => stream::read(api, request).await,
-        Action::SignIn => session::sign_in(api),
+        Action::SignIn => session::sign_in(api, request),
         Action::ReadSession => session::read(api, request),
         Action::SignOut => session::sign_out(api, request),
         Action::Health => health::health(),

@@ -1,4 +1,4 @@
-use http::header::SET_COOKIE;
+use http::header::{AUTHORIZATION, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 use tracing::info;
@@ -8,8 +8,12 @@ use super::reply::{self, Answer};
 use super::{Api, Request};
 use crate::auth::cookies;
 
-/// Gives a cookie to a browser whose operator holds the admin token.
-pub(super) fn sign_in(api: &Api) -> Answer {
+/// Gives a cookie to a browser whose operator holds the admin token. For a cookie there is none: it would outlast the
+/// other's time, and its end.
+pub(super) fn sign_in(api: &Api, request: &Request<'_>) -> Answer {
+    if !api.admin.is_open() && !request.headers.contains_key(AUTHORIZATION) {
+        return Err(ApiError::Unauthorized);
+    }
     let cookie = api.admin.browsers.sign_in()?;
     info!("A browser signed in.");
     with_cookie(reply::json(StatusCode::CREATED, &json!({ "signedIn": true })), &cookie)

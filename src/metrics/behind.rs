@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use gatecast_storage::{Clock, Cursor, Deliveries, EventLog, GatewayId, LogError, Receipts, Retention};
+use gatecast_storage::{Clock, Cursor, Deliveries, Directory, EventLog, GatewayId, LogError, Receipts, Retention};
 use tokio::time::timeout;
 
 use crate::gap::Outlook;
@@ -42,6 +42,7 @@ pub(crate) struct Behind {
 
 /// Where the positions, heads and times are to be had.
 pub(crate) struct Sources<'s> {
+    pub(crate) directory: &'s Directory,
     pub(crate) registry: &'s Registry,
     pub(crate) deliveries: &'s Deliveries,
     pub(crate) receipts: &'s Receipts,
@@ -70,7 +71,7 @@ impl Sources<'_> {
             candidates.truncate(SHOWN_MAX);
         }
         let looks = candidates.into_iter().map(|candidate| timeout(LOOK_TIMEOUT, self.look(candidate)));
-        let mut furthest: Vec<_> = join_all(looks).await.into_iter().flatten().flatten().collect();
+        let mut furthest: Vec<_> = join_all(looks).await.into_iter().flatten().flatten().flatten().collect();
         furthest.sort_by_key(|laggard| (Reverse(laggard.events), laggard.gateway));
         Behind { gateways, connected, furthest }
     }
@@ -86,8 +87,12 @@ impl Sources<'_> {
         away.chain(connected).collect()
     }
 
-    async fn look(&self, candidate: Candidate) -> Result<Laggard, LogError> {
+    /// `None` for one that was just deleted, of which a look would make a log.
+    async fn look(&self, candidate: Candidate) -> Result<Option<Laggard>, LogError> {
         let Candidate { gateway, mut events, mut position } = candidate;
+        if self.directory.gateway(gateway).is_none() {
+            return Ok(None);
+        }
         let bounds = self.log.bounds(gateway).await?;
         if position.is_none() {
             let known = self.receipts.replicas(gateway, bounds.epoch).into_iter().filter_map(|info| info.position);
@@ -99,6 +104,6 @@ impl Sources<'_> {
             let outlook = Outlook::of(self.log, gateway, bounds, self.retention, self.clock.now()).await?;
             time_to_gap_seconds = outlook.time_to_gap(self.log, position).await?;
         }
-        Ok(Laggard { gateway, events, time_to_gap_seconds })
+        Ok(Some(Laggard { gateway, events, time_to_gap_seconds }))
     }
 }

@@ -105,6 +105,10 @@ impl Follower {
             reason: FailureReason::FailedByGateway,
             at: self.clock.now(),
         });
+        // It may have been deleted while this waited, and what was kept of it forgotten.
+        if self.directory.gateway(gateway).is_none() {
+            self.deliveries.forget(gateway);
+        }
     }
 
     async fn settle(&self, gateway: GatewayId, id: Uuid) {

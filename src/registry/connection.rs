@@ -112,7 +112,7 @@ pub struct ConnectionInfo {
     pub last_heartbeat: DateTime<Utc>,
     /// Up to where it was written.
     pub position: Cursor,
-    /// Events after that which its gateway's log is known to hold.
+    /// Events after that which its gateway's log is known to hold: all, if it is in another life of the log.
     pub lag: u64,
     /// Events written to it.
     pub events_sent: u64,
@@ -222,11 +222,17 @@ impl Connection {
 
     /// Whether it is a connection of the replica that has everything after `after` up to `up_to`.
     pub(super) fn has(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
+        self.was_sent(after, up_to) && self.replica() == *replica
+    }
+
+    /// Whether it was sent everything after `after` up to `up_to`.
+    pub(super) fn was_sent(&self, after: Seq, up_to: Cursor) -> bool {
         let (since, position) = (Seq(self.since.load(Ordering::Relaxed)), self.position());
-        position.epoch == up_to.epoch
-            && since <= after
-            && position.seq >= up_to.seq
-            && Replica::of(self.identity.instance.as_deref(), self.identity.peer) == *replica
+        position.epoch == up_to.epoch && since <= after && position.seq >= up_to.seq
+    }
+
+    pub(super) fn replica(&self) -> Replica {
+        Replica::of(self.identity.instance.as_deref(), self.identity.peer)
     }
 
     /// Remembers how far it is in the compacted state, or that it no longer is.
@@ -246,7 +252,7 @@ impl Connection {
 
     pub(super) fn info(&self) -> ConnectionInfo {
         let heard = DateTime::from_timestamp_millis(self.heard_ms.load(Ordering::Relaxed));
-        let position = self.position();
+        let (position, head) = (self.position(), self.channel.head().0);
         ConnectionInfo {
             gateway: self.channel.gateway,
             connection: self.id,
@@ -256,7 +262,7 @@ impl Connection {
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
             position,
-            lag: self.channel.head().0.saturating_sub(position.seq.0),
+            lag: if self.channel.epoch() == Some(position.epoch) { head.saturating_sub(position.seq.0) } else { head },
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
     }

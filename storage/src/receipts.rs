@@ -211,16 +211,22 @@ impl Receipts {
         true
     }
 
-    /// Keeps what a replica made of an event. A success stands. Whoever reports of one event after the other has received
-    /// them.
-    pub fn report(&self, gateway: GatewayId, of: &Replica, subject: Subject, outcome: Outcome) -> Reported {
+    /// Keeps what a replica made of an event, which is known by this name. A success stands. Whoever reports of one event
+    /// after the other has received them.
+    pub fn report(
+        &self,
+        gateway: GatewayId,
+        of: &Replica,
+        (subject, event): (Subject, Option<Cursor>),
+        outcome: Outcome,
+    ) -> Reported {
         let reported = self.shared.look(gateway, |kept| {
             let reported = kept.report(of, subject, outcome);
-            let seat = kept.seat(of).filter(|_| matches!(subject, Subject::Event(_))).cloned();
-            (reported, seat.and_then(|seat| Some((kept.reported_up_to(of, &seat)?, seat))))
+            let seat = kept.seat(of).cloned();
+            (reported, seat.and_then(|seat| Some((kept.reported_up_to(of, &seat, event?)?, seat))))
         });
         let (reported, received) = reported.unwrap_or((Reported::Unknown, None));
-        if let Some((to, seat)) = received.filter(|(to, seat)| seat.was_sent(*to)) {
+        if let Some((to, seat)) = received {
             self.shared.confirmed(gateway, of, &seat, to);
         }
         if reported == Reported::New {

@@ -72,6 +72,10 @@ async fn a_gateway_that_was_away_gets_the_latest_of_every_key_also_after_a_resta
             assert_eq!(seen[1..], live[28..], "as they were delivered first");
             assert_eq!(seen[2]["type"], "api.deleted");
         }
+        for (event, status) in [(&live[28], 200), (&live[20], 404)] {
+            let path = format!("/api/internal/v1/events/{}/{}", gateway.id, event["eventId"].as_str().unwrap());
+            assert_eq!(app.http.get(app.url(&path)).send().await.unwrap().status(), status, "{event}");
+        }
         for seen in sent(app, &gateway, "earliest", 8).await {
             assert_eq!((&seen[0], &seen[1..]), (&live[0], &live[28..]), "no reset");
         }

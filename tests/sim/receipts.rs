@@ -155,6 +155,42 @@ async fn a_success_makes_up_for_a_failure_that_was_told_by_the_events_other_name
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deployment_ack_moves_the_stored_position() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let row = world.deploy(&member).await;
+    a.numbers(1).await;
+    let event = row.event.unwrap();
+    let position = || world.hub.receipts.replicas(member.id, event.epoch).pop().unwrap().position.unwrap();
+    assert!(position().seq < event.seq);
+    a.peer.say_text(ack(&row, "success"));
+    settled().await;
+    assert_eq!(position(), event);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reported_before_its_gateway_was_deleted_leaves_nothing() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let event = world.publish(member.id, 1).await.event_id.to_string();
+    a.numbers(1).await;
+    for n in 0..50 {
+        let payload = json!({"eventId": event, "status": "failed", "message": n.to_string()});
+        a.peer.say_text(json!({"type": "event.receipt", "payload": payload}).to_string());
+    }
+    // Heard, and still to be followed up.
+    while world.hub.deliveries.totals().count == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.hub.directory.delete_gateway(member.id).await.unwrap();
+    world.hub.deliveries.forget(member.id);
+    settled().await;
+    assert_eq!(world.hub.deliveries.unrecovered(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_failure_that_is_reported_is_on_record_however_many_come_at_once() {
     let world = World::new().await;
     let member = world.gateway().await;

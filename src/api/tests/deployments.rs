@@ -178,6 +178,30 @@ async fn a_gateway_may_fetch_the_artifact_as_soon_as_the_event_is_there() {
 }
 
 #[tokio::test]
+async fn what_is_undeployed_is_what_was_deployed_by_the_call_before() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (deploy_path, undeploy_path) = (path("deploy-revision"), path("undeploy-revision"));
+    let deploy = |vhost: &str| world.admin("POST", &deploy_path, json!([{ "gatewayId": gateway, "vhost": vhost }]));
+    deploy("old.example").await.expect(200);
+    let held = world.log.held.write().await;
+    let mut deploy = Box::pin(deploy("new.example"));
+    while world.parts.directory.pending_deployments().is_empty() {
+        assert!(futures::poll!(&mut deploy).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let mut undeploy = Box::pin(world.admin("POST", &undeploy_path, json!([{ "gatewayId": gateway }])));
+    for _ in 0..10 {
+        assert!(futures::poll!(&mut undeploy).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    let (deployed, undeployed) = tokio::join!(deploy, undeploy);
+    assert_eq!(deployed.expect(200)[0]["vhost"], "new.example");
+    assert_eq!(undeployed.expect(200)[0]["vhost"], "new.example");
+}
+
+#[tokio::test]
 async fn a_repeated_deployment_is_answered_with_the_first_answer_also_after_a_restart() {
     let mut world = World::new().await;
     let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);

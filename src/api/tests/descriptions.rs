@@ -112,6 +112,18 @@ async fn a_browsers_call_from_another_site_is_described_wherever_it_is_refused()
 }
 
 #[tokio::test]
+async fn a_cookie_is_no_proof_for_another() {
+    let world = World::new().await;
+    let signed_in = world.admin("POST", "/api/internal/v1/session", Value::Null).await;
+    let cookie = signed_in.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let headers = [("cookie", cookie), ("gatecast-dashboard", "1")];
+    world.send("GET", "/api/v1/gateways", &headers, "").await.expect(200);
+    let again = world.send("POST", "/api/internal/v1/session", &headers, "").await;
+    assert!(!again.headers.contains_key("set-cookie"));
+    again.problem(401, "UNAUTHORIZED");
+}
+
+#[tokio::test]
 async fn readiness_is_described_in_all_conditions() {
     let world = World::new().await;
     let openapi = world.get("/openapi.json").await.expect(200);

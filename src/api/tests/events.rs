@@ -123,13 +123,13 @@ async fn an_event_that_is_not_held_is_404() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
     let path = format!("/api/internal/v1/gateways/{gateway}/events");
-    for _ in 0..6 {
+    for _ in 0..7 {
         world.admin("POST", &path, deployed("a")).await.expect(201);
     }
     let epoch = world.parts.log.bounds(gateway).await.unwrap().epoch;
-    // The ring of these tests holds five.
+    // The ring of these tests holds five, and of those before it the latest of each key is kept.
     for id in
-        [format!("{epoch}-1"), format!("{epoch}-7"), format!("{epoch}-0"), "00000000-2".to_owned(), "x".to_owned()]
+        [format!("{epoch}-1"), format!("{epoch}-8"), format!("{epoch}-0"), "00000000-2".to_owned(), "x".to_owned()]
     {
         world.get(&format!("/api/internal/v1/events/{gateway}/{id}")).await.problem(404, "EVENT_NOT_FOUND");
     }
@@ -249,6 +249,47 @@ async fn a_caller_that_goes_away_and_comes_again_publishes_once() {
     drop(held);
     assert_eq!(publish().await.headers["idempotency-replayed"], "true");
     assert_eq!(world.head(gateway).await, 1);
+}
+
+#[tokio::test]
+async fn an_event_whose_publisher_went_away_is_on_record_if_nobody_was_there_to_get_it() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let batch = json!({ "targets": { "all": true }, "type": "api.deployed", "payload": { "apiId": "a" } });
+    let failed = || world.parts.deliveries.totals().count;
+    for (path, body, all) in [(&*path, deployed("a"), 1), ("/api/internal/v1/events", batch, 2)] {
+        let held = world.log.held.write().await;
+        let mut publish = Box::pin(world.admin("POST", path, body));
+        assert!(futures::poll!(&mut publish).is_pending());
+        drop(publish);
+        drop(held);
+        let recorded = async {
+            while failed() < all {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), recorded).await.unwrap();
+        assert_eq!(world.head(gateway).await, all);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_was_there_for_is_on_record_though_somebody_came_while_it_was_stored() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (token, _) = world.token(gateway).await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let held = world.log.held.write().await;
+    let publish = world.admin("POST", &path, deployed("a"));
+    let connect = async {
+        let replica = world.connect(gateway, token).await;
+        drop(held);
+        replica
+    };
+    let (answer, _replica) = tokio::join!(publish, connect);
+    assert_eq!(answer.expect(201)["connections"], 0);
+    assert_eq!(world.get("/api/internal/v1/deliveries/failed").await.expect(200)["count"], 1);
 }
 
 #[tokio::test]

@@ -151,10 +151,10 @@ impl OfGateway {
         let Some(index) = kept.positions.live.iter().position(|live| Arc::ptr_eq(live, seat)) else { return false };
         kept.positions.live.swap_remove(index);
         let mut progress = seat.progress();
-        // A dead connection of a replica that was back before that was noticed.
-        let is_replaced = progress.last_receipt.is_none() && kept.positions.is_followed(seat.arrival);
-        if !(is_replaced && matches!(of, Replica::Named(_))) {
-            kept.positions.leave(progress.received.end(), seat.arrival, now);
+        let (position, is_heard) = (progress.received.end(), progress.last_receipt.is_some());
+        match of {
+            Replica::Named(_) => kept.positions.leave_named(position, seat.arrival, is_heard, now),
+            Replica::Anonymous(_) => kept.positions.leave(position, seat.arrival, now),
         }
         kept.last_receipt = kept.last_receipt.max(progress.last_receipt);
         let none = || Marks::new(Cursor { epoch: Epoch(0), seq: Seq(0) });
@@ -180,13 +180,14 @@ impl OfGateway {
         }
     }
 
-    /// Up to where its outcomes say that a replica has received everything, beyond what it confirmed: who reports of an
-    /// event has it.
-    pub(super) fn reported_up_to(&self, of: &Replica, seat: &SeatState) -> Option<Cursor> {
+    /// Up to where a report of this event, and those of before, say that a replica has received everything, beyond what it
+    /// confirmed: who reports of an event has it.
+    pub(super) fn reported_up_to(&self, of: &Replica, seat: &SeatState, reported: Cursor) -> Option<Cursor> {
         let outcomes = &self.replicas.get(of)?.outcomes;
         let after = seat.confirmed();
         let next = (1..).map(|more| Cursor { seq: Seq(after.seq.0 + more), ..after });
-        next.take_while(|event| outcomes.of(&[Subject::Event(*event)]).is_some()).last()
+        let is_reported = |event: Cursor| event == reported || outcomes.of(&[Subject::Event(event)]).is_some();
+        next.take_while(|event| seat.was_sent(*event) && is_reported(*event)).last()
     }
 
     /// Keeps an outcome, of replicas only that are here or were: a report alone makes none, or reports could push out
@@ -274,8 +275,7 @@ impl OfGateway {
         kept.last_receipt = row.last_receipt;
         kept.skipped = row.skipped.map(Box::new);
         kept.has_row = true;
-        kept.positions.load(row.left);
-        row.live.into_iter().for_each(|(position, arrival)| kept.positions.leave(position, arrival, now));
+        kept.positions.load(row.left, row.live, now);
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Positions {
     pub(super) left: Vec<Left>,
     /// How many have come.
     arrivals: u64,
+    /// Of a name: two were heard at once that give it.
+    is_shared: bool,
 }
 
 /// Where a connection was when it ended: 40 bytes, as each gateway has a few.
@@ -100,17 +102,28 @@ impl Positions {
         all.filter(|position| position.epoch == epoch).map(|position| position.seq).max().unwrap_or(Seq(0))
     }
 
-    /// The replica of this name came: there is one, unless two were seen to be here at once.
+    /// The replica of this name came. There is one, unless two were heard at once: what it left is its own, and from where
+    /// it begins now on it has been told so.
     pub(super) fn take_named(&mut self, epoch: Epoch, now: DateTime<Utc>) -> u64 {
-        if self.live.is_empty() && self.left.len() == 1 {
+        self.prune(now);
+        self.is_shared &= !self.live.is_empty() || self.left.len() > 1;
+        if !self.is_shared {
             self.left.clear();
         }
         self.take(epoch, now)
     }
 
-    /// Whether somebody came after that one.
-    pub(super) fn is_followed(&self, arrival: u64) -> bool {
-        self.arrivals > arrival
+    /// As [`Self::leave`], of a connection of this name; whether something was heard on it since another came.
+    pub(super) fn leave_named(&mut self, position: Cursor, arrival: u64, is_heard: bool, now: DateTime<Utc>) {
+        let is_followed = self.arrivals > arrival;
+        self.is_shared |= is_followed && is_heard;
+        if !self.is_shared {
+            self.left.clear();
+        }
+        // Else it was dead: its replica was back before that was noticed.
+        if is_heard || !is_followed {
+            self.leave(position, arrival, now);
+        }
     }
 
     /// Somebody came. Of those that left it is one; whoever it is, the others were at least as far as the positions
@@ -156,10 +169,13 @@ impl Positions {
         });
     }
 
-    /// Takes in what was left before a restart.
-    pub(super) fn load(&mut self, left: Vec<Left>) {
+    /// Takes in what was left before a restart, and who was here then, by position and arrival, and has left by now.
+    pub(super) fn load(&mut self, left: Vec<Left>, live: Vec<(Cursor, u64)>, now: DateTime<Utc>) {
         self.arrivals = left.iter().filter_map(|left| left.taken).map(|taken| taken.arrival.get()).max().unwrap_or(0);
         self.left = left;
+        live.into_iter().for_each(|(position, arrival)| self.leave(position, arrival, now));
+        // Of one that is alone there is one, unless it was here twice when the server crashed.
+        self.is_shared = self.left.len() > 1;
     }
 
     /// When a connection was here last; `None` while one is.

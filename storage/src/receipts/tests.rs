@@ -125,6 +125,16 @@ async fn a_name_is_one_replica_and_goes_on_where_it_was_last() {
     assert_eq!(world.stored(&named("a")), Some(90));
     drop(world.enter(&named("a"), 20));
     assert_eq!(world.stored(&named("a")), Some(20), "it may have been set back");
+    // One is dead that nobody has noticed, while two come and go.
+    let dead = world.enter(&named("a"), 20);
+    let next = world.enter(&named("a"), 20);
+    next.confirmed(cursor(50), world.clock.now());
+    drop(next);
+    let last = world.enter(&named("a"), 20);
+    last.confirmed(cursor(80), world.clock.now());
+    drop(dead);
+    drop(last);
+    assert_eq!(world.stored(&named("a")), Some(80));
 }
 
 #[tokio::test]
@@ -176,13 +186,16 @@ async fn who_reports_of_one_event_after_the_other_has_received_them() {
     seat.sent(cursor(5), world.clock.millis());
     let report = |event: u64, applied| {
         let (subject, now) = (Subject::Event(cursor(event)), world.clock.now());
-        world.receipts.report(GATEWAY, &named("a"), subject, outcome(applied, "E", now));
+        world.receipts.report(GATEWAY, &named("a"), (subject, Some(cursor(event))), outcome(applied, "E", now));
         seat.position().seq.0
     };
     assert_eq!(
         [(1, true), (3, true), (4, false), (2, true), (6, true)].map(|(event, ok)| report(event, ok)),
         [1, 1, 1, 4, 4]
     );
+    let (subject, now) = (Subject::Deployment(Uuid::from_u128(5)), world.clock.now());
+    world.receipts.report(GATEWAY, &named("a"), (subject, Some(cursor(5))), outcome(true, "", now));
+    assert_eq!(seat.position(), cursor(5), "by its other name");
 }
 
 #[tokio::test]
@@ -214,7 +227,7 @@ async fn a_late_success_stands_and_outcomes_survive_a_restart() {
     let (a, b) = (world.enter(&named("a"), 0), world.enter(&named("b"), 0));
     let (event, deployment) = (Subject::Event(cursor(1)), Subject::Deployment(Uuid::nil()));
     let now = world.clock.now();
-    let report = |of: &str, subject, outcome| world.receipts.report(GATEWAY, &named(of), subject, outcome);
+    let report = |of: &str, subject, outcome| world.receipts.report(GATEWAY, &named(of), (subject, None), outcome);
     assert_eq!(report("a", event, outcome(false, "E", now)), Reported::New);
     assert_eq!(report("a", event, outcome(false, "E", now)), Reported::Nothing);
     assert_eq!(report("b", deployment, outcome(false, "F", now)), Reported::New);
@@ -258,7 +271,7 @@ async fn replicas_and_outcomes_are_bounded_on_disk_too() {
     }
     for n in 0..2 * EVENT_OUTCOMES_PER_INSTANCE_MAX {
         let outcome = Outcome { message: Some("m".repeat(9_000)), ..outcome(false, "E", world.clock.now()) };
-        world.receipts.report(GATEWAY, seat.replica(), Subject::Event(cursor(n as u64)), outcome);
+        world.receipts.report(GATEWAY, seat.replica(), (Subject::Event(cursor(n as u64)), None), outcome);
     }
     world.receipts.flush().await.unwrap();
     assert_eq!(world.receipts.replicas(GATEWAY, EPOCH).len(), INSTANCES_PER_GATEWAY_MAX);
@@ -285,7 +298,7 @@ async fn outcomes_of_deployments_are_not_pushed_out_by_those_of_events_and_are_b
     let world = World::new().await;
     let seat = world.enter(&named("a"), 1);
     let report =
-        |subject| world.receipts.report(GATEWAY, seat.replica(), subject, outcome(true, "", world.clock.now()));
+        |subject| world.receipts.report(GATEWAY, seat.replica(), (subject, None), outcome(true, "", world.clock.now()));
     let of = |subject: Subject| world.receipts.outcomes(GATEWAY, &[subject])[0].1.is_some();
     let deployment = |n: usize| Subject::Deployment(Uuid::from_u128(n as u128));
     report(deployment(0));
