@@ -5,6 +5,7 @@
 
 mod certificate_names;
 mod connection;
+mod in_flight;
 mod listener;
 mod reload;
 mod socket;

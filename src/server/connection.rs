@@ -7,10 +7,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +16,7 @@ use futures::future::BoxFuture;
 use gatecast_transports::{BoxSocket, ConnInfo, Direct, HandOver, Http1, Newcomer, Rewound, Sever};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, Version};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
@@ -30,6 +28,7 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use super::certificate_names::certificate_names;
+use super::in_flight::{Counted, InFlight};
 use super::socket::Socket;
 use super::tls::Tls;
 use super::unread::Lent;
@@ -42,6 +41,8 @@ const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an idle HTTP/2 connection may take to agree that it is over.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a draining connection may be without a request: for a head that has begun, or to agree that it is over.
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(15);
 const HTTP2_PONG_TIMEOUT: Duration = Duration::from_secs(10);
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -133,8 +134,8 @@ pub(super) async fn serve(
 ) {
     let sever = socket.sever().clone();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
-    let opened = Box::pin(open(socket, peer, tls)).await;
-    let Some(Opened { socket, is_http2, info }) = opened else { return };
+    let opened = Box::pin(drain.run_until_cancelled(open(socket, peer, tls))).await;
+    let Some(Some(Opened { socket, is_http2, info })) = opened else { return };
     let Service { endpoints, direct } = service;
     let info = Arc::new(info);
     let requests = Requests { endpoints, info, sever, hand_over: None, in_flight: Arc::default() };
@@ -194,7 +195,7 @@ async fn serve_by_hyper(
     drain: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
-    let (sever, hand_over) = (requests.sever.clone(), HandOver::new());
+    let (sever, in_flight, hand_over) = (requests.sever.clone(), requests.in_flight.clone(), HandOver::new());
     let requests = Requests { hand_over: Some(hand_over.clone()), ..requests };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -209,7 +210,12 @@ async fn serve_by_hyper(
         () = sever.severed() => Ok(()),
         () = drain.cancelled() => {
             connection.graceful_shutdown();
-            tokio::select! { biased; ended = connection => ended, () = sever.severed() => Ok(()) }
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                () = sever.severed() => Ok(()),
+                () = in_flight.idle_for(DRAIN_IDLE_TIMEOUT) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {
@@ -239,7 +245,12 @@ async fn serve_http2(
         () = sever.severed() => Ok(()),
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            tokio::select! { biased; ended = connection => ended, () = sever.severed() => Ok(()) }
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                () = sever.severed() => Ok(()),
+                () = in_flight.idle_for(DRAIN_IDLE_TIMEOUT) => Ok(()),
+            }
         }
         () = in_flight.idle_for(IDLE_TIMEOUT) => {
             connection.as_mut().graceful_shutdown();
@@ -280,7 +291,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             if is_head {
                 response = without_body(response);
             }
-            Ok(response.map(|body| Counted { body, _counted: counted }))
+            Ok(response.map(|body| Counted::new(body, counted)))
         })
     }
 }
@@ -316,75 +327,4 @@ fn without_body(mut response: warp::reply::Response) -> warp::reply::Response {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(bytes.into());
     }
     response.map(|_| Bytes::new().into())
-}
-
-/// Requests whose responses have not ended.
-#[derive(Default)]
-struct InFlight {
-    count: AtomicUsize,
-    /// Requests ever begun: tells whether there was one between two looks.
-    begun: AtomicUsize,
-}
-
-struct Entered(Arc<InFlight>);
-
-impl InFlight {
-    fn enter(this: &Arc<Self>) -> Entered {
-        this.count.fetch_add(1, Ordering::AcqRel);
-        this.begun.fetch_add(1, Ordering::AcqRel);
-        Entered(this.clone())
-    }
-
-    /// Resolves when there was no request in flight for at least `limit`, and at most twice that.
-    async fn idle_for(&self, limit: Duration) {
-        loop {
-            let begun = self.begun.load(Ordering::Acquire);
-            let idle = self.count.load(Ordering::Acquire) == 0;
-            tokio::time::sleep(limit).await;
-            if idle && begun == self.begun.load(Ordering::Acquire) {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A response body that counts as in flight until it is dropped.
-struct Counted {
-    body: <warp::reply::Response as IntoBody>::Body,
-    _counted: Entered,
-}
-
-/// Names the body of a response, which warp does not.
-trait IntoBody {
-    type Body: Body<Data = Bytes, Error = warp::Error> + Send + Unpin;
-}
-
-impl<B: Body<Data = Bytes, Error = warp::Error> + Send + Unpin> IntoBody for Response<B> {
-    type Body = B;
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = warp::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

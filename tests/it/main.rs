@@ -19,6 +19,7 @@ mod descriptions;
 mod disk_full;
 mod doctor;
 mod faulty_proxy;
+mod http2;
 mod listen;
 mod logs;
 mod metrics;

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::app::App;
+use crate::http2;
 use crate::platform::Platform;
 use crate::process::{Process, Served};
 use crate::tls::write_certificate;
@@ -137,4 +140,23 @@ async fn connects_disconnects_refusals_and_undelivered_events_are_logged_and_sec
     served.process.kill().await;
     let log = served.process.err.whole().await.join("\n");
     assert!(!log.contains(&gateway.token) && !log.contains("a-secret-but-wrong-key"), "{log}");
+}
+
+#[tokio::test]
+async fn nobody_who_has_not_asked_for_anything_holds_up_the_end() {
+    let app = App::start().await;
+    let silent = TcpStream::connect(app.address).await.unwrap();
+    let mut half = tls(app.address, &[b"http/1.1"]).await.unwrap();
+    half.write_all(b"GET /health HTTP/1.1\r\nHo").await.unwrap();
+    let mut deaf = tls(app.address, &[b"h2"]).await.unwrap();
+    deaf.write_all(&http2::opening(&[])).await.unwrap();
+    for stream in [&mut half, &mut deaf] {
+        stream.flush().await.unwrap();
+    }
+    // Accepted after them, and answered.
+    raw(&mut tls(app.address, &[b"http/1.1"]).await.unwrap(), "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "}").await;
+    let before = Instant::now();
+    app.stop().await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}, the grace is 10 s", before.elapsed());
+    drop((silent, half, deaf));
 }
