@@ -1,9 +1,9 @@
 //! One accepted socket: TLS, then HTTP/1.1 or HTTP/2 as agreed by ALPN, until it ends or is upgraded away.
 //!
 //! Every wait on a peer has a deadline: the TLS handshake, a request's head (and the pause before it), an HTTP/2
-//! connection without a stream, unacknowledged bytes (`TCP_USER_TIMEOUT`: half the limit of silence, or all of it where a
-//! transport watches its peer). A connection may hold 64 KiB in each direction in user space. A transport whose peer does
-//! not read what it has to end severs the socket ([`Sever`]).
+//! connection without a stream, an answer of which the peer takes nothing, unacknowledged bytes (`TCP_USER_TIMEOUT`: half the
+//! limit of silence, or all of it where a transport watches its peer). A connection may hold 64 KiB in each direction in
+//! user space. A transport whose peer does not read what it has to end severs the socket ([`Sever`]).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -204,16 +204,17 @@ async fn serve_by_hyper(
         .serve_connection(TokioIo::new(hand_over.watch(stream)), requests)
         .with_upgrades();
     let mut connection = Http1::new(connection, hand_over);
+    let mut severed = pin!(severed(&sever, &in_flight));
     let ended = tokio::select! {
         biased;
         ended = &mut connection => ended,
-        () = sever.severed() => Ok(()),
+        () = &mut severed => Ok(()),
         () = drain.cancelled() => {
             connection.graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = connection => ended,
-                () = sever.severed() => Ok(()),
+                () = severed => Ok(()),
                 () = in_flight.idle_for(DRAIN_IDLE_TIMEOUT) => Ok(()),
             }
         }
@@ -239,16 +240,17 @@ async fn serve_http2(
         .max_send_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), requests);
     let mut connection = pin!(connection);
+    let mut severed = pin!(severed(&sever, &in_flight));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        () = sever.severed() => Ok(()),
+        () = &mut severed => Ok(()),
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = connection => ended,
-                () = sever.severed() => Ok(()),
+                () = severed => Ok(()),
                 () = in_flight.idle_for(DRAIN_IDLE_TIMEOUT) => Ok(()),
             }
         }
@@ -259,6 +261,15 @@ async fn serve_http2(
     };
     if let Err(error) = ended {
         debug!(%error, "HTTP/2 connection failed.");
+    }
+}
+
+/// Resolves when the socket is to be dropped: it was severed, or its peer does not take what it is answered.
+async fn severed(sever: &Sever, in_flight: &InFlight) {
+    tokio::select! {
+        biased;
+        () = sever.severed() => {}
+        () = in_flight.stalled_for(gatecast_transports::Timing::default().write_stall) => sever.sever(),
     }
 }
 
@@ -273,12 +284,12 @@ struct Requests {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Requests {
-    type Response = Response<Counted>;
+    type Response = Response<Counted<<warp::reply::Response as IntoBody>::Body>>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let counted = InFlight::enter(&self.in_flight);
+        let entered = InFlight::enter(&self.in_flight);
         let is_head = request.method() == Method::HEAD;
         let (request, unread) = unread::lend(request);
         let answer = self.answer(request);
@@ -291,7 +302,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             if is_head {
                 response = without_body(response);
             }
-            Ok(response.map(|body| Counted::new(body, counted)))
+            Ok(Counted::answer(response, entered))
         })
     }
 }
@@ -327,4 +338,13 @@ fn without_body(mut response: warp::reply::Response) -> warp::reply::Response {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(bytes.into());
     }
     response.map(|_| Bytes::new().into())
+}
+
+/// Names the body of a response, which warp does not.
+trait IntoBody {
+    type Body: Body<Data = Bytes, Error = warp::Error> + Send + Unpin;
+}
+
+impl<B: Body<Data = Bytes, Error = warp::Error> + Send + Unpin> IntoBody for Response<B> {
+    type Body = B;
 }

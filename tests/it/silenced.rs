@@ -7,9 +7,11 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
+use tokio::time::Instant;
 
 use crate::app::App;
-use crate::wire::{PATIENCE, Tls, raw, tls_over};
+use crate::http2;
+use crate::wire::{PATIENCE, Tls, raw, tls, tls_over};
 
 /// What a peer may still read: its own receive buffer, and what TCP had on the way to it.
 const OWN_BYTES_MAX: usize = 512 * 1024;
@@ -85,4 +87,27 @@ async fn a_gateway_that_is_busy_keeps_its_connection_though_it_takes_nothing_mea
     assert!(tokio::time::timeout(BUSY, gone).await.is_err(), "it is given up");
     let mut seen = vec![0; 4 * filler.len()];
     tokio::time::timeout(PATIENCE, stream.read_exact(&mut seen)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_http_2_peer_that_takes_none_of_its_answers_is_cut_off_whatever_it_says_to_pings() {
+    let app = App::start().await;
+    let mut stream = tls(app.address, &[b"h2"]).await.unwrap();
+    let opening = http2::opening(&[(http2::INITIAL_WINDOW_SIZE, 0)]);
+    let ask = [opening, http2::get(1, "/nope"), http2::get(3, "/nope")].concat();
+    stream.write_all(&ask).await.unwrap();
+    stream.flush().await.unwrap();
+    let before = Instant::now();
+    let mut answered = Vec::new();
+    let end = async {
+        while let Some(frame) = http2::next(&mut stream).await {
+            assert_ne!(frame.kind, http2::DATA, "there is no window");
+            answered.extend((frame.stream > 0).then_some(frame.stream));
+        }
+    };
+    tokio::time::timeout(PATIENCE, end).await.expect("it takes nothing");
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3], "the heads of its answers");
+    // Before hyper has ended what is idle.
+    assert!(before.elapsed() < Duration::from_secs(40), "{:?}", before.elapsed());
 }
