@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gatecast_storage as storage;
 use gatecast_storage::ApiId;
 use http::StatusCode;
@@ -7,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use tracing::info;
 
+use super::copies::Form;
 use super::error::{ApiError, Missing};
 use super::reply::{self, Answer, Time};
 use super::{Platform, Request, deployments, to_the_end};
@@ -15,8 +17,10 @@ use super::{Platform, Request, deployments, to_the_end};
 pub(super) const REVISION_CHARS: std::ops::RangeInclusive<usize> = 1..=128;
 /// What an API's id is.
 pub(super) const ID_EXPECTED: &str = "1 to 128 letters, digits, or any of . _ ~ - (not . or .. alone)";
+/// What an artifact is.
+pub(super) const YAML: &str = "application/yaml";
 /// What an artifact may be sent as; nobody registered YAML before RFC 9512 did.
-const YAML_TYPES: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"];
+const YAML_TYPES: [&str; 4] = [YAML, "application/x-yaml", "text/yaml", "text/x-yaml"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,10 +35,10 @@ struct View<'a> {
 pub(super) async fn put(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     let id = valid_id(request)?;
     let revision = revision(request)?;
-    let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(YAML_TYPES[0]);
+    let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(YAML);
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if !YAML_TYPES.contains(&kind.as_str()) {
-        return Err(ApiError::UnsupportedMediaType { expected: YAML_TYPES[0] });
+        return Err(ApiError::UnsupportedMediaType { expected: YAML });
     }
     let text = std::str::from_utf8(&request.body).map_err(|_| ApiError::field("", "must be YAML in UTF-8"))?;
     if text.trim().is_empty() {
@@ -54,10 +58,26 @@ pub(super) async fn put(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
     if is_new { reply::created(&format!("/api/v1/apis/{}", row.id), &view) } else { reply::json(StatusCode::OK, &view) }
 }
 
-pub(super) async fn read(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
-    let artifact = api.directory.api_artifact(&known_id(request)?).await?;
-    let artifact = artifact.ok_or(ApiError::NotFound(Missing::Api))?;
-    Ok(reply::bytes(StatusCode::OK, YAML_TYPES[0], artifact))
+pub(super) async fn read(api: &Platform, request: &Request<'_>) -> Answer {
+    artifact(api, &known_id(request)?).await
+}
+
+/// The artifact as it was put.
+pub(super) async fn artifact(api: &Platform, id: &ApiId) -> Answer {
+    Ok(reply::bytes(StatusCode::OK, YAML, copy(api, id, Form::Yaml, Ok).await?))
+}
+
+/// The artifact in some form, which `make` makes of it as it was put.
+pub(super) async fn copy(
+    api: &Platform,
+    id: &ApiId,
+    form: Form,
+    make: impl FnOnce(Bytes) -> Result<Bytes, ApiError>,
+) -> Result<Bytes, ApiError> {
+    let missing = || ApiError::NotFound(Missing::Api);
+    let of = api.directory.api(id).ok_or_else(missing)?;
+    let made = async { make(api.directory.api_artifact(id).await?.ok_or_else(missing)?) };
+    api.copies.get(of, form, made).await
 }
 
 /// Tells the gateways that have it, then deletes it: if they can't be told, it stays, and the call may be repeated.

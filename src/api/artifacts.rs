@@ -5,7 +5,6 @@
 
 use std::io::{Cursor, Write};
 
-use bytes::Bytes;
 use gatecast_storage::{ApiId, Deployment, DeploymentStatus, Gateway, GatewayId};
 use http::HeaderValue;
 use http::StatusCode;
@@ -16,9 +15,10 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::append::EventId;
+use super::copies::Form;
 use super::error::{ApiError, Missing};
 use super::reply::{self, Answer, Time};
-use super::{Api, Request, accept, apis};
+use super::{Api, Platform, Request, accept, apis};
 
 #[derive(Serialize)]
 struct Deployments {
@@ -43,17 +43,15 @@ struct View {
 }
 
 /// The artifact as a zip of one file.
-pub(super) async fn fetch_zip(api: &Api, gateway: &Gateway, request: &Request<'_>) -> Answer {
-    let (id, artifact) = artifact(api, gateway, request).await?;
-    as_zip(&id, &artifact)
+pub(super) async fn fetch_zip(api: &Platform, gateway: &Gateway, request: &Request<'_>) -> Answer {
+    artifact(api, gateway, request, Form::Zip).await
 }
 
 /// The artifact as it was put, or as a zip if that is wanted more.
-pub(super) async fn fetch(api: &Api, gateway: &Gateway, request: &Request<'_>) -> Answer {
-    let (id, artifact) = artifact(api, gateway, request).await?;
+pub(super) async fn fetch(api: &Platform, gateway: &Gateway, request: &Request<'_>) -> Answer {
     let wish = |media_type| accept::wish(request.headers, media_type);
-    let mut response =
-        if wish(ZIP) > wish(YAML) { as_zip(&id, &artifact)? } else { reply::bytes(StatusCode::OK, YAML, artifact) };
+    let form = if wish(ZIP) > wish(apis::YAML) { Form::Zip } else { Form::Yaml };
+    let mut response = artifact(api, gateway, request, form).await?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
@@ -74,12 +72,18 @@ pub(super) fn take_manifest(gateway: &Gateway, request: &Request<'_>) -> Answer 
     if id.parse() == Ok(GatewayId(gateway.id.0)) { reply::no_content() } else { Err(ApiError::Forbidden) }
 }
 
-async fn artifact(api: &Api, gateway: &Gateway, request: &Request<'_>) -> Result<(ApiId, Bytes), ApiError> {
+async fn artifact(api: &Platform, gateway: &Gateway, request: &Request<'_>, form: Form) -> Answer {
     let id = apis::known_id(request)?;
-    let missing = || ApiError::NotFound(Missing::Api);
-    api.directory.deployment(&id, gateway.id).filter(|row| is_deployed(row)).ok_or_else(missing)?;
-    let artifact = api.directory.api_artifact(&id).await?.ok_or_else(missing)?;
-    Ok((id, artifact))
+    api.directory.deployment(&id, gateway.id).filter(|row| is_deployed(row)).ok_or(ApiError::NotFound(Missing::Api))?;
+    match form {
+        Form::Yaml => apis::artifact(api, &id).await,
+        Form::Zip => {
+            let zipped = apis::copy(api, &id, form, |artifact| {
+                zip(&id, &artifact).map(Into::into).map_err(|error| ApiError::Unavailable(Box::new(error)))
+            });
+            Ok(reply::bytes(StatusCode::OK, ZIP, zipped.await?))
+        }
+    }
 }
 
 /// A deployment that failed is one: an earlier revision may be served, and a later try may succeed.
@@ -88,11 +92,6 @@ fn is_deployed(row: &Deployment) -> bool {
         DeploymentStatus::Deploying | DeploymentStatus::Deployed | DeploymentStatus::Failed => true,
         DeploymentStatus::Undeploying | DeploymentStatus::Undeployed => false,
     }
-}
-
-fn as_zip(id: &ApiId, artifact: &[u8]) -> Answer {
-    let zipped = zip(id, artifact).map_err(|error| ApiError::Unavailable(Box::new(error)))?;
-    Ok(reply::bytes(StatusCode::OK, ZIP, zipped.into()))
 }
 
 /// Stored, not deflated: artifacts are small, and the connection may be compressed.
@@ -120,4 +119,3 @@ fn view(row: &Deployment) -> View {
 }
 
 const ZIP: &str = "application/zip";
-const YAML: &str = "application/yaml";

@@ -14,6 +14,7 @@ mod artifacts;
 mod backup;
 mod body;
 mod checks;
+mod copies;
 mod deliveries;
 mod deployments;
 mod descriptions;
@@ -127,6 +128,7 @@ struct Platform {
     deployments_turn: Mutex<deployments::Outcomes>,
     turns: idempotency::Turns,
     checks: checks::Checks,
+    copies: copies::Copies,
     /// Held while a backup is collected.
     backup_turn: Mutex<()>,
 }
@@ -349,7 +351,7 @@ async fn for_admin(api: &Arc<Platform>, action: Action, request: &Request<'_>) -
     }
 }
 
-async fn for_gateway(api: &Api, gateway: &Gateway, action: Action, request: &Request<'_>) -> Answer {
+async fn for_gateway(api: &Platform, gateway: &Gateway, action: Action, request: &Request<'_>) -> Answer {
     match action {
         Action::FetchApi => artifacts::fetch_zip(api, gateway, request).await,
         Action::FetchArtifact => artifacts::fetch(api, gateway, request).await,
@@ -368,6 +370,7 @@ impl Platform {
             deployments_turn: Mutex::default(),
             turns: idempotency::Turns::default(),
             checks: checks::Checks::default(),
+            copies: copies::Copies::default(),
             backup_turn: Mutex::default(),
         }
     }

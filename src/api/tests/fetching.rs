@@ -73,6 +73,25 @@ async fn a_gateway_fetches_what_is_deployed_to_it_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn whoever_is_sent_an_artifact_gets_it_as_it_is_now_and_shares_it() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (_, token) = world.token(gateway).await;
+    put(&world, "pets", &[], YAML).await.expect(201);
+    let deploy = "/api/v1/apis/pets/deploy-revision?revisionId=r-1";
+    world.admin("POST", deploy, json!([{ "gatewayId": gateway }])).await.expect(200);
+    for path in ["/api/internal/v1/apis/pets", "/api/internal/v1/api-runtime-artifacts/pets"] {
+        let sent = world.gateway_get(&token, path).await.body;
+        assert_eq!(world.gateway_get(&token, path).await.body.as_ptr(), sent.as_ptr(), "{path}");
+        put(&world, "pets", &[], &format!("{YAML}path: {path}\n")).await.expect(200);
+        let anew = world.gateway_get(&token, path).await.body;
+        // A zip's are stored.
+        let has_path = |body: &[u8]| String::from_utf8_lossy(body).contains(path);
+        assert_eq!((has_path(&sent), has_path(&anew)), (false, true));
+    }
+}
+
+#[tokio::test]
 async fn deployments_are_told_truthfully_and_never_as_an_empty_list() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
