@@ -77,7 +77,7 @@ pub struct Hub {
     leases: Arc<Leases>,
     reports: Arc<Reports>,
     orders: Arc<Orders>,
-    proxies: Proxies,
+    pub(crate) proxies: Proxies,
     event_types: Arc<EventTypes>,
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,

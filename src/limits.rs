@@ -70,7 +70,8 @@ impl RateTable {
     }
 }
 
-fn block(address: IpAddr) -> IpAddr {
+/// What an address counts by.
+pub(crate) fn block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

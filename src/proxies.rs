@@ -56,7 +56,8 @@ impl Proxies {
         client
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether it is a proxy whose word counts.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.load().iter().any(|network| network.contains(&address))
     }
 }

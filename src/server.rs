@@ -7,6 +7,7 @@ mod certificate_names;
 mod connection;
 mod in_flight;
 mod listener;
+mod places;
 mod reload;
 mod socket;
 mod target;
@@ -34,6 +35,7 @@ use crate::traces::{ExportError, Exporter};
 
 use self::connection::{Service, Wire};
 use self::listener::Listener;
+use self::places::Places;
 pub use self::reload::Reloader;
 use self::tls::Tls;
 pub use self::tls::TlsError;
@@ -94,7 +96,8 @@ impl Server {
         let (tracer, exporter) = export.unzip();
         let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
         let hub = Arc::new(hub);
-        let wire = Wire::new(config.connection_timeout, config.max_connections as usize);
+        let places = Places::new(config.max_connections as usize, hub.proxies.clone());
+        let wire = Wire::new(config.connection_timeout, places);
         let listener = Listener::bind(config.listen, &wire)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         // Last of what can fail: whoever gets no server gets no token either, and only its hash would be kept.

@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,6 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -29,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::certificate_names::certificate_names;
 use super::in_flight::{Counted, InFlight};
+use super::places::{Place, Places};
 use super::socket::Socket;
 use super::tls::Tls;
 use super::unread::Lent;
@@ -49,51 +49,22 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Buffered per connection and direction in HTTP/1.1, per stream in HTTP/2.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Sockets beyond the connections that may be registered: requests, handshakes, connections about to end.
-const SPARE_SOCKETS: usize = 1_024;
 
 /// Limits of the sockets of a server.
 pub(super) struct Wire {
-    sockets: Arc<Semaphore>,
-    /// How many there may be.
-    sockets_max: Mutex<usize>,
+    pub(super) places: Places,
     unacknowledged_max: Duration,
     /// The same where the transport has a deadline of its own for its peer.
     life_limit: Duration,
 }
 
 impl Wire {
-    /// For a limit of silence, and how many connections may be registered.
-    pub(super) fn new(life_limit: Duration, connections_max: usize) -> Self {
+    /// For a limit of silence.
+    pub(super) fn new(life_limit: Duration, places: Places) -> Self {
         // An SSE peer gets a byte every half limit: a peer that vanished right after one acknowledges no later one,
         // so half the limit for that leaves it dead within the limit. A second is left for the retransmit timer.
         let unacknowledged_max = (life_limit / 2).saturating_sub(Duration::from_secs(1)).max(Duration::from_secs(1));
-        let sockets_max = sockets_max(connections_max);
-        Self {
-            sockets: Arc::new(Semaphore::new(sockets_max)),
-            sockets_max: Mutex::new(sockets_max),
-            unacknowledged_max,
-            life_limit,
-        }
-    }
-
-    /// How many connections may be registered from now on. Fewer sockets than are open end no connection: as many as
-    /// are free are given up.
-    pub(super) fn set_connections_max(&self, connections_max: usize) {
-        let wanted = sockets_max(connections_max);
-        let mut now = self.sockets_max.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted > *now {
-            self.sockets.add_permits(wanted - *now);
-            *now = wanted;
-        } else {
-            *now -= self.sockets.forget_permits(*now - wanted);
-        }
-    }
-
-    /// Waits until another socket may be open.
-    pub(super) async fn socket(&self) -> Option<OwnedSemaphorePermit> {
-        // Never closed.
-        self.sockets.clone().acquire_owned().await.ok()
+        Self { places, unacknowledged_max, life_limit }
     }
 
     /// Sets what is asked of every socket on the one that listens.
@@ -108,10 +79,6 @@ impl Wire {
     pub(super) fn served(&self, stream: TcpStream) -> Socket {
         Socket::new(stream, Sever::new(), self.life_limit)
     }
-}
-
-fn sockets_max(connections_max: usize) -> usize {
-    connections_max.saturating_mul(2) + SPARE_SOCKETS
 }
 
 /// Who answers requests.
@@ -130,7 +97,7 @@ pub(super) async fn serve(
     tls: Option<Arc<Tls>>,
     service: Service,
     drain: CancellationToken,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Place,
 ) {
     let sever = socket.sever().clone();
     // Boxed, so that what a handshake needs is not kept for the life of the connection.
@@ -140,9 +107,9 @@ pub(super) async fn serve(
     let info = Arc::new(info);
     let requests = Requests { endpoints, info, sever, hand_over: None, in_flight: Arc::default() };
     if is_http2 {
-        Box::pin(serve_http2(socket, requests, drain, permit)).await;
+        Box::pin(serve_http2(socket, requests, drain, place)).await;
     } else {
-        Box::pin(serve_http1(socket, requests, direct, drain, permit)).await;
+        Box::pin(serve_http1(socket, requests, direct, drain, place)).await;
     }
 }
 
@@ -176,7 +143,7 @@ async fn serve_http1(
     requests: Requests,
     direct: Arc<[Arc<dyn Direct>]>,
     drain: CancellationToken,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Place,
 ) {
     let mut stream = Rewound::from(socket);
     for direct in direct.iter() {
@@ -186,15 +153,10 @@ async fn serve_http1(
         stream = left;
     }
     // A fresh box: what hyper needs is not held while it is not asked.
-    Box::pin(serve_by_hyper(stream, requests, drain, permit)).await;
+    Box::pin(serve_by_hyper(stream, requests, drain, place)).await;
 }
 
-async fn serve_by_hyper(
-    stream: Rewound,
-    requests: Requests,
-    drain: CancellationToken,
-    _permit: Option<OwnedSemaphorePermit>,
-) {
+async fn serve_by_hyper(stream: Rewound, requests: Requests, drain: CancellationToken, _place: Place) {
     let (sever, in_flight, hand_over) = (requests.sever.clone(), requests.in_flight.clone(), HandOver::new());
     let requests = Requests { hand_over: Some(hand_over.clone()), ..requests };
     let connection = http1::Builder::new()
@@ -224,12 +186,7 @@ async fn serve_by_hyper(
     }
 }
 
-async fn serve_http2(
-    stream: BoxSocket,
-    requests: Requests,
-    drain: CancellationToken,
-    _permit: Option<OwnedSemaphorePermit>,
-) {
+async fn serve_http2(stream: BoxSocket, requests: Requests, drain: CancellationToken, _place: Place) {
     let (sever, in_flight) = (requests.sever.clone(), requests.in_flight.clone());
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -52,10 +52,16 @@ impl Listener {
         drain: CancellationToken,
     ) {
         loop {
-            let socket = wire.socket().await;
+            let Some(free) = wire.places.free().await else { return };
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    tasks.spawn(serve(wire.served(stream), peer, tls.clone(), service.clone(), drain.clone(), socket));
+                    let socket = wire.served(stream);
+                    let Some(place) = wire.places.take(free, peer.ip()) else {
+                        // Reset: what is closed well stays with the kernel for a minute.
+                        socket.sever().sever();
+                        continue;
+                    };
+                    tasks.spawn(serve(socket, peer, tls.clone(), service.clone(), drain.clone(), place));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -78,10 +84,12 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::proxies::Proxies;
+    use crate::server::places::Places;
 
     #[tokio::test]
     async fn what_is_accepted_has_what_was_asked_of_sockets() {
-        let wire = Wire::new(Duration::from_secs(30), 1);
+        let wire = Wire::new(Duration::from_secs(30), Places::new(1, Proxies::default()));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &wire).unwrap();
         let peer = TcpStream::connect(listener.address()).await.unwrap();
         let (accepted, _) = listener.socket.accept().await.unwrap();

@@ -26,7 +26,7 @@ impl Reloader {
             tls.take_over(certificate);
         }
         self.hub.take_over(&super::limits(config));
-        self.wire.set_connections_max(config.max_connections as usize);
+        self.wire.places.set_connections_max(config.max_connections as usize);
         Ok(())
     }
 }

@@ -1,12 +1,19 @@
 //! Every refusal of a connection (CONTRACT.md § 3) on every transport: status, code, headers, and before any upgrade.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use chrono::{SecondsFormat, TimeDelta};
 use gatecast_storage::{Clock as _, SystemClock};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
 
 use crate::app::App;
-use crate::wire::{PATIENCE, Sse, Ws, trusting_all};
+use crate::process::Served;
+use crate::wire::{PATIENCE, Sse, Ws, raw, tls_over, trusting_all};
 
 const TRANSPORTS: [&str; 3] = ["ws", "sse", "poll"];
 
@@ -265,4 +272,31 @@ async fn a_draining_server_answers_503_to_connections_and_is_alive_but_not_ready
     }
     let (ready, health) = (app.get("/ready").await.0, app.get("/health").await.0);
     assert_eq!((ready.as_u16(), health.as_u16()), (503, 200));
+}
+
+/// A socket from one of this machine's addresses.
+async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_address_that_opens_sockets_and_says_nothing_locks_nobody_out() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = Served::dev(data.path(), &[("WS_MAX_CONNECTIONS", "1")]).await;
+    let server = served.platform.address;
+    // Two thirds of 1026 are for one address; the last ones shall be more than that.
+    let mut silent = Vec::new();
+    for _ in 0..700 {
+        silent.push(connect_from("127.0.0.1", server).await);
+    }
+    let (last, before) = (silent.last_mut().unwrap(), Instant::now());
+    assert!(matches!(timeout(PATIENCE, last.read(&mut [0])).await.expect("it has ended"), Ok(0) | Err(_)));
+    assert!(before.elapsed() < Duration::from_secs(8), "refused, not waited for");
+    let said = served.process.err.containing("has its share of the sockets").await;
+    assert!(said.contains("127.0.0.1"), "{said}");
+    let mut other = tls_over(connect_from("127.0.0.2", server).await, &[b"http/1.1"]).await.unwrap();
+    let answer = raw(&mut other, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
