@@ -171,7 +171,7 @@ impl Failure {
 /// What an error of the store means for the process.
 fn exit_of(error: &StoreError) -> Exit {
     match error {
-        StoreError::InUse(_) | StoreError::Full | StoreError::Overloaded => Exit::TryLater,
+        StoreError::InUse(_) | StoreError::Full | StoreError::OutOfFiles | StoreError::Overloaded => Exit::TryLater,
         StoreError::Unusable { .. }
         | StoreError::Damaged { .. }
         | StoreError::Malformed(_)

@@ -66,6 +66,10 @@ pub enum StoreError {
     /// The file system has no room for it; the store goes on by itself once there is. Nothing was done.
     #[error("the file system of the store is full")]
     Full,
+    /// The process has as many files and sockets open as it may; the store goes on by itself once it has fewer. Nothing was
+    /// done.
+    #[error("the process may open no more files")]
+    OutOfFiles,
     /// Too much waits to be written; try again later. Nothing was done.
     #[error("the store is overloaded")]
     Overloaded,

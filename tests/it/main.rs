@@ -16,6 +16,7 @@ mod dashboard;
 mod dead_peer;
 mod deploy;
 mod descriptions;
+mod descriptors;
 mod disk_full;
 mod doctor;
 mod faulty_proxy;

@@ -11,14 +11,18 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Dir;
 
 use super::segments::Blob;
 
 pub(super) struct Blobs {
     path: PathBuf,
-    directory: File,
+    /// Looked at again and again: where no file can be opened, as with too many sockets, a sync without new files goes on.
+    directory: Dir,
     kept: PathBuf,
     kept_directory: File,
     synced: HashSet<OsString>,
@@ -33,7 +37,7 @@ impl Blobs {
     pub(super) fn new(database: &Path) -> io::Result<Self> {
         let (path, kept) = (database.join(BLOBS), database.join(KEPT));
         fs::create_dir_all(&kept)?;
-        let (directory, kept_directory) = (File::open(&path)?, File::open(&kept)?);
+        let (directory, kept_directory) = (Dir::new(File::open(&path)?)?, File::open(&kept)?);
         let present = names(&path)?;
         // sled has looked at all of the log, and what it removed then is no part of it.
         for name in names(&kept)?.difference(&present) {
@@ -41,7 +45,7 @@ impl Blobs {
         }
         // sled gives names anew that are of after the end of its log, and it may be that end to which a loss of power takes
         // it back: a file of before must not return as one of the new names.
-        directory.sync_all()?;
+        rustix::fs::fsync(directory.fd()?)?;
         kept_directory.sync_all()?;
         let (synced, replaced, gone) = Default::default();
         Ok(Self { path, directory, kept, kept_directory, synced, replaced, gone })
@@ -70,7 +74,7 @@ impl Blobs {
     pub(super) fn sync(&mut self, log_end: u64) -> io::Result<()> {
         let mut present = HashSet::with_capacity(self.synced.len());
         let mut is_new = false;
-        for name in names(&self.path)? {
+        for name in names_again(&mut self.directory)? {
             if number(&name).is_none_or(|number| number >= log_end) {
                 continue;
             }
@@ -85,7 +89,7 @@ impl Blobs {
             present.insert(name);
         }
         if is_new {
-            self.directory.sync_all()?;
+            rustix::fs::fsync(self.directory.fd()?)?;
             self.kept_directory.sync_all()?;
         }
         self.gone.extend(self.synced.difference(&present).cloned());
@@ -148,6 +152,20 @@ fn number(name: &OsStr) -> Option<u64> {
 
 fn names(path: &Path) -> io::Result<HashSet<OsString>> {
     fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+}
+
+/// The same of a directory that is open.
+fn names_again(directory: &mut Dir) -> io::Result<Vec<OsString>> {
+    directory.rewind();
+    let mut names = Vec::new();
+    for entry in directory {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Where sled has them.

@@ -37,7 +37,8 @@ pub(super) struct Shared {
 /// the follower, answer. After a failed write or sync it refuses everything: what is on disk is not known then (a second
 /// fsync may succeed without the pages of the first; see the PostgreSQL wiki on fsync errors).
 ///
-/// A job that the file system has no room for is refused before anything is written, so a full disk poisons nothing.
+/// A job that the file system has no room for is refused before anything is written, so a full disk poisons nothing. So is
+/// one that may need files when the process can open none.
 pub(super) struct Committer {
     shared: Arc<Shared>,
     follower: Arc<dyn Follower>,
@@ -49,6 +50,8 @@ pub(super) struct Committer {
     is_crowded: bool,
     /// The last job that took room was refused; for the log.
     is_full: bool,
+    /// The last job that may need files was refused; for the log.
+    is_out_of_files: bool,
     /// There was too little room even to delete: the next batch looks again.
     waits_for_room: bool,
 }
@@ -61,9 +64,17 @@ impl Committer {
         jobs: mpsc::Receiver<Job>,
         sweeps: Sweeps,
     ) -> Self {
-        let runtime = Handle::try_current().ok();
-        let (is_crowded, is_full, waits_for_room) = (false, false, false);
-        Self { shared, follower, jobs, sweeps, runtime, is_crowded, is_full, waits_for_room }
+        Self {
+            shared,
+            follower,
+            jobs,
+            sweeps,
+            runtime: Handle::try_current().ok(),
+            is_crowded: false,
+            is_full: false,
+            is_out_of_files: false,
+            waits_for_room: false,
+        }
     }
 
     /// Works until all senders are gone and every job is answered. Sweeps that are left go on after the next start.
@@ -187,14 +198,22 @@ impl Committer {
         }
     }
 
-    /// Writes what there is room for and refuses the rest, until the batch has enough rows; says how many.
+    /// Writes what there is room and files for and refuses the rest, until the batch has enough rows; says how many.
     fn write(&mut self, batch: &mut Batch<'_>, jobs: &mut impl Iterator<Item = Job>) -> Result<usize, StoreError> {
         batch.space = Space::look(&self.shared.db)?;
-        let mut rows = 0;
+        let (mut rows, mut may_open_files) = (0, None);
         while rows < BATCH_ROWS_MAX
             && let Some(job) = jobs.next()
         {
             rows += job.weight();
+            if job.opens_files() {
+                let may = *may_open_files.get_or_insert_with(|| self.shared.db.may_open_files());
+                self.note_files(may);
+                if !may {
+                    job.answer(|| StoreError::OutOfFiles);
+                    continue;
+                }
+            }
             let is_admitted = batch.space.admits(&job);
             if matches!(job.need(), Need::Room { .. }) {
                 self.note_full(!is_admitted);
@@ -217,6 +236,17 @@ impl Committer {
                  go on. Free some space; no restart is needed."
             ),
             (true, false) => tracing::info!("The file system of the store has room again."),
+            _ => {}
+        }
+    }
+
+    fn note_files(&mut self, may_open: bool) {
+        match (std::mem::replace(&mut self.is_out_of_files, !may_open), may_open) {
+            (false, false) => tracing::error!(
+                "The process has as many files and sockets open as it may: nothing but events is stored until it has \
+                 fewer. Let it open more (LimitNOFILE, ulimit -n); no restart is needed once there are fewer."
+            ),
+            (true, true) => tracing::info!("The store can open files again."),
             _ => {}
         }
     }

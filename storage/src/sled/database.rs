@@ -69,6 +69,8 @@ pub(super) enum Found {
     Doubtful,
 }
 
+/// Files that are opened for a change, and by whoever else opens some meanwhile.
+const FILES_AT_ONCE: usize = 16;
 /// No ends are that many.
 const NO_SYNC: u64 = u64::MAX;
 
@@ -341,6 +343,14 @@ impl Database {
     /// Whether a file of so many bytes may be written.
     pub(super) fn has_room_for(&self, bytes: u64) -> Result<bool, StoreError> {
         Ok(self.room()? > RESERVE_BYTES.saturating_add(bytes))
+    }
+
+    /// Whether a change may open what files it needs: a page that grows large is a file of its own (`blobs.rs`), and one that
+    /// cannot be opened leaves the write half done.
+    pub(super) fn may_open_files(&self) -> bool {
+        let spare: io::Result<Vec<File>> =
+            std::iter::repeat_with(|| self.file.try_clone()).take(FILES_AT_ONCE).collect();
+        spare.is_ok()
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<::sled::IVec>, StoreError> {

@@ -113,6 +113,11 @@ impl Job {
         }
     }
 
+    /// Whether it may make files: records may be large, entries are in parts.
+    pub(super) fn opens_files(&self) -> bool {
+        matches!(self, Self::Commit { .. })
+    }
+
     pub(super) fn need(&self) -> Need {
         match self {
             Self::Append { drafts, .. } => Need::Room {

@@ -162,7 +162,8 @@ impl SecondCopy {
         self.at = next.at;
         let changes = self.at.end - self.base_end;
         // Both files are there for a moment; without room for that, changes go on being appended.
-        if changes < self.base_end.max(CHANGES_BYTES_MIN) || !db.has_room_for(self.at.end)? {
+        let is_long = changes >= self.base_end.max(CHANGES_BYTES_MIN);
+        if !is_long || !db.has_room_for(self.at.end)? || !db.may_open_files() {
             return Ok(None);
         }
         let (copy, state) = Self::write_all(self.path.clone(), db)?;

@@ -1,0 +1,65 @@
+//! A server that may open few files meets more sockets than that.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+use crate::process::{Process, Served};
+use crate::wire::PATIENCE;
+
+/// What the server may have open, its own files included.
+const FILES_MAX: usize = 128;
+
+/// `serve --dev` that may never open more.
+async fn limited(data: &Path) -> Served {
+    let server = Served::command(&["--dev"], data, &[]);
+    let server = server.as_std();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {FILES_MAX} && exec \"$0\" \"$@\"")]);
+    limited.arg(server.get_program()).args(server.get_args());
+    for (name, value) in server.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    Served::listening(Process::spawn(&mut limited)).await
+}
+
+/// Waits until the number of what the process has open is as wanted.
+async fn until_open(process: &Process, is_wanted: impl Fn(usize) -> bool) {
+    let until = Instant::now() + PATIENCE;
+    let open = || fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
+    while !is_wanted(open()) {
+        assert!(Instant::now() < until, "{} are open", open());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn sockets_that_take_all_descriptors_break_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let Served { process, platform } = limited(dir.path()).await;
+    let gateway = platform.register("one").await;
+    let mut idle = Vec::new();
+    for _ in 0..FILES_MAX {
+        idle.push(TcpStream::connect(platform.address).await.unwrap());
+    }
+    until_open(&process, |open| open >= FILES_MAX).await;
+
+    platform.publish(gateway.id, 1).await;
+    let another = json!({"organizationId": uuid::Uuid::new_v4(), "name": "two", "displayName": "Two"});
+    let (status, answer) = platform.post("/api/v1/gateways", another.clone()).await;
+    assert!(status == 503 && answer["code"] == "UNAVAILABLE", "{answer}");
+
+    drop(idle);
+    until_open(&process, |open| open < FILES_MAX / 2).await;
+    assert_eq!(platform.post("/api/v1/gateways", another).await.0, 201);
+    platform.publish(gateway.id, 2).await;
+    assert_eq!(platform.get("/ready").await.0, 200);
+}
