@@ -14,6 +14,7 @@
 //! - `reading.rs` is a read of a log and the pause before the next, of sessions and of who watches on the dashboard.
 //! - [`envelope`] and [`control`] spell messages; [`traceparent`] is the member that carries a publisher's trace; [`event_types`] says which events there are.
 //! - [`receipts`] is what gateways report: received, applied, failed, and what follows from it; [`gap`] foretells who will lose events.
+//! - `descriptors.rs` raises the limit of open files.
 //! - [`metrics`] is what Prometheus is shown of all that, [`traces`] what a collector of OpenTelemetry is.
 //! - [`api`] is the platform's HTTP API; `dashboard` the page at `/` and what keeps it live; [`hub`] puts all parts together, [`server`] gives them sockets; [`config`], [`cli`], [`client`].
 //!
@@ -29,6 +30,7 @@ pub mod client;
 pub mod config;
 mod control;
 mod dashboard;
+mod descriptors;
 pub mod envelope;
 pub mod event_types;
 pub mod gap;

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::auth::{AdminAuth, AdminSetup, AdminSetupError, PlainToken};
 use crate::config::{Config, StoreKind};
+use crate::descriptors;
 use crate::hub::{Hub, Limits};
 use crate::registry::Capacity;
 use crate::tail::Tails;
@@ -88,6 +89,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left open.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        descriptors::raise_limit(config.max_connections);
         let tls = Tls::load(&config.tls).await?.map(Arc::new);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tails = Tails::new();

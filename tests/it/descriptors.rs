@@ -15,12 +15,12 @@ use crate::wire::PATIENCE;
 /// What the server may have open, its own files included.
 const FILES_MAX: usize = 128;
 
-/// `serve --dev` that may never open more.
-async fn limited(data: &Path) -> Served {
+/// `serve --dev` that was given as much, by a limit that it may raise (`-Sn`) or not (`-n`).
+async fn limited(data: &Path, limit: &str) -> Served {
     let server = Served::command(&["--dev"], data, &[]);
     let server = server.as_std();
     let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("ulimit -n {FILES_MAX} && exec \"$0\" \"$@\"")]);
+    limited.args(["-c", &format!("ulimit {limit} {FILES_MAX} && exec \"$0\" \"$@\"")]);
     limited.arg(server.get_program()).args(server.get_args());
     for (name, value) in server.get_envs() {
         match value {
@@ -44,7 +44,9 @@ async fn until_open(process: &Process, is_wanted: impl Fn(usize) -> bool) {
 #[tokio::test]
 async fn sockets_that_take_all_descriptors_break_no_store() {
     let dir = tempfile::tempdir().unwrap();
-    let Served { process, platform } = limited(dir.path()).await;
+    let Served { process, platform } = limited(dir.path(), "-n").await;
+    let told = process.err.so_far().into_iter().find(|line| line.contains("LimitNOFILE"));
+    assert!(told.is_some_and(|told| told.contains("may open 128 files")), "{:?}", process.err.so_far());
     let gateway = platform.register("one").await;
     let mut idle = Vec::new();
     for _ in 0..FILES_MAX {
@@ -62,4 +64,14 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
     assert_eq!(platform.post("/api/v1/gateways", another).await.0, 201);
     platform.publish(gateway.id, 2).await;
     assert_eq!(platform.get("/ready").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_limit_that_may_be_raised_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let Served { process, .. } = limited(dir.path(), "-Sn").await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+    let open = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = open.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("{limits}") };
+    assert_eq!(soft, hard);
 }
