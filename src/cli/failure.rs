@@ -132,7 +132,8 @@ impl Failure {
                 "A server has it open. Stop that one first, or name another with --data-dir (or GATECAST_DATA_DIR)"
             }
             Self::Store(_) | Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Unusable { .. })) => {
-                "It has to be a directory that this user may write to. Name it with --data-dir (or GATECAST_DATA_DIR)"
+                "It has to be a directory that this user may write to, with all that is in it (chown -R). Name it with \
+                 --data-dir (or GATECAST_DATA_DIR)"
             }
             Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Damaged { .. })) => {
                 "See what is damaged: gatecast store check. Make it whole again: gatecast store repair"

@@ -76,10 +76,10 @@ pub enum StoreError {
     /// Another process has the data directory open.
     #[error("the data directory {0} is in use by another process")]
     InUse(String),
-    /// The data directory is none, or not ours to write to. Nothing was changed.
+    /// The data directory is none, or it or what is in it is not ours to write to. Nothing was changed.
     #[error("the data directory {path} cannot be used: {source}")]
     Unusable {
-        /// Where it should be.
+        /// Where it should be, or what is in it.
         path: String,
         /// Why not.
         source: std::io::Error,

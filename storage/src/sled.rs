@@ -61,6 +61,7 @@ mod log;
 mod log_rows;
 mod mark;
 mod open;
+mod owner;
 mod parts;
 mod pending_rows;
 mod portable;

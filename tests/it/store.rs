@@ -1,6 +1,7 @@
 //! `gatecast store`, and what a server does with a data directory that is not as it left it.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -151,4 +152,67 @@ async fn an_export_is_imported_elsewhere_and_gateways_go_on_with_their_cursors()
         seen.push(after);
     }
     assert_eq!(seen[0], seen[1], "the same bytes, and the same position next");
+}
+
+/// What is of root in a data directory.
+fn of_root(data: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut dirs = vec![data.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+            let metadata = entry.metadata().unwrap();
+            if metadata.uid() == 0 {
+                found.push(entry.path().display().to_string());
+            }
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_root_does_to_the_store_of_another_user_locks_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new, export) = (dir.path().join("data"), dir.path().join("new"), dir.path().join("export"));
+    filled(&data).await;
+    fs::create_dir(&new).unwrap();
+    let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(&data).arg(&new).output().unwrap();
+    if !given.status.success() {
+        eprintln!("Not tested: nothing may be given away here (it takes root).");
+        return;
+    }
+    let export = export.display().to_string();
+    assert_eq!(store(&["check"], &data).await.0, 0);
+    assert_eq!(of_root(&data), [""; 0], "after a check");
+    assert_eq!(store(&["export", &export], &data).await.0, 0);
+    garble(&data.join("directory"));
+    assert_eq!(store(&["repair"], &data).await.0, 0);
+    assert_eq!(of_root(&data), [""; 0], "after a repair");
+    assert_eq!(store(&["import", &export], &new).await.0, 0);
+    assert_eq!(of_root(&new), [""; 0], "after an import");
+    assert_ne!(store(&["import", &export], &data).await.0, 0);
+    assert_eq!(of_root(&data), [""; 0], "after an import that was refused");
+}
+
+#[tokio::test]
+async fn a_part_of_the_store_that_may_not_be_opened_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    filled(&data).await;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(&data).output().unwrap();
+    if !given.status.success() {
+        eprintln!("Not tested: nothing may be given away here (it takes root).");
+        return;
+    }
+    let db = data.join("events/db");
+    std::os::unix::fs::chown(&db, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&db, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut refused = Process::spawn(Served::command(&["--dev"], &data, &[]).uid(65534).gid(65534));
+    let status = refused.ended().await;
+    let said = refused.err.whole().await.join("\n");
+    assert_eq!(status.code(), Some(65), "{said}");
+    assert!(said.contains(&data.join("events").display().to_string()) && said.contains("chown -R"), "{said}");
 }

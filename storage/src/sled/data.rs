@@ -28,7 +28,7 @@ impl DataDir {
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
         let lock = Arc::new(DataLock::take(path)?);
-        salvage::finish_interrupted(path).map_err(failed)?;
+        salvage::finish_interrupted(path).map_err(|error| unusable(path, error))?;
         Ok(Self { path: path.to_owned(), lock })
     }
 

@@ -1,13 +1,15 @@
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::data::unusable;
+use super::owner;
 use crate::records::StoreError;
 
 /// The data directory is ours, until this value is dropped or the process ends.
 pub(super) struct DataLock {
     /// `flock` is released when the handle is closed.
     _file: File,
+    data: PathBuf,
 }
 
 impl DataLock {
@@ -17,9 +19,21 @@ impl DataLock {
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|error| unusable(data, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { _file: file, data: data.to_owned() }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data.display().to_string())),
             Err(TryLockError::Error(error)) => Err(unusable(data, error)),
+        }
+    }
+}
+
+impl Drop for DataLock {
+    /// All databases are closed, and nobody else has the directory yet.
+    fn drop(&mut self) {
+        if let Err(error) = owner::give_to_owner(&self.data) {
+            tracing::error!(
+                %error, store.path = %self.data.display(),
+                "What root has made in the data directory is still root's: give it to the service's user (chown -R)."
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::birth;
 use super::blobs::Blobs;
 use super::clean::{self, End};
+use super::data::unusable;
 use super::database::{Database, Found, failed, message};
 use super::lock::DataLock;
 use super::mark::Mark;
@@ -36,6 +37,17 @@ pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result
         catch_unwind(AssertUnwindSafe(|| try_open(path, cache_bytes, Arc::clone(&lock))))
             .unwrap_or_else(|panic| Err(damaged(path, message(&*panic))))
     })
+    .map_err(|error| named_if_denied(path, error))
+}
+
+/// What may not be opened is of another user, such as root, and stays so.
+fn named_if_denied(path: &Path, error: StoreError) -> StoreError {
+    let StoreError::Io(source) = error else { return error };
+    match source.downcast::<io::Error>() {
+        Ok(source) if source.kind() == io::ErrorKind::PermissionDenied => unusable(path, *source),
+        Ok(source) => StoreError::Io(source),
+        Err(source) => StoreError::Io(source),
+    }
 }
 
 /// Opens a database once no thread of our own process has it any more: we hold the data directory, so whoever has it is
