@@ -45,6 +45,8 @@ pub(super) enum Failure {
     Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     #[error("the store has {0} fault(s)")]
     Faults(u64),
     #[error(transparent)]
@@ -75,7 +77,12 @@ impl Failure {
             Self::Link(LinkError::Tls(_)) | Self::Client(ClientError::Link(LinkError::Tls(_))) => Exit::Data,
             // A reader that went away (`gatecast listen | head`) has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Api(_) | Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Partial { .. } => Exit::Failure,
+            Self::Api(_)
+            | Self::Link(_)
+            | Self::Client(_)
+            | Self::Output(_)
+            | Self::Partial { .. }
+            | Self::Interrupted => Exit::Failure,
         }
     }
 

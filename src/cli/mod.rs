@@ -199,7 +199,7 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
-        Command::Backup(command) => command.run(&remote.api(&env)?, &mut output).await,
+        Command::Backup(command) => command.run(&remote.api(&env)?, &mut output, listen::interrupted()?).await,
         Command::Store(command) => command.run(&env, &mut output).await,
         Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
         Command::Doctor(command) => command.run(&remote, &env, &mut output).await,

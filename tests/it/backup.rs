@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatecast_storage::GatewayId;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::platform::{Platform, Registered};
-use crate::process::{Said, Served, run};
-use crate::wire::Sse;
+use crate::process::{Process, Said, Served, gatecast, run};
+use crate::wire::{PATIENCE, Sse};
 
 /// So small that events leave the ring all the time.
 const RING: (&str, &str) = ("GATECAST_RING_MAX_EVENTS", "100");
@@ -123,4 +125,59 @@ async fn a_backup_that_is_refused_or_breaks_off_leaves_no_file() {
     let refused: Value = serde_json::from_str(&said.err).unwrap();
     assert!(said.exit != 0 && refused.to_string().contains("404"), "{said:?}");
     assert!(!file.exists() && !dir.path().join("backup.partial").exists());
+}
+
+/// A server that begins to answer and never ends.
+async fn endless() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // Small, so it comes as one.
+        assert!(socket.read(&mut [0; 4_096]).await.unwrap() > 0);
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngcex\r\n";
+        socket.write_all(head.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    url
+}
+
+/// `backup` of that, once it has written something.
+async fn under_way(to: &Path) -> Process {
+    let url = endless().await;
+    let process = Process::spawn(&mut gatecast(&["--url", &url, "backup", &to.display().to_string()], &[]));
+    let until = Instant::now() + PATIENCE;
+    while !fs::metadata(partial(to)).is_ok_and(|partial| partial.len() > 0) {
+        assert!(Instant::now() < until, "it writes");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    process
+}
+
+fn partial(file: &Path) -> PathBuf {
+    file.with_extension("partial")
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    for signal in ["INT", "TERM"] {
+        let mut process = under_way(&file).await;
+        assert!(!file.exists(), "it appears once it is whole");
+        process.signal(signal).await;
+        assert_eq!(process.ended().await.code(), Some(1), "{:?}", process.err.whole().await);
+        assert!(!file.exists() && !partial(&file).exists());
+    }
+    let mut first = under_way(&file).await;
+    let Served { process: _server, platform } = Served::dev(&dir.path().join("data"), &[]).await;
+    let said = backup(&platform, &file).await;
+    assert!(said.exit == 65 && said.err.contains("another backup"), "of two at once one fails: {said:?}");
+    first.kill().await;
+    assert!(!file.exists() && partial(&file).exists());
+    assert_eq!(backup(&platform, &file).await.exit, 0);
+    assert!(!partial(&file).exists());
+    let made = fs::read(&file).unwrap();
+    assert_eq!(backup(&platform, &file).await.exit, 65);
+    assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
 }
