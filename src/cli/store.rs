@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::printable::printable;
 use super::remote::Environment;
-use crate::config::setting;
+use crate::config;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum StoreCommand {
@@ -60,7 +60,7 @@ changes nothing, and an import that was interrupted can be repeated. A data dire
 pub(super) struct Data {
     /// Where event logs, gateways and tokens are kept [env: GATECAST_DATA_DIR] [default: as for serve]
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -73,10 +73,8 @@ pub(super) struct Portable {
 }
 
 impl Data {
-    fn dir(&self, env: &Environment) -> PathBuf {
-        let named = || env.all().into_iter().find(|(name, _)| name == setting::DATA_DIR.name);
-        let given = self.data_dir.clone().or_else(|| Some(named()?.1.into()));
-        given.unwrap_or_else(|| setting::DATA_DIR.default.unwrap_or(".").into())
+    fn dir(&self, env: &Environment) -> Result<PathBuf, Failure> {
+        config::data_dir(self.data_dir.clone(), env.all()).map_err(Failure::Config)
     }
 }
 
@@ -85,16 +83,16 @@ impl StoreCommand {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         match self {
             Self::Check(data) => {
-                let checked = check_store(data.dir(env), clock).await?;
+                let checked = check_store(data.dir(env)?, clock).await?;
                 write_checked(output, &checked)?;
                 if checked.fault_count > 0 { Err(Failure::Faults(checked.fault_count)) } else { Ok(()) }
             }
-            Self::Repair(data) => Ok(write_repaired(output, &repair_store(data.dir(env), clock).await?)?),
+            Self::Repair(data) => Ok(write_repaired(output, &repair_store(data.dir(env)?, clock).await?)?),
             Self::Export(Portable { file, data }) => {
-                Ok(write_checked(output, &export_store(data.dir(env), file, clock).await?)?)
+                Ok(write_checked(output, &export_store(data.dir(env)?, file, clock).await?)?)
             }
             Self::Import(Portable { file, data }) => {
-                Ok(write_checked(output, &import_store(data.dir(env), file, clock).await?)?)
+                Ok(write_checked(output, &import_store(data.dir(env)?, file, clock).await?)?)
             }
         }
     }

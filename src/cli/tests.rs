@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config::setting;
 
 const GATEWAY: &str = "d1aa71bc-8cb5-4294-8a26-fe1273c28632";
 
@@ -238,4 +239,23 @@ async fn an_interrupt_ends_listen_cleanly() {
     ended.unwrap();
     let said = String::from_utf8(out).unwrap();
     assert!(said.contains("Interrupt received, closing connection...\n"), "{said}");
+}
+
+#[tokio::test]
+async fn store_finds_the_data_directory_where_serve_does() {
+    let default = setting::DATA_DIR.default.unwrap();
+    for (flag, variable, dir) in [
+        (None, None, default),
+        (None, Some(""), default),
+        (None, Some(" /nowhere/at/all  "), "/nowhere/at/all"),
+        (Some(""), Some("/nowhere/at/all"), "/nowhere/at/all"),
+        (Some("/not/here "), Some("/nowhere/at/all"), "/not/here"),
+    ] {
+        let args = [&["store", "check"][..], &flag.map_or(vec![], |flag| vec!["--data-dir", flag])].concat();
+        let env: Vec<_> = variable.into_iter().map(|value| ("GATECAST_DATA_DIR", value)).collect();
+        let ran = gatecast(&args, &env).await;
+        assert!(ran.err.contains(&format!("there is no store in {dir}\n")), "{flag:?} {variable:?}: {}", ran.err);
+    }
+    let ran = gatecast(&["store", "check"], &[("GATECAST_DATA_DIR", "a\0b")]).await;
+    assert!(ran.exit.code() == 64 && ran.err.contains("NUL"), "{}", ran.err);
 }

@@ -41,7 +41,7 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
     let timing = check.timing();
     let log = check.value(&setting::LOG, raw.texts.log.as_deref(), LogFilter::parse);
     let log_format = check.value(&setting::LOG_FORMAT, raw.texts.log_format.as_deref(), log_format);
-    let data_dir = check.value(&setting::DATA_DIR, raw.texts.data_dir.as_deref(), data_dir);
+    let data_dir = check_data_dir(raw, check.faults);
     let store = check.store();
     let tls = check.tls();
     let admin_token = check.admin_token();
@@ -73,6 +73,11 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
         traces: traces?,
     };
     sound.then_some(config)
+}
+
+/// Of all that was written only where the data directory is. `None` if that is a fault.
+pub(super) fn check_data_dir(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<PathBuf> {
+    Check { raw, faults }.value(&setting::DATA_DIR, raw.texts.data_dir.as_deref(), data_dir)
 }
 
 struct Check<'a> {

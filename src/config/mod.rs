@@ -23,6 +23,7 @@ mod tests;
 mod trace_export;
 mod value;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -163,4 +164,17 @@ pub fn load(sources: Sources, read: &dyn Fn(&str) -> Result<String, String>) -> 
         Some(config) if faults.is_empty() => Ok(Effective { report: report::report(&raw, &config), config }),
         _ => Err(faults),
     }
+}
+
+/// Where the data directory is for who looks after it without a server: as `serve` would find it, which has a file of settings
+/// as well.
+///
+/// # Errors
+/// Every fault in what says so.
+pub fn data_dir(flag: Option<String>, mut env: Vec<(OsString, OsString)>) -> Result<PathBuf, Vec<ConfigFault>> {
+    env.retain(|(name, _)| name == setting::DATA_DIR.name);
+    let flags = flag.map(|flag| (setting::DATA_DIR.name, flag)).into_iter().collect();
+    let (sources, mut faults) = (Sources { dev: false, flags, env, file: None }, Vec::new());
+    let raw = RawConfig::join(sources, &|_| Ok(String::new()), &mut faults);
+    check::check_data_dir(&raw, &mut faults).filter(|_| faults.is_empty()).ok_or(faults)
 }
