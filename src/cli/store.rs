@@ -23,7 +23,9 @@ Examples:
   gatecast store check --data-dir /var/lib/gatecast
   gatecast store check --json | jq .faults
 
-The server must be stopped. Nothing is changed. Each fault is a line; any fault ends with exit code 65.")]
+The server must be stopped. The store is opened as by a start: what a crash left is recovered first, and the engine writes
+files of its own (copy the directory before, if it is evidence). Nothing is repaired, and no row is changed.
+Each fault is a line; any fault ends with exit code 65.")]
     Check(Data),
 
     /// Make a damaged store whole again; what was damaged is renamed and kept

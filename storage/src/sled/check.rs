@@ -49,7 +49,8 @@ impl Checked {
     }
 }
 
-/// Looks at every row of the stores in `data`, which no server may have open, and changes none.
+/// Looks at every row of the stores in `data`, which no server may have open, and changes none. They are opened as by a
+/// start: what a crash left is recovered, and sled writes files of its own.
 ///
 /// # Errors
 /// If there is no store, it is in use, or the disk fails. Damage is no error: it is in [`Checked::faults`].
