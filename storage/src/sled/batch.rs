@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
                 Ok(())
             }
             Job::Flush { answer } => {
-                self.needs_sync = true;
+                self.needs_sync |= self.shared.db.is_behind();
                 self.reply(answer, |_| Ok(()))
             }
         }

@@ -214,7 +214,7 @@ impl Committer {
                     continue;
                 }
             }
-            let is_admitted = batch.space.admits(&job);
+            let is_admitted = self.is_done(&job) || batch.space.admits(&job);
             if matches!(job.need(), Need::Room { .. }) {
                 self.note_full(!is_admitted);
             }
@@ -227,6 +227,11 @@ impl Committer {
         self.waits_for_room = !batch.space.has_little();
         batch.put_appended()?;
         Ok(rows)
+    }
+
+    /// Whether all that a job asks for is on disk: that takes no room, so that a full store can be closed.
+    fn is_done(&self, job: &Job) -> bool {
+        matches!(job, Job::Flush { .. }) && !self.shared.db.is_behind()
     }
 
     fn note_full(&mut self, is_full: bool) {

@@ -123,7 +123,12 @@ impl Database {
 
     /// As [`Self::sync`], unless nothing was written since the last one.
     pub(super) fn sync_rest(&self) -> Result<(), StoreError> {
-        if self.is_behind.load(Ordering::Relaxed) { self.sync() } else { Ok(()) }
+        if self.is_behind() { self.sync() } else { Ok(()) }
+    }
+
+    /// Whether something was written after the last sync.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     fn write_and_sync(&self, ends: u64) -> Result<(), StoreError> {

@@ -218,6 +218,24 @@ async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_so
     assert_eq!(log.append(of, draft("second")).await.unwrap().seq, Seq(2));
 }
 
+#[tokio::test]
+async fn a_flush_of_what_is_on_disk_already_needs_no_room() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
+    log.append(of, draft("first")).await.unwrap();
+    leave(0);
+    log.flush().await.unwrap();
+    leave(u64::MAX);
+    let change = Change { table: Table::Meta, key: "k".into(), row: Some("row".into()) };
+    records.commit(vec![change], Durability::Lazy).await.unwrap();
+    leave(0);
+    assert!(matches!(log.flush().await, Err(LogError::Store(StoreError::Full))), "the row is not on disk");
+    leave(u64::MAX);
+    log.flush().await.unwrap();
+}
+
 fn keyed(n: usize) -> Draft {
     Draft { key: Some(Bytes::from(format!("key {n}"))), ..draft("x") }
 }
