@@ -98,7 +98,7 @@ use self::engine::Engine;
 use crate::clock::Clock;
 use crate::compaction::Compaction;
 use crate::log::{Follower, NoFollower, Retention};
-use crate::records::StoreError;
+use crate::records::{StoreError, Table};
 use crate::stores::Stores;
 
 /// sled's page cache for the events; its default is 1 GB.
@@ -133,7 +133,7 @@ fn open_stores(
     dir.refuse_unfinished()?;
     // The directory first: if it is damaged, the events are left alone.
     let directory = open_directory(&dir)?;
-    let events = open_events(&dir, &*clock)?;
+    let events = open_events(&dir, &directory, &*clock)?;
     let events = Arc::new(Engine::start("events", events, retention, Arc::clone(&clock), follower)?);
     let no_logs = Retention { max_events: 1, max_bytes: 0, max_age: Duration::ZERO, compaction: Compaction::DEFAULT };
     let directory = Arc::new(Engine::start("directory", directory, no_logs, clock, Arc::new(NoFollower))?);
@@ -178,14 +178,23 @@ fn open_directory(dir: &DataDir) -> Result<Database, StoreError> {
     })
 }
 
-/// Opens the events; a store that is damaged is set aside, or rebuilt from what is exact in it.
-fn open_events(dir: &DataDir, clock: &dyn Clock) -> Result<Database, StoreError> {
+/// Opens the events; a store that is damaged is set aside, or rebuilt from what is exact in it. One that is missing is told
+/// of if it is not new: then the directory knows gateways.
+fn open_events(dir: &DataDir, directory: &Database, clock: &dyn Clock) -> Result<Database, StoreError> {
+    let path = dir.database(EVENTS);
+    if !path.exists() && directory.prefix(&[Table::Gateways as u8]).next().is_some() {
+        tracing::error!(
+            store.path = %path.display(),
+            "The event store is missing: all events are lost, every log starts anew and every cursor is reset. If it was \
+             moved away, stop the server and put it back in place of the new one."
+        );
+    }
     let opened = salvage::salvage_suspect(dir, clock).and_then(|()| dir.open_or_create(EVENTS));
     let opened = opened.and_then(|db| salvage::settle_doubt(dir, db, clock));
     let Err(StoreError::Damaged { detail, .. }) = opened else { return opened };
     let aside = dir.set_aside(EVENTS, clock)?;
     tracing::error!(
-        store.path = %dir.database(EVENTS).display(),
+        store.path = %path.display(),
         store.aside = %aside.display(),
         detail,
         "The event store cannot be opened and was set aside; every log starts anew and every cursor is reset."

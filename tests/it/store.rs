@@ -133,6 +133,22 @@ async fn damaged_events_are_set_aside_and_the_gateway_is_reset() {
 }
 
 #[tokio::test]
+async fn events_that_are_gone_are_told_of_and_the_gateway_is_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = |process: &Process| process.err.so_far().iter().any(|line| line.contains("The event store is missing"));
+    let Served { mut process, .. } = Served::dev(dir.path(), &[]).await;
+    assert!(!lost(&process), "a new store has none");
+    process.signal("TERM").await;
+    assert!(process.ended().await.success());
+    let (gateway, events) = filled(dir.path()).await;
+    fs::remove_dir_all(dir.path().join("events")).unwrap();
+    let Served { process, platform } = Served::dev(dir.path(), &[]).await;
+    assert!(lost(&process), "{:?}", process.err.so_far());
+    let reset: Value = serde_json::from_str(&sent(&platform, &gateway, &events[3], 1).await[0]).unwrap();
+    assert_eq!((&reset["type"], &reset["payload"]["reason"]), (&json!("stream.reset"), &json!("unknown-epoch")));
+}
+
+#[tokio::test]
 async fn an_export_is_imported_elsewhere_and_gateways_go_on_with_their_cursors() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to, file) = (dir.path().join("from"), dir.path().join("to"), dir.path().join("export"));
