@@ -132,7 +132,7 @@ impl Hub {
         tracer: Arc<Tracer>,
     ) -> Result<Self, StoreError> {
         let Tables { directory, receipts, answers, orders, deliveries } = Tables::open(&stores, &clock).await?;
-        let Stores { log, events_records, directory_records, dir, backup } = stores;
+        let Stores { log, events_records, directory_records, dir, backup, .. } = stores;
         let registry = Registry::new(limits.capacity);
         let pulse = Arc::new(Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone()));
         let timing = Timing::new(limits.life_limit);

@@ -4,15 +4,19 @@ mod logging;
 mod notify;
 mod reload;
 
-use std::io::{stderr, stdout};
+use std::cell::OnceCell;
+use std::io::{self, stderr, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
 use gatecast::config::Effective;
 use gatecast::server::Server;
+use gatecast_storage::Closed;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info};
 
 use self::notify::Notify;
 use self::reload::Reload;
@@ -21,6 +25,9 @@ use self::reload::Reload;
 /// reconnects leave less behind (docs/performance.md). `.cargo/config.toml` has its settings.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the store may take to close once it is flushed.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let (mut out, mut err) = (stdout(), stderr());
@@ -36,30 +43,55 @@ fn main() -> ExitCode {
         }
     };
     let io = Io { env: Environment::new(std::env::vars_os()), out: &mut out, err: &mut err };
-    runtime.block_on(cli::run(cli, io, serve)).into()
+    let closed = OnceCell::new();
+    let exit = runtime.block_on(cli::run(cli, io, |now, reread| serve(now, reread, &closed)));
+    // Tasks are dropped, which closes the store; what hangs on a blocking thread is left behind: a look-up of a name, the
+    // opening of a store whose start was cut off.
+    runtime.shutdown_background();
+    if closed.get().is_some_and(|closed: &Closed| !closed.wait(CLOSE_MAX)) {
+        error!("The store does not close and is left behind; what was answered is on disk.");
+    }
+    exit.into()
 }
 
-/// Runs a server until SIGTERM or Ctrl+C.
-async fn serve(now: Effective, reread: Reread) -> Result<(), ServeError> {
+/// Runs a server until SIGTERM or Ctrl+C, which end its start as well. Whoever waits for `closed` waits for its store.
+async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Result<(), ServeError> {
     let logging = logging::init(&now.config);
     // Before anything that takes time: unhandled, it would end the process.
     let hangup = signal(SignalKind::hangup())?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut server = Server::start(&now.config).await?;
+    let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
+    let mut shutdown = Box::pin(told_to_stop(notify.clone())?);
+    let config = now.config.clone();
+    // A task of its own: nobody waits for one that is cut off, and its store is as after a crash.
+    let starting = AbortOnDropHandle::new(tokio::spawn(async move { Server::start(&config).await }));
+    let mut server = tokio::select! {
+        biased;
+        () = &mut shutdown => {
+            info!("Stopped before it had started.");
+            return Ok(());
+        }
+        started = starting => started??,
+    };
+    if let Some(store) = server.closed() {
+        closed.get_or_init(|| store);
+    }
     if let Some(token) = server.take_created_admin_token() {
         println!("Admin token (shown once, only its hash is kept): {}", token.expose());
     }
-    let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
     notify.ready();
-    let manager = notify.clone();
-    let shutdown = async move {
-        let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
-        info!(signal = name, "Told to stop.");
-        manager.stopping();
-    };
     let reload = Reload::new(now, reread, server.reloader(), logging, notify.clone());
     let beside = tokio::spawn(async move { tokio::join!(reload.at_each(hangup), notify.keep_alive()) });
     let served = server.serve(shutdown).await;
     beside.abort();
     Ok(served?)
+}
+
+/// From now on SIGTERM and Ctrl+C do not end the process, but complete this.
+fn told_to_stop(notify: Arc<Notify>) -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+        info!(signal = name, "Told to stop.");
+        notify.stopping();
+    })
 }

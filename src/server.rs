@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatecast_storage::{Clock, Compaction, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock};
+use gatecast_storage::{
+    Clock, Closed, Compaction, DirectoryError, LogError, Retention, StoreError, Stores, SystemClock,
+};
 use gatecast_transports::{LongPoll, Sse, Transport, WebSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -52,6 +54,7 @@ pub struct Server {
     grace: Duration,
     created_admin_token: Option<PlainToken>,
     exporter: Option<Exporter>,
+    closed: Option<Closed>,
 }
 
 /// Why a server did not start.
@@ -94,6 +97,7 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let tails = Tails::new();
         let stores = open_stores(config, &clock, &tails).await?;
+        let closed = stores.closed.clone();
         let export = config.traces.clone().map(|to| Exporter::new(to, clock.clone())).transpose()?;
         let (tracer, exporter) = export.unzip();
         let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
@@ -121,6 +125,7 @@ impl Server {
             grace: config.shutdown_grace,
             created_admin_token: created,
             exporter,
+            closed,
         })
     }
 
@@ -140,6 +145,13 @@ impl Server {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader { tls: self.tls.clone(), hub: self.hub.clone(), wire: self.wire.clone() }
+    }
+
+    /// When its store is closed, if it has one on disk: some time after the end of [`Self::serve`], as what was cut is
+    /// dropped by the runtime.
+    #[must_use]
+    pub fn closed(&self) -> Option<Closed> {
+        self.closed.clone()
     }
 
     /// The admin token, if this start created it: to be shown once, as only its hash is kept.

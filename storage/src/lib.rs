@@ -59,4 +59,4 @@ pub use sled::{
     Backup, Checked, Repaired, SledLog, SledRecords, check_export, check_store, export_store, import_store, open_sled,
     repair_store,
 };
-pub use stores::{Stores, open_memory};
+pub use stores::{Closed, Stores, open_memory};

@@ -144,6 +144,7 @@ fn open_stores(
         events_records: Arc::new(SledRecords::new(events)),
         directory_records: Arc::new(SledRecords::new(directory)),
         dir: Some(data),
+        closed: Some(dir.lock().closed()),
     })
 }
 

@@ -1,7 +1,10 @@
 //! What an engine hands out when it is opened.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::Backup;
 use crate::clock::Clock;
@@ -22,6 +25,26 @@ pub struct Stores {
     pub backup: Option<Arc<Backup>>,
     /// Where their files are, if they are on disk.
     pub dir: Option<PathBuf>,
+    /// When the last of these handles has closed them, if they are on disk.
+    pub closed: Option<Closed>,
+}
+
+/// Tells when stores are closed: all of them is on disk, and another may open them.
+#[derive(Clone)]
+pub struct Closed(Arc<Mutex<Receiver<Infallible>>>);
+
+impl Closed {
+    /// Once the sender of this is dropped.
+    pub(crate) fn once_gone(open: Receiver<Infallible>) -> Self {
+        Self(Arc::new(Mutex::new(open)))
+    }
+
+    /// Blocks until they are closed, or for `at_most`; whether they are.
+    #[must_use]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(open.recv_timeout(at_most), Err(RecvTimeoutError::Disconnected))
+    }
 }
 
 /// Stores in memory: nothing survives the process.
@@ -34,5 +57,6 @@ pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dy
         directory_records: Arc::new(MemoryRecords::new()),
         backup: None,
         dir: None,
+        closed: None,
     }
 }

@@ -1,19 +1,20 @@
 //! `gatecast serve` as a process: how it starts, how it ends.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::http2;
 use crate::platform::Platform;
 use crate::process::{Process, Served};
 use crate::tls::write_certificate;
-use crate::wire::{End, Ws, raw, tls};
+use crate::wire::{End, PATIENCE, Ws, raw, tls};
 
 /// `serve` as in production: a certificate, no `--dev`.
 async fn production(dir: &Path) -> Served {
@@ -83,6 +84,68 @@ async fn sigterm_and_sigint_say_goodbye_and_exit_0() {
         assert_eq!(ws.message().await, Err(End::Closed(1000, "server shutdown".into())));
         assert_eq!(served.process.ended().await.code(), Some(0));
         assert!(before.elapsed() < Duration::from_secs(10), "within the grace");
+    }
+}
+
+/// Until the process handles SIGTERM: before, that ends it.
+async fn handles_sigterm(process: &Process) {
+    let caught = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << (15 - 1)) != 0
+    };
+    let handled = async {
+        while !caught() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, handled).await.expect("SIGTERM is handled");
+}
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_stop_cuts_a_start_off_and_the_store_opens_afterwards() {
+    let data = tempfile::tempdir().unwrap();
+    let mut first = Served::dev(data.path(), &[]).await;
+    let gateway = first.platform.register("one").await;
+    first.process.signal("TERM").await;
+    assert_eq!(first.process.ended().await.code(), Some(0));
+    // The store is opened on a blocking thread, which waits here for a reader that never comes.
+    let lock = data.path().join("lock");
+    std::fs::remove_file(&lock).unwrap();
+    make_fifo(&lock);
+    for signal in ["TERM", "INT"] {
+        let mut cut = Process::spawn(&mut Served::command(&["--dev"], data.path(), &[]));
+        handles_sigterm(&cut).await;
+        cut.signal(signal).await;
+        assert_eq!(cut.ended().await.code(), Some(0), "{:#?}", cut.err.so_far());
+        assert!(cut.err.whole().await.iter().any(|line| line.contains("Told to stop")));
+    }
+    std::fs::remove_file(&lock).unwrap();
+    let next = Served::dev(data.path(), &[]).await;
+    let mut ws = Ws::connect(next.platform.address, &gateway.token, None).await.unwrap();
+    assert_eq!(ws.message().await.unwrap()["type"], "connection.ack");
+}
+
+#[tokio::test]
+async fn what_hangs_on_a_blocking_thread_does_not_hold_the_end_up_and_the_store_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("gatecast.env"));
+    std::fs::write(&file, "").unwrap();
+    let mut served = Served::start(&["--dev", "--config", &file.display().to_string()], &data, &[]).await;
+    let gateway = served.platform.register("one").await;
+    served.platform.publish(gateway.id, 1).await;
+    std::fs::remove_file(&file).unwrap();
+    make_fifo(&file);
+    served.process.signal("HUP").await;
+    served.process.err.containing("read the configuration again").await;
+    served.process.signal("TERM").await;
+    assert_eq!(served.process.ended().await.code(), Some(0));
+    for database in ["directory", "events"] {
+        assert!(data.join(database).join("clean").exists(), "{database} was closed");
     }
 }
 

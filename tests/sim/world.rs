@@ -188,6 +188,7 @@ impl World {
             events_records: records_faults.clone(),
             backup: None,
             dir: stores.dir.clone(),
+            closed: None,
         };
         let hub = Hub::open(faulty, tails.clone(), clock.clone(), limits.clone(), Arc::default()).await.unwrap();
         let hub = Arc::new(hub);

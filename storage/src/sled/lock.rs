@@ -1,15 +1,21 @@
+use std::convert::Infallible;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
 
 use super::data::unusable;
 use super::owner;
 use crate::records::StoreError;
+use crate::stores::Closed;
 
 /// The data directory is ours, until this value is dropped or the process ends.
 pub(super) struct DataLock {
     /// `flock` is released when the handle is closed.
     _file: File,
     data: PathBuf,
+    /// After the file: dropped, it says that the directory is free.
+    _open: Sender<Infallible>,
+    closed: Closed,
 }
 
 impl DataLock {
@@ -19,10 +25,18 @@ impl DataLock {
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(|error| unusable(data, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file, data: data.to_owned() }),
+            Ok(()) => {
+                let (open, closed) = mpsc::channel();
+                Ok(Self { _file: file, data: data.to_owned(), _open: open, closed: Closed::once_gone(closed) })
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data.display().to_string())),
             Err(TryLockError::Error(error)) => Err(unusable(data, error)),
         }
+    }
+
+    /// When the directory is free again.
+    pub(super) fn closed(&self) -> Closed {
+        self.closed.clone()
     }
 }
 
