@@ -3,7 +3,8 @@
 //! A batch is at most [`BATCH_SPANS_MAX`] spans, sent a second after its first span at the latest. What is refused for
 //! now (429, 502, 503, 504, no answer) is sent again up to [`TRIES_MAX`] times, after a growing and jittered pause or the
 //! one that the collector asks for (`Retry-After`); meanwhile the queue fills up and then drops. What it takes in part
-//! (`partialSuccess`) is not sent again. At the end there is one try, of at most [`LAST_TRY`].
+//! (`partialSuccess`) is not sent again. At the end each batch is tried once, all of them within
+//! [`LAST_TRIES`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ const TRIES_MAX: u32 = 5;
 /// What the pauses between tries grow from and to.
 const PAUSES: BackoffBounds = BackoffBounds { first: Duration::from_secs(1), most: Duration::from_secs(16) };
 /// A collector that is gone does not hold up the end of the process for longer.
-const LAST_TRY: Duration = Duration::from_secs(2);
+const LAST_TRIES: Duration = Duration::from_secs(2);
 
 /// The way to a collector.
 pub struct Exporter {
@@ -84,6 +85,7 @@ impl Exporter {
                 break;
             }
         }
+        let end = Instant::now() + LAST_TRIES;
         loop {
             while self.batch.len() < BATCH_SPANS_MAX
                 && let Ok(span) = self.spans.try_recv()
@@ -93,7 +95,7 @@ impl Exporter {
             if self.batch.is_empty() {
                 return;
             }
-            match timeout(LAST_TRY, self.post()).await {
+            match timeout_at(end, self.post()).await {
                 Ok(Tried::Taken(partial)) => self.taken(&partial),
                 _ => self.drop_batch("the server stops"),
             }
@@ -169,5 +171,38 @@ impl Exporter {
         if !std::mem::replace(&mut self.is_failing, true) {
             warn!(url = %self.to.url, why, "The collector does not take traces; they are dropped once the queue is full.");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatecast_storage::ManualClock;
+    use http::HeaderMap;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::client::Trust;
+    use crate::traceparent::TraceParent;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_never_answers_holds_the_end_up_once_and_not_for_each_batch() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = TraceExport {
+            url: format!("http://{}/v1/traces", silent.local_addr().unwrap()).parse().unwrap(),
+            headers: HeaderMap::new(),
+            trust: Trust::Anyone,
+            service: "test".to_owned(),
+        };
+        let (tracer, exporter) = Exporter::new(to, Arc::new(ManualClock::default())).unwrap();
+        let context: TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        for _ in 0..3 * BATCH_SPANS_MAX {
+            drop(tracer.publishing(Some(&context), &"api.deployed".parse().unwrap()));
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let before = Instant::now();
+        exporter.run(stop).await;
+        assert!(before.elapsed() < LAST_TRIES + Duration::from_secs(1), "{:?}", before.elapsed());
+        assert_eq!((tracer.exported_total(), tracer.dropped_total()), (0, 3 * BATCH_SPANS_MAX as u64));
     }
 }
