@@ -3,6 +3,7 @@
 mod logging;
 mod notify;
 mod reload;
+mod show;
 
 use std::cell::OnceCell;
 use std::io::{self, stderr, stdout};
@@ -63,8 +64,8 @@ async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Res
     let mut shutdown = Box::pin(told_to_stop(notify.clone())?);
     let config = now.config.clone();
     // A task of its own: nobody waits for one that is cut off, and its store is as after a crash.
-    let starting = AbortOnDropHandle::new(tokio::spawn(async move { Server::start(&config).await }));
-    let mut server = tokio::select! {
+    let starting = AbortOnDropHandle::new(tokio::spawn(async move { Server::start(&config, show::admin_token).await }));
+    let server = tokio::select! {
         biased;
         () = &mut shutdown => {
             info!("Stopped before it had started.");
@@ -74,9 +75,6 @@ async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Res
     };
     if let Some(store) = server.closed() {
         closed.get_or_init(|| store);
-    }
-    if let Some(token) = server.take_created_admin_token() {
-        println!("Admin token (shown once, only its hash is kept): {}", token.expose());
     }
     notify.ready();
     let reload = Reload::new(now, reread, server.reloader(), logging, notify.clone());

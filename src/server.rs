@@ -16,6 +16,7 @@ mod tls_stream;
 mod unread;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::auth::{AdminAuth, AdminSetup, AdminSetupError, PlainToken};
+use crate::auth::{AdminAuth, AdminSetupError, PlainToken};
 use crate::config::{Config, StoreKind};
 use crate::descriptors;
 use crate::hub::{Hub, Limits};
@@ -52,7 +53,6 @@ pub struct Server {
     tasks: TaskTracker,
     wire: Arc<Wire>,
     grace: Duration,
-    created_admin_token: Option<PlainToken>,
     exporter: Option<Exporter>,
     closed: Option<Closed>,
 }
@@ -87,11 +87,11 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Opens the store and listens.
+    /// Opens the store and listens. An admin token that had to be made is given to `show`, once, as only its hash is kept.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left open.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, show: impl FnOnce(&PlainToken) -> io::Result<()>) -> Result<Self, StartError> {
         descriptors::raise_limit(config.max_connections);
         let tls = Tls::load(&config.tls).await?.map(Arc::new);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -107,7 +107,7 @@ impl Server {
         let listener = Listener::bind(config.listen, &wire)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         // Last of what can fail: whoever gets no server gets no token either, and only its hash would be kept.
-        let AdminSetup { auth, created } = admin(config, &hub).await?;
+        let auth = admin(config, &hub, show).await?;
         let tasks = TaskTracker::new();
         let transports = transports(&tasks);
         let service =
@@ -123,7 +123,6 @@ impl Server {
             tasks,
             wire: Arc::new(wire),
             grace: config.shutdown_grace,
-            created_admin_token: created,
             exporter,
             closed,
         })
@@ -152,11 +151,6 @@ impl Server {
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.closed.clone()
-    }
-
-    /// The admin token, if this start created it: to be shown once, as only its hash is kept.
-    pub fn take_created_admin_token(&mut self) -> Option<PlainToken> {
-        self.created_admin_token.take()
     }
 
     /// Serves until `shutdown`, then drains.
@@ -263,9 +257,14 @@ async fn open_stores(config: &Config, clock: &Arc<dyn Clock>, tails: &Arc<Tails>
     }
 }
 
-async fn admin(config: &Config, hub: &Hub) -> Result<AdminSetup, AdminSetupError> {
+async fn admin(
+    config: &Config,
+    hub: &Hub,
+    show: impl FnOnce(&PlainToken) -> io::Result<()>,
+) -> Result<AdminAuth, AdminSetupError> {
     if config.dev && config.admin_token.is_none() {
-        return Ok(AdminSetup { auth: AdminAuth::Open, created: None });
+        return Ok(AdminAuth::Open);
     }
-    AdminAuth::from_config(config.admin_token.as_ref().map(|token| token.reveal()), &hub.directory).await
+    let configured = config.admin_token.as_ref().map(|token| token.reveal());
+    AdminAuth::from_config(configured, &hub.directory, show).await
 }

@@ -1,3 +1,5 @@
+use std::io;
+
 use bytes::Bytes;
 use gatecast_storage::{Directory, DirectoryError, TokenHash};
 use subtle::ConstantTimeEq;
@@ -19,14 +21,6 @@ pub enum AdminAuth {
     Token(TokenHash),
 }
 
-/// The result of [`AdminAuth::from_config`].
-pub struct AdminSetup {
-    /// To check calls with.
-    pub auth: AdminAuth,
-    /// The token that was made just now: the caller prints it, once. It cannot be had again.
-    pub created: Option<PlainToken>,
-}
-
 /// Why there is no admin token to check calls with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,28 +28,37 @@ pub enum AdminSetupError {
     /// None could be made.
     #[error(transparent)]
     Random(#[from] RandomSourceFailed),
+    /// Nobody could be shown it.
+    #[error("the new admin token could not be shown, so none was made: {0}")]
+    Show(#[source] io::Error),
     /// Its hash could not be kept.
     #[error("the hash of the new admin token could not be stored")]
     Directory(#[from] DirectoryError),
 }
 
 impl AdminAuth {
-    /// The configured token if there is one, else the one that an earlier start created, else a new one whose hash
-    /// is kept in `directory`.
+    /// The configured token if there is one, else the one that an earlier start created, else a new one: shown by `show`,
+    /// as it cannot be had again, then its hash is kept in `directory`.
     ///
     /// # Errors
     /// [`AdminSetupError`].
-    pub async fn from_config(configured: Option<&str>, directory: &Directory) -> Result<AdminSetup, AdminSetupError> {
+    pub async fn from_config(
+        configured: Option<&str>,
+        directory: &Directory,
+        show: impl FnOnce(&PlainToken) -> io::Result<()>,
+    ) -> Result<Self, AdminSetupError> {
         if let Some(token) = configured {
-            return Ok(AdminSetup { auth: Self::configured(token), created: None });
+            return Ok(Self::configured(token));
         }
         if let Some(hash) = directory.meta(META_KEY).and_then(|kept| <[u8; 32]>::try_from(&kept[..]).ok()) {
-            return Ok(AdminSetup { auth: Self::Token(TokenHash(hash)), created: None });
+            return Ok(Self::Token(TokenHash(hash)));
         }
         let token = PlainToken::random()?;
+        // Shown first: one that was shown and is not kept is replaced at the next start, the other way round it is lost.
+        show(&token).map_err(AdminSetupError::Show)?;
         let hash = token.hash();
         directory.put_meta(META_KEY, Bytes::copy_from_slice(&hash.0)).await?;
-        Ok(AdminSetup { auth: Self::Token(hash), created: Some(token) })
+        Ok(Self::Token(hash))
     }
 
     fn configured(token: &str) -> Self {
@@ -89,21 +92,32 @@ mod tests {
     #[tokio::test]
     async fn the_first_start_creates_a_token_and_later_ones_know_it_by_hash() {
         let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
-        let first = AdminAuth::from_config(None, &directory).await.unwrap();
-        let token = first.created.unwrap();
-        assert!(first.auth.check(Some(token.expose())).is_ok());
+        let mut shown = String::new();
+        let show = |token: &PlainToken| {
+            token.expose().clone_into(&mut shown);
+            Ok(())
+        };
+        let first = AdminAuth::from_config(None, &directory, show).await.unwrap();
+        assert!(first.check(Some(&shown)).is_ok());
 
-        let second = AdminAuth::from_config(None, &directory).await.unwrap();
-        assert!(second.created.is_none());
-        assert!(second.auth.check(Some(token.expose())).is_ok());
-        assert_eq!(second.auth.check(None), Err(AuthError::Missing));
-        assert_eq!(second.auth.check(Some("something else")), Err(AuthError::Unknown));
+        let second = AdminAuth::from_config(None, &directory, |_| panic!("shown again")).await.unwrap();
+        assert!(second.check(Some(&shown)).is_ok());
+        assert_eq!(second.check(None), Err(AuthError::Missing));
+        assert_eq!(second.check(Some("something else")), Err(AuthError::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_nobody_is_shown_is_not_kept() {
+        let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
+        let failed = AdminAuth::from_config(None, &directory, |_| Err(io::ErrorKind::StorageFull.into())).await;
+        assert!(matches!(failed, Err(AdminSetupError::Show(_))));
+        assert_eq!(directory.meta(META_KEY), None);
     }
 
     #[tokio::test]
     async fn a_configured_token_wins() {
         let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
-        let setup = AdminAuth::from_config(Some("0123456789abcdef"), &directory).await.unwrap();
-        assert!(setup.created.is_none() && setup.auth.check(Some("0123456789abcdef")).is_ok());
+        let configured = AdminAuth::from_config(Some("0123456789abcdef"), &directory, |_| panic!("shown"));
+        assert!(configured.await.unwrap().check(Some("0123456789abcdef")).is_ok());
     }
 }

@@ -12,7 +12,7 @@ mod gateway;
 mod operators;
 mod token;
 
-pub use self::admin::{AdminAuth, AdminSetup, AdminSetupError};
+pub use self::admin::{AdminAuth, AdminSetupError};
 pub use self::browsers::{Browsers, SignedIn};
 pub use self::credential::{bearer, gateway_credential};
 pub use self::gateway::{Authenticator, Claim, Proof, Proven, Validity};

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::printable::printable;
+use crate::auth::AdminSetupError;
 use crate::client::api::ApiError;
 use crate::client::{ClientError, InvalidApiKey, InvalidUrl, LinkError, Problem};
 use crate::config::{ConfigFault, ValueError};
@@ -62,8 +63,10 @@ impl Failure {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
-            // The files are read after the settings that name them are found good.
+            // The files are read after the settings that name them are found good; and a token is missing that has to be
+            // configured where none can be shown.
             Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
+            Self::Serve(_) if self.is_token_unseen() => Exit::Config,
             Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
             Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
@@ -120,6 +123,12 @@ impl Failure {
         writeln!(err, "{}", json!({ "error": fault }))
     }
 
+    /// Whether nobody could be shown the first admin token.
+    fn is_token_unseen(&self) -> bool {
+        let Self::Serve(error) = self else { return false };
+        matches!(error.downcast_ref(), Some(StartError::Admin(AdminSetupError::Show(_))))
+    }
+
     /// The store's error, if it is one.
     fn store_error(&self) -> Option<&StoreError> {
         match self {
@@ -144,6 +153,9 @@ impl Failure {
             }
             Self::Serve(_) if matches!(self.store_error(), Some(StoreError::Damaged { .. })) => {
                 "See what is damaged: gatecast store check. Make it whole again: gatecast store repair"
+            }
+            Self::Serve(_) if self.is_token_unseen() => {
+                "Choose one with GATECAST_ADMIN_TOKEN_FILE (or GATECAST_ADMIN_TOKEN), or start once where the output is read"
             }
             Self::Usage(_) => "What there is: --help, after a command or without one",
             Self::Faults(_) => "Make it whole again: gatecast store repair (what was damaged is kept)",

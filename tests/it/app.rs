@@ -48,7 +48,7 @@ impl App {
         let sources = Sources { dev, env, ..Sources::default() };
         let config = config::load(sources, &|path| Err(format!("{path}: no files here"))).unwrap().config;
         let server = loop {
-            match Server::start(&config).await {
+            match Server::start(&config, |_| panic!("a token is configured, or none is needed")).await {
                 // The tasks of the server that had this directory before are still about to end.
                 Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
                 started => break started.unwrap(),

@@ -1,7 +1,7 @@
 //! `gatecast serve` as a process: how it starts, how it ends.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -23,8 +23,12 @@ async fn production(dir: &Path) -> Served {
 
 /// The same without waiting until it listens.
 fn started(dir: &Path, settings: &[(&str, &str)]) -> Process {
+    Process::spawn(&mut command(dir, settings))
+}
+
+fn command(dir: &Path, settings: &[(&str, &str)]) -> tokio::process::Command {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.join(name).display().to_string());
-    Process::spawn(&mut Served::command(&["--tls-cert", &cert, "--tls-key", &key], &dir.join("data"), settings))
+    Served::command(&["--tls-cert", &cert, "--tls-key", &key], &dir.join("data"), settings)
 }
 
 #[tokio::test]
@@ -68,6 +72,29 @@ async fn a_first_start_that_cannot_listen_leaves_the_admin_token_to_the_next() {
     let platform = Platform { admin, ..next.platform.clone() };
     let (answered, body) = platform.get("/api/v1/gateways").await;
     assert_eq!(answered, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn a_first_start_whose_output_nobody_gets_leaves_the_admin_token_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    write_certificate(dir.path());
+    let (unread, broken) = std::io::pipe().unwrap();
+    drop(unread);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // A process that has no standard output is given /dev/null.
+    for (what, out) in [("full", Stdio::from(full)), ("broken", Stdio::from(broken)), ("nowhere", Stdio::null())] {
+        let mut command = command(dir.path(), &[]);
+        let failed = command.kill_on_drop(true).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        let failed = timeout(PATIENCE, failed.wait_with_output()).await.expect("it ends").unwrap();
+        let said = String::from_utf8(failed.stderr).unwrap();
+        assert_eq!(failed.status.code(), Some(64), "{what}: {said}");
+        assert!(said.contains("so none was made") && said.contains("GATECAST_ADMIN_TOKEN"), "{what}: {said}");
+    }
+    let mut next = production(dir.path()).await;
+    let line = next.process.out.containing("Admin token").await;
+    let admin = line.rsplit(' ').next().map(str::to_owned);
+    let platform = Platform { admin, ..next.platform.clone() };
+    assert_eq!(platform.get("/api/v1/gateways").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

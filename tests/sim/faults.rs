@@ -24,7 +24,7 @@ const ROOM: Room = Room { frames: 256, bytes: 1 << 20 };
 impl World {
     /// A call of the admin.
     async fn call(&self, method: &str, path: &str, body: Value) -> Response<Bytes> {
-        let admin = AdminAuth::from_config(Some(ADMIN), &self.hub.directory).await.unwrap().auth;
+        let admin = AdminAuth::from_config(Some(ADMIN), &self.hub.directory, |_| Ok(())).await.unwrap();
         let bearer = format!("Bearer {ADMIN}");
         let request = warp::test::request().method(method).path(path).header("authorization", bearer);
         let request = request.header("content-type", "application/json");

@@ -123,7 +123,7 @@ impl World {
             orders,
             proxies: Proxies::default(),
             log: log.clone(),
-            admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory).await.unwrap().auth)),
+            admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory, |_| Ok(())).await.unwrap())),
             clock: clock.clone(),
             retention,
             draining: Arc::new(AtomicBool::new(false)),
