@@ -24,6 +24,7 @@ use crate::hold::Hold;
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
+use crate::refusal_log::{Line, RefusalLog, Refused};
 use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
 use crate::session::{CursorSession, Works, deadline};
 
@@ -41,6 +42,7 @@ pub struct Admission {
     pub(crate) registry: Arc<Registry>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) rate: Arc<RateTable>,
+    pub(crate) refusal_log: Arc<RefusalLog>,
     pub(crate) proxies: Proxies,
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -144,7 +146,9 @@ impl Admission {
             return Err(ApiError::Draining);
         }
         self.rate.attempt(address).map_err(|retry_after| {
-            warn!(peer.ip = %address, "Connection attempt refused: too many from this address.");
+            if let Some(Line { unlogged }) = self.refusal_log.line(address, Refused::Rate) {
+                warn!(peer.ip = %address, unlogged, "Connection attempt refused: too many from this address.");
+            }
             ApiError::RateLimited { retry_after }
         })?;
         let peer = self.identify(handshake, address)?;
@@ -170,7 +174,9 @@ impl Admission {
 
     fn identify(&self, handshake: &Handshake, address: IpAddr) -> Result<Peer, ApiError> {
         let peer = self.authenticate(handshake, address).map_err(|error| {
-            warn!(peer.ip = %address, %error, "Connection attempt refused over {}.", handshake.transport);
+            if let Some(Line { unlogged }) = self.refusal_log.line(address, Refused::Connection(error)) {
+                warn!(peer.ip = %address, %error, unlogged, "Connection attempt refused over {}.", handshake.transport);
+            }
             ApiError::Unauthorized
         })?;
         Ok(Peer { from: from(handshake)?, ..peer })
@@ -196,7 +202,9 @@ impl Admission {
         };
         let start = self.start(peer, &peer.replica(handshake), bounds, None).await?;
         let registration = self.registry.register(identity, channel, start.known()).map_err(|full| {
-            warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, "Connection attempt refused.");
+            if let Some(Line { unlogged }) = self.refusal_log.line(peer.address, Refused::Full(full)) {
+                warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, unlogged, "Connection attempt refused.");
+            }
             match full {
                 Full::Server | Full::Gateway => ApiError::CapacityExceeded,
             }

@@ -29,6 +29,7 @@ use crate::metrics::{Metrics, Refusals};
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
+use crate::refusal_log::RefusalLog;
 use crate::registry::{Capacity, Registry};
 use crate::session::Works;
 use crate::tail::{Tail, Tails};
@@ -82,6 +83,7 @@ pub struct Hub {
     authenticator: Arc<Authenticator>,
     clock: Arc<dyn Clock>,
     rate: Arc<RateTable>,
+    refusal_log: Arc<RefusalLog>,
     retention: Retention,
     draining: Arc<AtomicBool>,
     tails: Arc<Tails>,
@@ -167,12 +169,14 @@ impl Hub {
             registry: registry.clone(),
             leases: leases.clone(),
             rate: Arc::new(RateTable::new(limits.attempts_per_minute)),
+            refusal_log: Arc::default(),
             proxies: proxies.clone(),
             draining: Arc::default(),
         });
         Ok(Self {
             draining: gate.draining.clone(),
             rate: gate.rate.clone(),
+            refusal_log: gate.refusal_log.clone(),
             started_at: clock.now(),
             directory,
             publisher,
@@ -218,6 +222,7 @@ impl Hub {
             self.directory.clone(),
             self.pulse.clone(),
             admin.clone(),
+            self.refusal_log.clone(),
             self.watching.clone(),
         );
         let Endpoints { routes: api, publishing } = api::endpoints(Arc::new(Api {
@@ -232,6 +237,7 @@ impl Hub {
             proxies: self.proxies.clone(),
             log: self.log.clone(),
             admin,
+            refusal_log: self.refusal_log.clone(),
             authenticator: self.authenticator.clone(),
             clock: self.clock.clone(),
             retention: self.retention,

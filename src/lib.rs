@@ -47,6 +47,7 @@ pub mod proxies;
 pub mod publish;
 mod reading;
 pub mod receipts;
+mod refusal_log;
 pub mod registry;
 mod rounds;
 pub mod server;

@@ -30,7 +30,7 @@ pub struct Capacity {
 }
 
 /// There is no room for another connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Full {
     /// The server has as many as it may.
     #[error("the server has as many connections as it may")]

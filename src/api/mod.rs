@@ -40,7 +40,7 @@ mod targets;
 mod tokens;
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -63,12 +63,13 @@ pub(crate) use self::publishing::Publishing;
 use self::query::Query;
 use self::reply::Answer;
 use self::router::{Access, Action, BodyLimit, Call};
-use crate::auth::{Authenticator, Claim, Operators, gateway_credential};
+use crate::auth::{AuthError, Authenticator, Claim, Operators, gateway_credential};
 use crate::event_types::{EventTypes, SCHEMA_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
+use crate::refusal_log::{Line, RefusalLog, Refused};
 use crate::registry::Registry;
 
 /// A body of a few members, in bytes.
@@ -81,6 +82,9 @@ const EVENT_BODY_ROOM_BYTES: usize = 64 * 1024;
 const TARGETS_BYTES_MAX: usize = 512 * 1024;
 /// An API's artifact, in bytes.
 const ARTIFACT_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// What a line of the log has of a path, in characters: more than any path that is called has.
+const LOGGED_PATH_CHARS_MAX: usize = 256;
 
 /// All that the platform API works on.
 pub struct Api {
@@ -106,6 +110,7 @@ pub struct Api {
     pub log: Arc<dyn EventLog>,
     /// Who may call.
     pub admin: Arc<Operators>,
+    pub(crate) refusal_log: Arc<RefusalLog>,
     /// Which gateways may call.
     pub authenticator: Arc<Authenticator>,
     /// Wall time.
@@ -278,6 +283,21 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
+fn log_refusal(api: &Api, head: &Head<'_>, error: AuthError) {
+    let (_, address) = caller(api, head);
+    let Some(Line { unlogged }) = api.refusal_log.line(address, Refused::Call(error)) else { return };
+    let path = head.path.char_indices().nth(LOGGED_PATH_CHARS_MAX);
+    let path = path.map_or(head.path, |(end, _)| head.path.split_at(end).0);
+    warn!(peer.ip = %address, http.method = %head.method, http.path = path, reason = %error, unlogged, "A call was refused.");
+}
+
+/// Who calls, and from where.
+fn caller(api: &Api, head: &Head<'_>) -> (ConnInfo, IpAddr) {
+    let info = head.peer.as_deref().cloned().unwrap_or_else(nowhere);
+    let address = api.proxies.caller(&info, &head.headers);
+    (info, address)
+}
+
 /// A call that came over no socket.
 fn nowhere() -> ConnInfo {
     ConnInfo::of(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
@@ -286,20 +306,16 @@ fn nowhere() -> ConnInfo {
 /// Checks the credential; the gateway if one calls.
 fn authenticate(api: &Api, call: &Call<'_>, head: &Head<'_>) -> Result<Option<Arc<Gateway>>, ApiError> {
     let refused = |error| {
-        warn!(http.method = %head.method, http.path = head.path, reason = %error, "A call was refused.");
+        log_refusal(api, head, error);
         ApiError::from(error)
     };
     match call.access {
         Access::Public => Ok(None),
         Access::Admin => api.admin.call(&head.method, &head.headers).map(|()| None).map_err(refused),
         Access::Gateway => {
-            let info = head.peer.as_deref().cloned().unwrap_or_else(nowhere);
+            let (info, address) = caller(api, head);
             let credential = gateway_credential(&head.headers).map(Secret::new);
-            let claim = Claim {
-                credential: credential.as_ref(),
-                certificate_names: &info.certificate_names,
-                address: api.proxies.caller(&info, &head.headers),
-            };
+            let claim = Claim { credential: credential.as_ref(), certificate_names: &info.certificate_names, address };
             let caller = api.authenticator.gateway(&claim, api.clock.now());
             caller.map(|proven| Some(proven.gateway)).map_err(refused)
         }

@@ -21,7 +21,7 @@ pub use self::operators::{Operators, Standing};
 pub use self::token::{PlainToken, RandomSourceFailed, hash_of};
 
 /// Why a credential was refused. For the log; callers learn only that it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
     /// None was presented.

@@ -13,6 +13,7 @@ use super::viewing::Viewing;
 use crate::api::error::{ApiError, problem};
 use crate::auth::Operators;
 use crate::gate::{in_time, not_a_handshake};
+use crate::refusal_log::{Line, RefusalLog, Refused};
 use crate::session::Works;
 
 /// Streams of operators at once.
@@ -24,6 +25,7 @@ pub(crate) struct Observers {
     directory: Arc<Directory>,
     pulse: Arc<Pulse>,
     operators: Arc<Operators>,
+    refusal_log: Arc<RefusalLog>,
     draining: CancellationToken,
     places: Arc<Semaphore>,
 }
@@ -34,9 +36,10 @@ impl Observers {
         directory: Arc<Directory>,
         pulse: Arc<Pulse>,
         operators: Arc<Operators>,
+        refusal_log: Arc<RefusalLog>,
         draining: CancellationToken,
     ) -> Self {
-        Self { works, directory, pulse, operators, draining, places: Arc::new(Semaphore::new(VIEWS_MAX)) }
+        Self { works, directory, pulse, operators, refusal_log, draining, places: Arc::new(Semaphore::new(VIEWS_MAX)) }
     }
 
     async fn try_admit(&self, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
@@ -44,7 +47,10 @@ impl Observers {
             return Err(ApiError::Draining);
         }
         let standing = self.operators.watch(handshake).map_err(|error| {
-            info!(peer.ip = %handshake.peer.ip(), reason = %error, "A request to watch was refused.");
+            let address = handshake.peer.ip();
+            if let Some(Line { unlogged }) = self.refusal_log.line(address, Refused::Watch(error)) {
+                info!(peer.ip = %address, reason = %error, unlogged, "A request to watch was refused.");
+            }
             ApiError::from(error)
         })?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::CapacityExceeded)?;

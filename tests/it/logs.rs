@@ -138,7 +138,8 @@ async fn json_lines_have_levels_and_each_state_change_has_one_line() {
         ("Event stored; its gateway is not connected", "INFO", EVENTS),
         ("Token revoked", "INFO", 1),
         ("Gateway deleted", "INFO", 1),
-        ("Connection attempt refused", "WARN", 3),
+        // Three alike.
+        ("Connection attempt refused", "WARN", 1),
         ("A call was refused.", "WARN", 1),
         ("Draining", "INFO", 1),
         ("Stopped", "INFO", 1),
@@ -174,4 +175,35 @@ async fn a_reader_that_takes_nothing_is_a_failure_to_send_and_logged_as_an_error
         line.contains("ERROR") && line.contains("WriteStalled") && line.contains(&gateway.id.to_string()),
         "{line}"
     );
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_has_one_line_a_minute_for_each_reason_and_no_long_one() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("GATECAST_ADMIN_TOKEN", ADMIN), ("WS_RATE_LIMIT_PER_MINUTE", "3")];
+    let mut served = Served::dev(data.path(), &settings).await;
+    let stranger = Platform { admin: Some(MARKER.to_owned()), ..served.platform.clone() };
+    let long = format!("/api/v1/gateways/{}", "x".repeat(4_000));
+    for attempt in 0..20 {
+        let refused = Ws::connect(stranger.address, "wrong", None).await.err();
+        assert_eq!(refused, Some(if attempt < 3 { 401 } else { 429 }));
+        assert_eq!(stranger.get(&long).await.0, 401);
+    }
+    served.platform.admin = Some(ADMIN.to_owned());
+    let metrics = served.platform.http.get(served.platform.url("/metrics")).bearer_auth(ADMIN).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for counted in [
+        r#"gatecast_connections_refused_total{transport="websocket",reason="RATE_LIMITED"} 17"#,
+        r#"gatecast_api_refusals_total{code="UNAUTHORIZED"} 20"#,
+    ] {
+        assert!(metrics.contains(counted), "{counted}: {metrics}");
+    }
+    served.process.signal("TERM").await;
+    let log = served.process.err.whole().await;
+    let said = |part: &str| log.iter().filter(|line| line.contains(part)).collect::<Vec<_>>();
+    for refusal in ["too many from this address", "Connection attempt refused over websocket", "A call was refused"] {
+        assert_eq!(said(refusal).len(), 1, "{refusal}: {log:#?}");
+    }
+    let call = said("A call was refused")[0];
+    assert!(call.len() < 600 && call.contains("peer.ip=127.0.0.1"), "{call}");
 }

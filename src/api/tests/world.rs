@@ -123,6 +123,7 @@ impl World {
             orders,
             proxies: Proxies::default(),
             log: log.clone(),
+            refusal_log: Arc::default(),
             admin: Arc::new(Operators::new(AdminAuth::from_config(Some(ADMIN), &directory, |_| Ok(())).await.unwrap())),
             clock: clock.clone(),
             retention,
