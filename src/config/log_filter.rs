@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::value::ValueError;
 
@@ -20,12 +20,12 @@ impl LogFilter {
     /// If the text is neither.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         const EXPECTED: &str = "off, error, warn, info, debug, trace; or a list such as warn,gatecast=debug";
-        // `Targets` takes a lone unknown word for the name of a target and would log it in full: that is a slip.
-        let slip = text.split(',').any(|part| !part.contains('=') && part.trim().parse::<tracing::Level>().is_err());
-        if slip && text != "off" {
-            return Err(ValueError::NotOneOf(EXPECTED));
-        }
-        let targets = text.parse().map_err(|_| ValueError::NotOneOf(EXPECTED))?;
+        // Not by `Targets`, which takes slips for names of targets that nothing is logged under.
+        let targets = text.split(',').try_fold(Targets::new(), |targets, part| match part.split_once('=') {
+            None => Some(targets.with_default(level(part)?)),
+            Some((name, of)) => Some(targets.with_target(target(name)?, level(of)?)),
+        });
+        let targets = targets.ok_or(ValueError::NotOneOf(EXPECTED))?;
         Ok(Self { text: text.to_owned(), targets })
     }
 
@@ -36,6 +36,17 @@ impl LogFilter {
     }
 }
 
+fn level(text: &str) -> Option<LevelFilter> {
+    // Nothing would be the level `error`.
+    Some(text.trim()).filter(|text| !text.is_empty())?.parse().ok()
+}
+
+/// A path of modules, such as `gatecast::api`.
+fn target(text: &str) -> Option<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_:-.".contains(c);
+    Some(text.trim()).filter(|text| !text.is_empty() && text.chars().all(is_name))
+}
+
 impl fmt::Display for LogFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -44,15 +55,28 @@ impl fmt::Display for LogFilter {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
     fn levels_and_lists_parse_and_slips_do_not() {
-        for text in ["info", "off", "DEBUG", "warn,gatecast=debug", "gatecast::session=trace"] {
+        for text in ["info", "off", "DEBUG", "warn,gatecast=debug", "gatecast::session=trace", "off,gatecast=warn"] {
             assert!(LogFilter::parse(text).is_ok(), "{text}");
         }
-        for text in ["inof", "gatecast=loud", "", "info,,", "a=b=c"] {
+        for text in
+            ["inof", "gatecast=loud", "", "info,,", "a=b=c", "gatecast=", "=debug", "gatecast[x]=debug", "a b=info"]
+        {
             assert!(LogFilter::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn spaces_around_the_parts_do_not_matter() {
+        let targets = LogFilter::parse(" warn , gatecast = debug,hyper=off ").unwrap().targets();
+        assert!(targets.would_enable("gatecast::api", &Level::DEBUG));
+        assert!(!targets.would_enable("gatecast::api", &Level::TRACE));
+        assert!(targets.would_enable("rustls", &Level::WARN) && !targets.would_enable("rustls", &Level::INFO));
+        assert!(!targets.would_enable("hyper", &Level::ERROR));
     }
 }
