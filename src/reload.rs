@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gatecast::cli::Reread;
-use gatecast::config::Effective;
+use gatecast::config::{Effective, setting};
 use gatecast::server::Reloader;
 use tokio::signal::unix::Signal;
 use tracing::{error, info, warn};
@@ -59,16 +59,22 @@ impl Reload {
         }
     }
 
-    fn take_over(&mut self, next: Effective) {
+    fn take_over(&mut self, mut next: Effective) {
         if let Err(error) = self.reloader.take_over(&next.config) {
             error!(%error, "The certificate cannot be used; everything stays as it was.");
             return;
         }
         self.logging.set(&next.config.log);
+        let mut at_restart = next.changed_since(&self.started);
+        at_restart.retain(|setting| !setting.is_live());
+        if at_restart.iter().any(|setting| setting.name == setting::TLS.name) {
+            // Its certificate comes with it.
+            next.keep_certificate(&self.now);
+        }
         for setting in next.changed_since(&self.now).into_iter().filter(|setting| setting.is_live()) {
             info!("Setting {} changed.", setting.name);
         }
-        for setting in next.changed_since(&self.started).into_iter().filter(|setting| !setting.is_live()) {
+        for setting in at_restart {
             warn!("Setting {} changed in the configuration: needs a restart.", setting.name);
         }
         info!("Configuration reloaded.");

@@ -141,15 +141,26 @@ impl Effective {
     /// token's.
     #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<&'static Setting> {
-        let token = self.config.admin_token != before.config.admin_token;
-        let value = |report: &[ReportLine], setting: &Setting| {
-            report.iter().find(|line| line.name == setting.name).and_then(|line| line.value.clone())
-        };
-        let is_changed = |setting: &&Setting| {
-            (token && setting.name == setting::ADMIN_TOKEN.name)
-                || value(&self.report, setting) != value(&before.report, setting)
-        };
+        let is_from_file = self.value(&setting::ADMIN_TOKEN_FILE).is_some();
+        let token = if is_from_file { &setting::ADMIN_TOKEN_FILE } else { &setting::ADMIN_TOKEN };
+        let token = (self.config.admin_token != before.config.admin_token).then_some(token.name);
+        let is_changed =
+            |setting: &&Setting| token == Some(setting.name) || self.value(setting) != before.value(setting);
         setting::ALL.into_iter().filter(is_changed).collect()
+    }
+
+    /// Reports the certificate of `before` instead of its own, which was not taken over.
+    pub fn keep_certificate(&mut self, before: &Self) {
+        let names = [&setting::TLS_CERT, &setting::TLS_KEY, &setting::TLS_CLIENT_CA].map(|setting| setting.name);
+        for (line, before) in self.report.iter_mut().zip(&before.report) {
+            if names.contains(&line.name) {
+                line.clone_from(before);
+            }
+        }
+    }
+
+    fn value(&self, setting: &Setting) -> Option<&str> {
+        self.report.iter().find(|line| line.name == setting.name)?.value.as_deref()
     }
 }
 

@@ -108,6 +108,22 @@ fn the_admin_token_comes_from_one_place_and_is_never_shown() {
 }
 
 #[test]
+fn what_changed_is_named_as_it_was_written() {
+    let names = |now: &Effective, before: &Effective| {
+        now.changed_since(before).into_iter().map(|setting| setting.name).collect::<Vec<_>>()
+    };
+    let file = |text: &str| {
+        let env = vec![("GATECAST_ADMIN_TOKEN_FILE".into(), "/token".into())];
+        load(Sources { dev: true, env, ..Sources::default() }, &|_| Ok(text.to_owned())).unwrap()
+    };
+    let [first, second] = ["the-first-token", "the-second-token"].map(file);
+    assert_eq!(names(&second, &first), ["GATECAST_ADMIN_TOKEN_FILE"]);
+    assert_eq!(names(&first, &first), [""; 0]);
+    let [one, two] = ["token-number-one", "token-number-two"].map(|t| load_env(true, &[("GATECAST_ADMIN_TOKEN", t)]));
+    assert_eq!(names(&two.unwrap(), &one.unwrap()), ["GATECAST_ADMIN_TOKEN"]);
+}
+
+#[test]
 fn the_report_names_value_unit_default_and_source() {
     let effective = load_env(true, &[("WS_CONNECTION_TIMEOUT", "60")]).unwrap();
     let line = |name: &str| effective.report.iter().find(|line| line.name == name).unwrap().clone();

@@ -69,6 +69,33 @@ async fn certificate_log_and_limits_are_taken_over_and_who_is_connected_stays() 
 }
 
 #[tokio::test]
+async fn tls_is_not_switched_off_and_no_certificate_is_said_to_have_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write_certificate(dir.path());
+    let (mut served, platform) = serve(dir.path(), "").await;
+    let (file, two) = (dir.path().join("gatecast.env"), dir.path().join("two"));
+    fs::write(&file, format!("GATECAST_TLS=off\nGATECAST_ADMIN_TOKEN={ADMIN}\n")).unwrap();
+    served.process.signal("HUP").await;
+    served.process.err.containing("GATECAST_TLS changed in the configuration: needs a restart").await;
+    served.process.err.containing("Configuration reloaded").await;
+    assert_eq!(presented(platform.address).await, first);
+    // Back on, with the certificate that was there all along.
+    write(dir.path(), dir.path(), "");
+    served.process.signal("HUP").await;
+    served.process.err.containing("Configuration reloaded").await;
+    let told = served.process.err.so_far().join("\n");
+    assert!(!told.contains("GATECAST_TLS_CERT changed") && !told.contains("GATECAST_TLS_KEY changed"), "{told}");
+
+    fs::create_dir(&two).unwrap();
+    let second = write_certificate(&two);
+    write(dir.path(), &two, "");
+    served.process.signal("HUP").await;
+    served.process.err.containing("GATECAST_TLS_CERT changed").await;
+    served.process.err.containing("Configuration reloaded").await;
+    assert_eq!(presented(platform.address).await, second);
+}
+
+#[tokio::test]
 async fn a_faulty_configuration_is_told_with_all_its_faults_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let certificate = write_certificate(dir.path());
