@@ -100,7 +100,7 @@ mod tests {
         let first = AdminAuth::from_config(None, &directory, show).await.unwrap();
         assert!(first.check(Some(&shown)).is_ok());
 
-        let second = AdminAuth::from_config(None, &directory, |_| panic!("shown again")).await.unwrap();
+        let second = AdminAuth::from_config(None, &directory, |_| unreachable!("shown again")).await.unwrap();
         assert!(second.check(Some(&shown)).is_ok());
         assert_eq!(second.check(None), Err(AuthError::Missing));
         assert_eq!(second.check(Some("something else")), Err(AuthError::Unknown));
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn a_configured_token_wins() {
         let directory = Directory::open(Arc::new(MemoryRecords::new())).await.unwrap();
-        let configured = AdminAuth::from_config(Some("0123456789abcdef"), &directory, |_| panic!("shown"));
+        let configured = AdminAuth::from_config(Some("0123456789abcdef"), &directory, |_| unreachable!("shown"));
         assert!(configured.await.unwrap().check(Some("0123456789abcdef")).is_ok());
     }
 }

@@ -80,8 +80,10 @@ Examples:
   gatecast serve --tls-cert cert.pem --tls-key key.pem --data-dir /var/lib/gatecast
   GATECAST_TLS=off gatecast serve --listen 127.0.0.1:8080 --config gatecast.env
 
-Without --dev and without an admin token, the first start makes one and prints it once.
-A configuration with faults ends with exit code 64 after listing all of them.")]
+Without --dev and without an admin token, the first start makes one and prints it once, to standard output. Where nobody
+can read that (it is closed, /dev/null or full), the start ends with exit code 64 and makes none; the next one does.
+A configuration with faults ends with exit code 64 after listing all of them.
+SIGTERM or Ctrl+C end a start at once, and a server within GATECAST_SHUTDOWN_GRACE and the time its store takes to close.")]
     Serve(Box<Settings>),
 
     /// Show the effective configuration: values, units, defaults, and where each comes from

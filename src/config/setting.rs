@@ -70,7 +70,7 @@ pub const ADMIN_TOKEN: Setting = Setting {
     name: "GATECAST_ADMIN_TOKEN",
     default: None,
     unit: "secret",
-    meaning: "What admin and publishing calls must carry; absent, the first start creates one.",
+    meaning: "What admin and publishing calls must carry; absent, the first start creates one and prints it. Set, it counts instead of that.",
     secret: true,
 };
 /// A file that holds the admin token.
@@ -182,7 +182,7 @@ pub const LOG: Setting = Setting {
     name: "GATECAST_LOG",
     default: Some("info"),
     unit: "level, or target=level list",
-    meaning: "What is logged, such as info or warn,gatecast=debug.",
+    meaning: "What is logged, such as info or warn,gatecast=debug; spaces around the parts do not matter.",
     secret: false,
 };
 /// How log lines look.
