@@ -1,7 +1,7 @@
 //! Which refusals get a line in the log: one for each address, reason and minute, as anybody can be refused without end,
 //! and the log may lie on the store's disk.
 //!
-//! A line says how many alike were left out before it; `/metrics` counts them all. At most [`KEPT_MAX`] addresses with
+//! A line says how many alike were left out before it; `/metrics` counts all of gateways and of calls. At most [`KEPT_MAX`] addresses with
 //! their reasons are known at once, some 60 bytes each, for two minutes; when there are more, new ones share a line for
 //! each reason. IPv6 peers count by /64, as in [limits](crate::limits).
 

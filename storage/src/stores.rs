@@ -60,26 +60,3 @@ pub fn open_memory(retention: Retention, clock: Arc<dyn Clock>, follower: Arc<dy
         closed: None,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-    use crate::compaction::Compaction;
-    use crate::log::NoFollower;
-    use crate::sled::open_sled;
-
-    #[tokio::test]
-    async fn a_store_is_closed_once_its_last_handle_is_gone() {
-        let data = tempfile::tempdir().unwrap();
-        let retention =
-            Retention { max_events: 5, max_bytes: 1 << 20, max_age: Duration::MAX, compaction: Compaction::DEFAULT };
-        let stores = open_sled(data.path(), retention, Arc::new(ManualClock::default()), Arc::new(NoFollower));
-        let Stores { log, closed, .. } = stores.await.unwrap();
-        let closed = closed.unwrap();
-        assert!(!closed.wait(Duration::ZERO));
-        drop(log);
-        assert!(closed.wait(Duration::from_secs(60)));
-        assert!(["directory", "events"].iter().all(|database| data.path().join(database).join("clean").exists()));
-    }
-}

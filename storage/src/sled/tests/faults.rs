@@ -674,6 +674,17 @@ async fn what_a_sync_that_was_not_done_says_of_the_ends_is_no_promise() {
     }
 }
 
+#[tokio::test]
+async fn a_store_is_closed_once_its_last_handle_is_gone() {
+    let data = TempDir::new().unwrap();
+    let Stores { log, closed, .. } = stores(data.path()).await.unwrap();
+    let closed = closed.unwrap();
+    assert!(!closed.wait(Duration::ZERO), "the log is open");
+    drop(log);
+    assert!(closed.wait(Duration::from_secs(60)));
+    assert!([DIRECTORY, EVENTS].iter().all(|database| data.path().join(database).join("clean").exists()));
+}
+
 /// sled's threads let go of its file some time after it was closed, and tell nobody.
 #[tokio::test]
 async fn a_database_that_is_still_being_closed_is_opened_once_its_file_is_free() {
