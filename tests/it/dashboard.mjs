@@ -135,6 +135,37 @@ const scenarios = {
     page.quiet();
   },
 
+  /** The server deletes nothing: it is told, it stays to be read, and nothing is announced as done. */
+  async refused() {
+    const page = await open({ expected: ['status of 401', 'status of 503'] });
+    await page.goto(url);
+    await signIn(page);
+    await page.goto(`${url}/#/gateways/${known.gateway}`);
+    const detail = 'There is no room for this.';
+    await page.route('**/api/**', (route) => (route.request().method() === 'DELETE'
+      ? route.fulfill({ status: 503, contentType: 'application/problem+json', json: { status: 503, code: 'STORE_FULL', detail } })
+      : route.continue()));
+    const told = page.getByRole('alert').getByText(detail);
+    const tokens = page.getByRole('region', { name: 'Tokens' });
+    await page.getByRole('button', { name: /^Revoke token/ }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await told.waitFor();
+    // Over the next look at the tokens too, which is now.
+    const line = await tokens.locator('tbody tr').elementHandle();
+    await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+    await page.waitForFunction((before) => !before.isConnected, line);
+    await tokens.getByText('active').waitFor();
+    assert.equal(await told.count(), 1);
+    await page.getByRole('button', { name: 'Delete this gateway' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await told.nth(1).waitFor();
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await told.nth(2).waitFor();
+    await heading(page, known.name);
+    assert.equal(await page.locator('#said').textContent(), '');
+    page.quiet();
+  },
+
   /** So many connections: how long a person waits, in milliseconds. */
   async crowd() {
     const page = await open({ expected: ['status of 401'] });

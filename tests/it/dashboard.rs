@@ -177,6 +177,14 @@ async fn a_server_without_gateways_says_how_to_begin() {
     ends_well(browser("first", &served.platform, &json!({"token": TOKEN}))).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_did_not_do_is_told_and_not_announced_as_done() {
+    let app = App::with(&[("GATECAST_ADMIN_TOKEN", TOKEN)]).await;
+    let gateway = app.register("one").await;
+    let facts = json!({"token": TOKEN, "gateway": gateway.id.to_string(), "name": "one"});
+    ends_well(browser("refused", &app, &facts)).await;
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

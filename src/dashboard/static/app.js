@@ -2,7 +2,7 @@
 
 import { call, get } from './api.js';
 import { h, say } from './dom.js';
-import { form, field } from './form.js';
+import { attempt, field, form } from './form.js';
 import { Pulse } from './live.js';
 import { deployments } from './deployments.js';
 import { eventType, eventTypes } from './event-types.js';
@@ -29,6 +29,8 @@ const main = document.getElementById('page');
 const link = document.getElementById('link');
 const pages = document.getElementById('pages');
 const signOut = document.getElementById('sign-out');
+/** Why somebody could not be signed out. */
+const stillIn = h('div', { class: 'trouble', role: 'alert' });
 
 /** Ends with the page that is shown, and with the sign-in. */
 let leaving = new AbortController();
@@ -94,10 +96,13 @@ function tell(state) {
   link.replaceChildren(h('span', { class: `dot ${state}`, 'aria-hidden': 'true' }), words);
 }
 
-signOut.addEventListener('click', async () => {
-  await call('DELETE', SESSION).catch(() => {});
-  leave();
-  say('Signed out.');
+signOut.addEventListener('click', () => {
+  main.prepend(stillIn);
+  attempt(stillIn, async () => {
+    await call('DELETE', SESSION);
+    leave();
+    say('Signed out.');
+  });
 });
 document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); main.focus(); });
 document.addEventListener('signed-out', leave);

@@ -1,6 +1,6 @@
 import { get } from './api.js';
 import { day, h, pager, repeat, state, table, time } from './dom.js';
-import { choice, field, gatewayChoice, problemWords } from './form.js';
+import { attempt, choice, field, gatewayChoice } from './form.js';
 
 const LOOK_EVERY_MS = 5000;
 const KINDS = { DEPLOYED: 'good', UNDEPLOYED: 'good', FAILED: 'bad', DEPLOYING: 'wait', UNDEPLOYING: 'wait' };
@@ -21,17 +21,12 @@ export function deployments({ main, signal, query }) {
   ] });
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const pages = pager('Pages of deployments', 50, () => look());
-  const look = repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const filter = { apiId: api.value.trim(), gatewayId: await gateway.id(), status: status.value };
-      const found = await get('/api/v1/deployments', { ...filter, limit: pages.limit, offset: pages.offset }, signal);
-      list.show(found.list);
-      pages.show(found.pagination.total);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const filter = { apiId: api.value.trim(), gatewayId: await gateway.id(), status: status.value };
+    const found = await get('/api/v1/deployments', { ...filter, limit: pages.limit, offset: pages.offset }, signal);
+    list.show(found.list);
+    pages.show(found.pagination.total);
+  }));
   for (const control of [api, gateway.control, status]) control.addEventListener('change', () => { pages.reset(); look(); });
   main.append(h('h1', {}, 'Deployments'), h('section', { class: 'card' }, h('h2', { class: 'unseen' }, 'Filter and list'),
     h('div', { class: 'filters', role: 'search' }, field('API id', api), field('Gateway', gateway.control, { hint: gateway.hint }), gateway.offered, field('Status', status)),

@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { day, h, pager, repeat, say, state, table, time } from './dom.js';
-import { confirm, field, form, json, problemWords } from './form.js';
+import { attempt, confirm, field, form, json } from './form.js';
 
 const LOOK_EVERY_MS = 10000;
 const TYPES = '/api/internal/v1/event-types';
@@ -17,16 +17,11 @@ export function eventTypes({ main, signal }) {
   ] });
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const pages = pager('Pages of event types', 100, () => look());
-  const look = repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const found = await get(TYPES, { limit: pages.limit, offset: pages.offset }, signal);
-      list.show(found.list);
-      pages.show(found.pagination.total);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const found = await get(TYPES, { limit: pages.limit, offset: pages.offset }, signal);
+    list.show(found.list);
+    pages.show(found.pagination.total);
+  }));
   const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false' });
   main.append(h('h1', {}, 'Event types'),
     h('section', { class: 'card' }, h('h2', { class: 'unseen' }, 'All types'), trouble, list.element, pages.element),
@@ -36,13 +31,12 @@ export function eventTypes({ main, signal }) {
 
 /** One type: what it is, and where it may be changed. */
 export async function eventType({ main, signal, of }) {
-  main.append(h('p', { class: 'crumbs' }, h('a', { href: '#/event-types' }, 'Event types'), ' ›'), h('h1', {}, of));
-  try {
+  const trouble = h('div', { class: 'trouble', role: 'alert' });
+  main.append(h('p', { class: 'crumbs' }, h('a', { href: '#/event-types' }, 'Event types'), ' ›'), h('h1', {}, of), trouble);
+  await attempt(trouble, async () => {
     const known = await get(`${TYPES}/${encodeURIComponent(of)}`, {}, signal);
     main.append(known.builtIn ? reading(known) : changing(known));
-  } catch (problem) {
-    if (problem.name !== 'AbortError') main.append(h('div', { class: 'trouble', role: 'alert' }, problemWords(problem)));
-  }
+  });
 }
 
 function reading(known) {
@@ -59,13 +53,11 @@ function changing(known) {
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const remove = async () => {
     if (!await confirm(`Delete the event type ${known.type}? Events of it can no longer be published; stored ones stay.`, 'Delete')) return;
-    try {
+    await attempt(trouble, async () => {
       await call('DELETE', `${TYPES}/${encodeURIComponent(known.type)}`);
       say(`Event type ${known.type} is deleted.`);
       location.hash = '#/event-types';
-    } catch (problem) {
-      trouble.replaceChildren(...problemWords(problem));
-    }
+    });
   };
   return h('section', { class: 'card' }, h('h2', {}, 'Change'), editor(known, { value: known.type }, () => {}),
     trouble, h('p', { class: 'actions' }, publishing(known, 'button quiet'),

@@ -1,6 +1,6 @@
 import { get } from './api.js';
 import { day, h, id, number, pager, repeat, state, table, time } from './dom.js';
-import { choice, field, gatewayChoice, problemWords } from './form.js';
+import { attempt, choice, field, gatewayChoice } from './form.js';
 
 const LOOK_EVERY_MS = 5000;
 const REASONS = ['not-connected', 'write-stalled', 'no-sign-of-life', 'connection-lost', 'revoked', 'overwritten', 'failed-by-gateway'];
@@ -24,17 +24,12 @@ export function failures({ main, signal, query }) {
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const pages = pager('Pages of failed deliveries', 50, () => look());
   const moment = (control) => (control.value === '' ? '' : new Date(control.value).toISOString());
-  const look = repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const filter = { gatewayId: await gateway.id(), since: moment(since), until: moment(until), reason: reason.value };
-      const found = await get('/api/internal/v1/deliveries/failed', { ...filter, limit: pages.limit, offset: pages.offset }, signal);
-      list.show(found.list);
-      pages.show(found.pagination.total);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const filter = { gatewayId: await gateway.id(), since: moment(since), until: moment(until), reason: reason.value };
+    const found = await get('/api/internal/v1/deliveries/failed', { ...filter, limit: pages.limit, offset: pages.offset }, signal);
+    list.show(found.list);
+    pages.show(found.pagination.total);
+  }));
   for (const control of [gateway.control, since, until, reason]) control.addEventListener('change', () => { pages.reset(); look(); });
   main.append(h('h1', {}, 'Failed deliveries'), h('section', { class: 'card' }, h('h2', { class: 'unseen' }, 'Filter and list'),
     h('div', { class: 'filters', role: 'search' }, field('Gateway', gateway.control, { hint: gateway.hint }), gateway.offered, field('Since', since), field('Until', until), field('Reason', reason)),

@@ -56,6 +56,16 @@ export function problemWords(problem) {
   return [h('p', {}, words), (problem.errors ?? []).length > 0 && h('ul', {}, problem.errors.map(at)), named].filter(Boolean);
 }
 
+/** Does `work`, and says in `trouble` what went wrong with it: what is to follow when it is done is the end of `work`. */
+export async function attempt(trouble, work) {
+  try {
+    await work();
+    trouble.replaceChildren();
+  } catch (problem) {
+    if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
+  }
+}
+
 /** JSON that a person wrote; throws what is wrong with it, as the server would. */
 export function json(text, pointer) {
   try {

@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { ago, bytes, clock, day, h, number, repeat, say, state, table, time } from './dom.js';
-import { access, choice, confirm, field, form, problemWords } from './form.js';
+import { access, attempt, choice, confirm, field, form, problemWords } from './form.js';
 import { follow } from './live.js';
 import { connections, gap } from './overview.js';
 import { tokens } from './tokens.js';
@@ -35,17 +35,12 @@ export async function gateway({ main, signal, query, of }) {
     h('div', { class: 'split' }, events(known.id, signal, (eventId) => tell(known.id, eventId, timeline, signal)), timeline),
     connections(signal, { gatewayId: known.id }), tokens(known.id, signal),
     h('details', { class: 'card' }, h('summary', {}, 'Edit this gateway'), edit(known)), removal(known));
-  repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, signal);
-      const seen = now.instances.map((row) => replica(row, now, known));
-      stream.replaceChildren(...tiles(now, seen));
-      replicas.show(seen);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, signal);
+    const seen = now.instances.map((row) => replica(row, now, known));
+    stream.replaceChildren(...tiles(now, seen));
+    replicas.show(seen);
+  }));
   if (query.get('event')) tell(known.id, query.get('event'), timeline, signal);
 }
 
@@ -171,13 +166,11 @@ function removal(known) {
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const remove = async () => {
     if (!await confirm(`Delete the gateway ${known.name}? Its connections end and its events are gone.`, 'Delete')) return;
-    try {
+    await attempt(trouble, async () => {
       await call('DELETE', `/api/v1/gateways/${known.id}`);
       say(`Gateway ${known.name} is deleted.`);
       location.hash = '#/gateways';
-    } catch (problem) {
-      trouble.replaceChildren(...problemWords(problem));
-    }
+    });
   };
   return h('section', { class: 'actions' }, trouble, h('button', { type: 'button', class: 'danger', onclick: remove }, 'Delete this gateway'));
 }

@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { day, h, number, pager, repeat, say, state, table, time } from './dom.js';
-import { access, choice, field, form, problemWords } from './form.js';
+import { access, attempt, choice, field, form } from './form.js';
 
 const LOOK_EVERY_MS = 5000;
 
@@ -19,17 +19,12 @@ export function gateways({ main, signal, query }) {
   ] });
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const pages = pager('Pages of gateways', 50, () => look());
-  const look = repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const query = { search: search.value, connected: connected.value, limit: pages.limit, offset: pages.offset };
-      const found = await get('/api/v1/gateways', query, signal);
-      list.show(found.list);
-      pages.show(found.pagination.total);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const query = { search: search.value, connected: connected.value, limit: pages.limit, offset: pages.offset };
+    const found = await get('/api/v1/gateways', query, signal);
+    list.show(found.list);
+    pages.show(found.pagination.total);
+  }));
   for (const control of [search, connected]) control.addEventListener('input', () => { pages.reset(); look(); });
   main.append(h('h1', {}, 'Gateways'),
     h('section', { class: 'card' }, h('h2', { class: 'unseen' }, 'Registered gateways'),

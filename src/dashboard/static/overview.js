@@ -1,7 +1,7 @@
 import { get } from './api.js';
 import { ago, duration, h, id, number, pager, repeat, state, table, time } from './dom.js';
 import { chart } from './chart.js';
-import { choice, field, problemWords } from './form.js';
+import { attempt, choice, field } from './form.js';
 
 const LOOK_EVERY_MS = 3000;
 /** A gap that is nearer than this is shown as trouble, as docs/alerts.yml does. */
@@ -80,18 +80,13 @@ export function connections(signal, { gatewayId, all }) {
   const list = table({ caption: 'Live connections', key: (row) => row.connectionId, empty: () => (search.value || transport.value ? 'Nobody is connected who matches.' : 'Nobody is connected.'), columns: columns(gatewayId) });
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   const pages = pager('Pages of connections', 50, () => look());
-  const look = repeat(LOOK_EVERY_MS, signal, async () => {
-    try {
-      const query = { gatewayId, search: search.value, transport: transport.value, sort: sort.value, gateways: all ? 'true' : '', limit: pages.limit, offset: pages.offset };
-      const { gatewayConnections: found, gateways } = await get('/api/internal/v1/stats', query, signal);
-      if (gateways) all?.(gateways);
-      list.show(found.connections);
-      pages.show(found.pagination.total);
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  });
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
+    const query = { gatewayId, search: search.value, transport: transport.value, sort: sort.value, gateways: all ? 'true' : '', limit: pages.limit, offset: pages.offset };
+    const { gatewayConnections: found, gateways } = await get('/api/internal/v1/stats', query, signal);
+    if (gateways) all?.(gateways);
+    list.show(found.connections);
+    pages.show(found.pagination.total);
+  }));
   for (const control of [search, transport, sort]) control.addEventListener('input', () => { pages.reset(); look(); });
   return h('section', { class: 'card' }, h('h2', {}, 'Live connections'),
     h('div', { class: 'filters', role: 'search' }, field('Search', search, { hint: gatewayId ? 'Instance or address' : 'Gateway, instance or address' }), field('Transport', transport), field('First', sort)),

@@ -1,16 +1,15 @@
 import { call, get } from './api.js';
 import { h, number, say } from './dom.js';
-import { choice, field, form, gatewayChoice, json, problemWords } from './form.js';
+import { attempt, choice, field, form, gatewayChoice, json } from './form.js';
 
 /** A test event to one gateway. */
 export async function publish({ main, signal, query }) {
-  main.append(h('h1', {}, 'Publish a test event'));
-  try {
+  const trouble = h('div', { class: 'trouble', role: 'alert' });
+  main.append(h('h1', {}, 'Publish a test event'), trouble);
+  await attempt(trouble, async () => {
     const { list } = await get('/api/internal/v1/event-types', { limit: 1000 }, signal);
     main.append(editor(list, query, signal));
-  } catch (problem) {
-    if (problem.name !== 'AbortError') main.append(h('div', { class: 'trouble', role: 'alert' }, problemWords(problem)));
-  }
+  });
 }
 
 function editor(types, query, signal) {

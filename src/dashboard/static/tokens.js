@@ -1,6 +1,6 @@
 import { call, get } from './api.js';
 import { day, h, id, repeat, say, state, table, time } from './dom.js';
-import { confirm, form, problemWords } from './form.js';
+import { attempt, confirm, form } from './form.js';
 
 const LOOK_EVERY_MS = 10000;
 
@@ -8,7 +8,8 @@ const LOOK_EVERY_MS = 10000;
 export function tokens(gateway, signal) {
   const all = `/api/v1/gateways/${gateway}/tokens`;
   const fresh = h('div', { role: 'status' });
-  const trouble = h('div', { class: 'trouble', role: 'alert' });
+  // One of its own for what was not revoked: the next look would take it away.
+  const [trouble, refused] = [h('div', { class: 'trouble', role: 'alert' }), h('div', { class: 'trouble', role: 'alert' })];
   const list = table({ caption: 'Tokens', key: (row) => row.id, empty: 'There is no token: the gateway cannot connect.', columns: [
     { label: 'Token', cell: (row) => id(row.id) },
     { label: 'State', cell: (row) => (row.status === 'active' ? state('good', 'active') : state('none', row.status)) },
@@ -16,21 +17,15 @@ export function tokens(gateway, signal) {
     { label: 'Ends', cell: (row) => time(row.revokedAt ?? row.expiresAt, day) },
     { label: 'Revoke', cell: (row) => row.status === 'active' && h('button', { type: 'button', class: 'danger', 'aria-label': `Revoke token ${row.id}`, onclick: () => revoke(row) }, 'Revoke') },
   ] });
-  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(async () => list.show((await get(all, { limit: 100 }, signal)).list)));
-  async function attempt(work) {
-    try {
-      await work();
-      trouble.replaceChildren();
-    } catch (problem) {
-      if (problem.name !== 'AbortError') trouble.replaceChildren(...problemWords(problem));
-    }
-  }
+  const look = repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => list.show((await get(all, { limit: 100 }, signal)).list)));
   async function revoke(row) {
     if (!await confirm('Revoke this token? Connections that use it end within a second.', 'Revoke')) return;
-    await attempt(() => call('DELETE', `${all}/${row.id}`));
-    fresh.replaceChildren();
-    say('The token is revoked.');
-    look();
+    await attempt(refused, async () => {
+      await call('DELETE', `${all}/${row.id}`);
+      fresh.replaceChildren();
+      say('The token is revoked.');
+      look();
+    });
   }
   const create = async () => {
     const made = await call('POST', all);
@@ -40,6 +35,6 @@ export function tokens(gateway, signal) {
     fresh.replaceChildren(h('div', { class: 'notice' }, h('p', {}, 'The new token. It is shown this once and cannot be had again:'), h('p', { class: 'actions' }, secret, copy, hide)));
     look();
   };
-  return h('section', { class: 'card' }, h('h2', {}, 'Tokens'), fresh, trouble, list.element,
+  return h('section', { class: 'card' }, h('h2', {}, 'Tokens'), fresh, trouble, refused, list.element,
     form({ submit: create, action: 'Create a token', label: 'Create a token' }));
 }
