@@ -26,6 +26,7 @@ const FILES: &[File] = files![
     "/dashboard/icon.svg"        "image/svg+xml"                  "icon.svg",
     "/dashboard/app.js"          "text/javascript; charset=utf-8" "app.js",
     "/dashboard/api.js"          "text/javascript; charset=utf-8" "api.js",
+    "/dashboard/exact.js"        "text/javascript; charset=utf-8" "exact.js",
     "/dashboard/dom.js"          "text/javascript; charset=utf-8" "dom.js",
     "/dashboard/chart.js"        "text/javascript; charset=utf-8" "chart.js",
     "/dashboard/live.js"         "text/javascript; charset=utf-8" "live.js",

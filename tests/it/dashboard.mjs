@@ -166,6 +166,23 @@ const scenarios = {
     page.quiet();
   },
 
+  /** Numbers that JavaScript would change: a schema is saved with those that it had, and all are shown so. */
+  async numbers() {
+    const page = await open();
+    await page.goto(`${url}/#/event-types/${known.type}`);
+    await heading(page, known.type);
+    await page.getByLabel('Description').fill('With large numbers');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.locator('#said', { hasText: 'saved' }).waitFor({ state: 'attached' });
+    await page.goto(`${url}/#/publish?type=${known.type}`);
+    await page.getByLabel('Payload').waitFor();
+    assert.match(await page.getByLabel('Payload').inputValue(), new RegExp(`: ${known.number}\n`));
+    await page.goto(`${url}/#/gateways/${known.gateway}?event=${known.event}`);
+    await page.getByText('The event', { exact: true }).click();
+    await page.locator('pre').getByText(`"n": ${known.number}`).waitFor();
+    page.quiet();
+  },
+
   /** So many connections: how long a person waits, in milliseconds. */
   async crowd() {
     const page = await open({ expected: ['status of 401'] });

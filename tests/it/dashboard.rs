@@ -185,6 +185,26 @@ async fn what_the_server_did_not_do_is_told_and_not_announced_as_done() {
     ends_well(browser("refused", &app, &facts)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_javascript_would_change_is_shown_and_saved_as_it_was() {
+    let (app, number) = (App::start().await, 12_345_678_901_234_567_890_u64);
+    let path = "/api/internal/v1/event-types/order.counted";
+    let schema = json!({
+        "properties": {"n": {"const": number}, "most": {"maximum": i64::MAX, "multipleOf": 1.0}}, "required": ["n"],
+    });
+    let (status, made) = app.call(Method::PUT, path, Some(json!({"schema": schema}))).await;
+    assert_eq!(status, 201, "{made}");
+    let gateway = app.register("one").await;
+    let event = json!({"type": "order.counted", "payload": {"n": number}});
+    let (_, stored) = app.post(&format!("/api/internal/v1/gateways/{}/events", gateway.id), event).await;
+    let facts = json!({
+        "type": "order.counted", "number": number.to_string(), "gateway": gateway.id.to_string(), "event": stored["eventId"],
+    });
+    ends_well(browser("numbers", &app, &facts)).await;
+    let (_, saved) = app.get(path).await;
+    assert_eq!((&saved["description"], &saved["schema"]), (&json!("With large numbers"), &schema));
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

@@ -1,5 +1,7 @@
 // The platform API, as everybody calls it. The browser's cookie stands for the admin token.
 
+import { parse } from './exact.js';
+
 /** An answer that is an error (RFC 9457). */
 export class Problem extends Error {
   constructor(status, { code, detail, errors, trackingId }) {
@@ -11,7 +13,7 @@ export class Problem extends Error {
 /** Pages of other sites cannot send this header, so the server changes nothing for a cookie without it. */
 const OURS = { 'gatecast-dashboard': '1' };
 
-export async function call(method, path, { body, query, headers, signal } = {}) {
+export async function call(method, path, { body, query, headers, signal, read = JSON.parse } = {}) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== '' && value !== null && value !== undefined);
   const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
   const json = body === undefined ? {} : { 'content-type': 'application/json' };
@@ -22,13 +24,16 @@ export async function call(method, path, { body, query, headers, signal } = {}) 
     signal,
   });
   const text = await answer.text();
-  const value = text === '' ? null : parsed(text);
+  const value = text === '' ? null : parsed(text, read);
   if (answer.ok) return value;
   if (answer.status === 401) document.dispatchEvent(new CustomEvent('signed-out'));
   throw new Problem(answer.status, value ?? { detail: `The server answered ${answer.status}.` });
 }
 
 export const get = (path, query, signal) => call('GET', path, { query, signal });
+
+/** The same for what has schemas or payloads in it: to be shown, or sent back. */
+export const getExact = (path, query, signal) => call('GET', path, { query, signal, read: parse });
 
 async function reach(url, init) {
   try {
@@ -39,10 +44,11 @@ async function reach(url, init) {
   }
 }
 
-function parsed(text) {
+function parsed(text, read) {
   try {
-    return JSON.parse(text);
-  } catch {
+    return read(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
     return { detail: 'The answer is not JSON.' };
   }
 }

@@ -1,4 +1,4 @@
-import { call, get } from './api.js';
+import { call, get, getExact } from './api.js';
 import { day, h, pager, repeat, say, state, table, time } from './dom.js';
 import { attempt, confirm, field, form, json } from './form.js';
 
@@ -34,7 +34,7 @@ export async function eventType({ main, signal, of }) {
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   main.append(h('p', { class: 'crumbs' }, h('a', { href: '#/event-types' }, 'Event types'), ' ›'), h('h1', {}, of), trouble);
   await attempt(trouble, async () => {
-    const known = await get(`${TYPES}/${encodeURIComponent(of)}`, {}, signal);
+    const known = await getExact(`${TYPES}/${encodeURIComponent(of)}`, {}, signal);
     main.append(known.builtIn ? reading(known) : changing(known));
   });
 }

@@ -2,6 +2,7 @@
 
 import { get } from './api.js';
 import { h } from './dom.js';
+import { parse } from './exact.js';
 
 /** A labelled control. `pointers` are those of the server's errors that it shows. */
 export function field(label, control, { hint, pointers = [] } = {}) {
@@ -69,7 +70,7 @@ export async function attempt(trouble, work) {
 /** JSON that a person wrote; throws what is wrong with it, as the server would. */
 export function json(text, pointer) {
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch (error) {
     throw Object.assign(new Error('This is not JSON yet.'), { errors: [{ field: pointer, message: error.message }] });
   }

@@ -1,4 +1,4 @@
-import { call, get } from './api.js';
+import { call, get, getExact } from './api.js';
 import { ago, bytes, clock, day, h, number, repeat, say, state, table, time } from './dom.js';
 import { access, attempt, choice, confirm, field, form, problemWords } from './form.js';
 import { follow } from './live.js';
@@ -126,7 +126,7 @@ async function tell(gatewayId, eventId, into, signal) {
   const close = h('button', { type: 'button', class: 'quiet', onclick: () => { into.hidden = true; } }, 'Close');
   const look = () => tell(gatewayId, eventId, into, signal);
   try {
-    const { event, storedAt, timeline } = await get(`/api/internal/v1/events/${gatewayId}/${encodeURIComponent(eventId)}`, {}, signal);
+    const { event, storedAt, timeline } = await getExact(`/api/internal/v1/events/${gatewayId}/${encodeURIComponent(eventId)}`, {}, signal);
     passing.show(timeline);
     into.replaceChildren(
       h('h2', {}, 'Timeline of ', h('code', {}, eventId)),

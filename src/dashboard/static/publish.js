@@ -1,4 +1,4 @@
-import { call, get } from './api.js';
+import { call, getExact } from './api.js';
 import { h, number, say } from './dom.js';
 import { attempt, choice, field, form, gatewayChoice, json } from './form.js';
 
@@ -7,7 +7,7 @@ export async function publish({ main, signal, query }) {
   const trouble = h('div', { class: 'trouble', role: 'alert' });
   main.append(h('h1', {}, 'Publish a test event'), trouble);
   await attempt(trouble, async () => {
-    const { list } = await get('/api/internal/v1/event-types', { limit: 1000 }, signal);
+    const { list } = await getExact('/api/internal/v1/event-types', { limit: 1000 }, signal);
     main.append(editor(list, query, signal));
   });
 }
