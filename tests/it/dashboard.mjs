@@ -183,6 +183,37 @@ const scenarios = {
     page.quiet();
   },
 
+  /** Whatever keeps somebody from signing in is told as it is. */
+  async 'not-signed-in'() {
+    const page = await open({ expected: ['status of'] });
+    await page.goto(url);
+    await heading(page, 'Sign in');
+    const tells = async (token, words) => {
+      await page.getByLabel('Admin token').fill(token);
+      await page.getByRole('button', { name: 'Sign in' }).click();
+      await page.getByRole('alert').getByText(words).waitFor();
+    };
+    const unsound = 'A token has letters, digits and signs of ASCII alone';
+    for (const pasted of [`“${known.token}”`, `\u200b${known.token}`, `${known.token} ${known.token}`]) {
+      await tells(pasted, unsound);
+      await tells('wrong', 'This is not the admin token.');
+    }
+    let answer;
+    await page.route('**/v1/session', (route) => (route.request().method() === 'POST' ? route.fulfill(answer) : route.continue()));
+    for (const [status, detail] of [[503, 'The server is shutting down.'], [429, 'Too many calls.']]) {
+      answer = { status, contentType: 'application/problem+json', json: { status, code: 'CODE', detail } };
+      await tells(known.token, detail);
+    }
+    answer = { status: 502, body: '<h1>Bad Gateway</h1>' };
+    await tells(known.token, 'The server answered 502');
+    // As it is over http:// to another host: the browser does not keep the cookie.
+    answer = { status: 201, json: { signedIn: true } };
+    await tells(known.token, 'https://');
+    await page.unroute('**/v1/session');
+    await signIn(page);
+    page.quiet();
+  },
+
   /** So many connections: how long a person waits, in milliseconds. */
   async crowd() {
     const page = await open({ expected: ['status of 401'] });

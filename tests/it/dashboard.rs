@@ -205,6 +205,12 @@ async fn a_number_that_javascript_would_change_is_shown_and_saved_as_it_was() {
     assert_eq!((&saved["description"], &saved["schema"]), (&json!("With large numbers"), &schema));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_sign_in_is_told_why() {
+    let app = App::with(&[("GATECAST_ADMIN_TOKEN", TOKEN)]).await;
+    ends_well(browser("not-signed-in", &app, &json!({"token": TOKEN}))).await;
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

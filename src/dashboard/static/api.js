@@ -24,10 +24,10 @@ export async function call(method, path, { body, query, headers, signal, read = 
     signal,
   });
   const text = await answer.text();
-  const value = text === '' ? null : parsed(text, read);
-  if (answer.ok) return value;
+  const value = parsed(text, read);
+  if (answer.ok && (value !== null || text === '')) return value;
   if (answer.status === 401) document.dispatchEvent(new CustomEvent('signed-out'));
-  throw new Problem(answer.status, value ?? { detail: `The server answered ${answer.status}.` });
+  throw new Problem(answer.status, value ?? { detail: `The server answered ${answer.status}, and not in JSON.` });
 }
 
 export const get = (path, query, signal) => call('GET', path, { query, signal });
@@ -44,12 +44,13 @@ async function reach(url, init) {
   }
 }
 
+/** `null` if it is no JSON, as a proxy's page. */
 function parsed(text, read) {
   try {
     return read(text);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    return { detail: 'The answer is not JSON.' };
+    return null;
   }
 }
 

@@ -76,19 +76,34 @@ function leave() {
   link.replaceChildren();
   document.title = 'Sign in · gatecast';
   const token = h('input', { type: 'password', autocomplete: 'current-password', required: true, spellcheck: 'false' });
-  const submit = async () => {
-    const signing = await fetch(SESSION, { method: 'POST', headers: { authorization: `Bearer ${token.value.trim()}` } }).catch(() => null);
-    if (signing?.ok) { enter(false); main.focus(); return; }
-    if (signing === null) throw new Error('The server cannot be reached.');
+  const wrong = (words) => {
     token.setAttribute('aria-invalid', 'true');
     token.focus();
-    throw new Error('This is not the admin token. It was configured, or the server printed it at its first start.');
+    throw new Error(words);
+  };
+  const submit = async () => {
+    const presented = token.value.trim();
+    // A header takes no others. They come of copying, from where text is made to look well, and are not seen here.
+    if (/[^\x21-\x7e]/.test(presented)) wrong('A token has letters, digits and signs of ASCII alone: a space, curly quotes or something invisible was copied with this one.');
+    await call('POST', SESSION, { headers: { authorization: `Bearer ${presented}` } })
+      .catch(on401(() => wrong('This is not the admin token. It was configured, or the server printed it at its first start.')));
+    await get(SESSION).catch(on401(() => {
+      throw new Error('The token is right, but this browser did not keep the cookie that it was exchanged for: the page has to be opened by https://, and cookies allowed.');
+    }));
+    enter(false);
+    main.focus();
   };
   main.replaceChildren(h('div', { class: 'narrow' }, h('h1', {}, 'Sign in'),
     form({ submit, action: 'Sign in', label: 'Sign in', kind: 'sign-in card' },
       field('Admin token', token, { hint: 'It is exchanged for a cookie and kept nowhere in the browser.' }))));
   token.focus();
 }
+
+/** For a `catch`: what it means here that somebody is not signed in. */
+const on401 = (otherwise) => (problem) => {
+  if (problem.status !== 401) throw problem;
+  otherwise();
+};
 
 function tell(state) {
   const words = { live: 'Live', lost: 'Reconnecting…' }[state];
