@@ -96,6 +96,8 @@ pub(super) fn list(api: &Api, request: &Request<'_>) -> Answer {
     if let Some(wanted) = request.query.get("search") {
         let wanted = wanted.to_lowercase();
         gateways.retain(|gateway| is_called(gateway, &wanted));
+        // Who knows the whole name finds it on the first page, however many others contain it.
+        gateways.sort_by_key(|gateway| *gateway.name != *wanted);
     }
     let total = gateways.len();
     let on_page: Vec<_> = gateways.iter().skip(page.offset).take(page.limit).collect();

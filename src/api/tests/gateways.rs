@@ -106,6 +106,17 @@ async fn lists_are_paged_and_filtered() {
     let path = format!("/api/v1/gateways?organizationId={}", unknown());
     assert_eq!(world.get(&path).await.expect(200)["count"], 0);
 
+    for name in ["gw-40", "gw-4"] {
+        world.clock.advance(Duration::from_millis(1));
+        world.gateway(name).await;
+    }
+    let list = world.get("/api/v1/gateways?search=GW-4&limit=1").await.expect(200);
+    assert_eq!(
+        (&list["list"][0]["name"], &list["pagination"]["total"]),
+        (&json!("gw-4"), &json!(2)),
+        "the whole name first"
+    );
+
     for query in ["limit=0", "limit=1001", "limit=x", "offset=-1", "connected=1", "organizationId=x"] {
         world.get(&format!("/api/v1/gateways?{query}")).await.problem(400, "INVALID_PARAMETER");
     }
