@@ -214,6 +214,27 @@ const scenarios = {
     page.quiet();
   },
 
+  /** Paths that lead nowhere, and a gateway that is deleted while somebody looks at it. */
+  async astray() {
+    const page = await open({ expected: ['status of 404'] });
+    await page.clock.install();
+    for (const path of ['/gateways/%', '/event-types/%ff']) {
+      await page.goto(`${url}/#${path}`);
+      await heading(page, 'Not found');
+    }
+    await page.goto(`${url}/#/gateways/${known.gateway}`);
+    await page.getByText('live', { exact: true }).waitFor();
+    const deleted = await page.request.delete(`${url}/api/v1/gateways/${known.gateway}`);
+    assert.equal(deleted.status(), 204);
+    await page.getByRole('alert').getByText('This gateway was deleted.').waitFor();
+    const asked = [];
+    page.on('request', (request) => asked.push(request.url()));
+    await page.clock.fastForward(60_000);
+    await click(page, 'Gateways');
+    assert.deepEqual(asked.filter((one) => one.includes(known.gateway)), [], 'nothing is asked for any more');
+    page.quiet();
+  },
+
   /** So many connections: how long a person waits, in milliseconds. */
   async crowd() {
     const page = await open({ expected: ['status of 401'] });

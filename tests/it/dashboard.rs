@@ -211,6 +211,13 @@ async fn who_cannot_sign_in_is_told_why() {
     ends_well(browser("not-signed-in", &app, &json!({"token": TOKEN}))).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_astray_or_looks_at_what_is_deleted_is_told_so() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    ends_well(browser("astray", &app, &json!({"gateway": gateway.id.to_string()}))).await;
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

@@ -40,8 +40,7 @@ function show() {
   leaving.abort();
   leaving = new AbortController();
   const [path, query] = (location.hash.slice(1) || '/').split('?');
-  const found = PAGES.map(([pattern, title, page]) => ({ match: pattern.exec(path), title, page })).find(({ match }) => match);
-  const { match, title, page } = found ?? { match: [], title: 'Not found', page: lost };
+  const { title, page, of } = pageAt(path);
   document.title = `${title} · gatecast`;
   for (const anchor of pages.querySelectorAll('a')) {
     const target = anchor.hash.slice(1);
@@ -50,7 +49,25 @@ function show() {
     if (here) anchor.setAttribute('aria-current', 'page');
   }
   main.replaceChildren();
-  page({ main, signal: leaving.signal, pulse: signedIn.pulse, query: new URLSearchParams(query), of: match[1] && decodeURIComponent(match[1]) });
+  page({ main, signal: leaving.signal, pulse: signedIn.pulse, query: new URLSearchParams(query), of });
+}
+
+function pageAt(path) {
+  for (const [pattern, title, page] of PAGES) {
+    const match = pattern.exec(path);
+    const of = match && decoded(match[1] ?? '');
+    if (match && of !== null) return { title, page, of };
+  }
+  return { title: 'Not found', page: lost };
+}
+
+/** `null` if this is the encoding of nothing, as `%` is. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
 }
 
 function lost({ main: into }) {

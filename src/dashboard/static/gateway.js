@@ -22,26 +22,38 @@ export async function gateway({ main, signal, query, of }) {
   const stream = h('dl', { class: 'tiles' });
   const replicas = replicasTable();
   const trouble = h('div', { class: 'trouble', role: 'alert' });
-  const timeline = h('section', { class: 'card', hidden: true, tabindex: '-1', 'aria-label': 'Timeline of an event' });
-  main.append(
+  const heading = [
     h('p', { class: 'crumbs' }, h('a', { href: '#/gateways' }, 'Gateways'), ' ›'),
     h('h1', {}, known.displayName, ' ', h('small', {}, known.name)),
+  ];
+  const deleted = new AbortController();
+  const until = AbortSignal.any([signal, deleted.signal]);
+  const end = () => {
+    deleted.abort();
+    main.replaceChildren(...heading, h('p', { class: 'trouble', role: 'alert' }, 'This gateway was deleted.'));
+  };
+  const look = () => attempt(trouble, async () => {
+    const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, until).catch((problem) => {
+      if (problem.code === 'GATEWAY_NOT_FOUND') end();
+      throw problem;
+    });
+    const seen = now.instances.map((row) => replica(row, now, known));
+    stream.replaceChildren(...tiles(now, seen));
+    replicas.show(seen);
+  });
+  const timeline = h('section', { class: 'card', hidden: true, tabindex: '-1', 'aria-label': 'Timeline of an event' });
+  main.append(...heading,
     h('p', { class: 'hint' }, h('code', {}, known.id), ` · registered ${day(known.createdAt)} · `,
       h('a', { href: `#/publish?gateway=${known.id}` }, 'Publish to it'), ' · ',
       h('a', { href: `#/deployments?gatewayId=${known.id}` }, 'Deployments'), ' · ',
       h('a', { href: `#/failures?gatewayId=${known.id}` }, 'Failed deliveries')),
     trouble, stream,
     h('section', { class: 'card' }, h('h2', {}, 'Replicas'), replicas.element),
-    h('div', { class: 'split' }, events(known.id, signal, (eventId) => tell(known.id, eventId, timeline, signal)), timeline),
-    connections(signal, { gatewayId: known.id }), tokens(known.id, signal),
+    h('div', { class: 'split' }, events(known.id, until, look, (eventId) => tell(known.id, eventId, timeline, until)), timeline),
+    connections(until, { gatewayId: known.id }), tokens(known.id, until),
     h('details', { class: 'card' }, h('summary', {}, 'Edit this gateway'), edit(known)), removal(known));
-  repeat(LOOK_EVERY_MS, signal, () => attempt(trouble, async () => {
-    const now = await get(`/api/internal/v1/gateways/${known.id}/stream`, {}, signal);
-    const seen = now.instances.map((row) => replica(row, now, known));
-    stream.replaceChildren(...tiles(now, seen));
-    replicas.show(seen);
-  }));
-  if (query.get('event')) tell(known.id, query.get('event'), timeline, signal);
+  repeat(LOOK_EVERY_MS, until, look);
+  if (query.get('event')) tell(known.id, query.get('event'), timeline, until);
 }
 
 /**
@@ -79,7 +91,7 @@ function replicasTable() {
 }
 
 /** The last events, and each that comes. */
-function events(gatewayId, signal, tellOf) {
+function events(gatewayId, signal, look, tellOf) {
   const list = table({ caption: 'Events', key: (row) => row.eventId, empty: 'Waiting for events.', columns: [
     { label: 'Event', cell: (row) => h('button', { type: 'button', class: 'plain', 'data-event': row.eventId, onclick: () => tellOf(row.eventId) }, row.eventId) },
     { label: 'Type', cell: (row) => row.type },
@@ -98,7 +110,7 @@ function events(gatewayId, signal, tellOf) {
         'stream.reset': ({ payload }) => reset.replaceChildren(`The stream began anew (${payload.reason}): ${payload.lost === null ? 'an unknown number of' : number(payload.lost)} events are not shown.`),
       },
       tell: (now) => { link.textContent = now === 'live' ? 'live' : 'reconnecting…'; },
-      signal,
+      signal, look,
     });
   };
   listen().catch((problem) => { if (problem.name !== 'AbortError') reset.replaceChildren(...problemWords(problem)); });

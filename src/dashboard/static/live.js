@@ -9,8 +9,13 @@ const AGAIN_AFTER_MS = 2000;
 /** As many as the server keeps. */
 const BEATS_MAX = 600;
 
-/** Follows a stream until `signal` says no more. `hear` has a function for each name of an event. */
-export function follow({ query = {}, hear, tell, signal }) {
+const signedIn = () => call('GET', '/api/internal/v1/session').catch(() => {});
+
+/**
+ * Follows a stream until `signal` says no more. `hear` has a function for each name of an event. Where EventSource gave
+ * up it does not say why: `look` finds out, tells of it, and ends this by `signal` if there is nothing more to follow.
+ */
+export function follow({ query = {}, hear, tell, signal, look = signedIn }) {
   let source;
   let last = query.lastEventId ?? '';
   let timer;
@@ -21,8 +26,7 @@ export function follow({ query = {}, hear, tell, signal }) {
       if (event.data !== undefined) return; // An event of this name: the stream's last word.
       tell('lost');
       if (source.readyState !== EventSource.CLOSED || signal.aborted) return;
-      // Signed out, or told to come back later. Only the first needs somebody; `call` tells of it.
-      await call('GET', '/api/internal/v1/session').catch(() => {});
+      await look();
       if (!signal.aborted) timer = setTimeout(open, AGAIN_AFTER_MS);
     };
     for (const [name, listen] of Object.entries(hear)) {
