@@ -5,7 +5,7 @@ use gatecast_storage::{Directory, GatewayId};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Refusal, Session};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::warn;
 
 use super::following::Following;
 use super::pulse::{Felt, Pulse};
@@ -49,7 +49,7 @@ impl Observers {
         let standing = self.operators.watch(handshake).map_err(|error| {
             let address = handshake.peer.ip();
             if let Some(Line { unlogged }) = self.refusal_log.line(address, Refused::Watch(error)) {
-                info!(peer.ip = %address, reason = %error, unlogged, "A request to watch was refused.");
+                warn!(peer.ip = %address, reason = %error, unlogged, "A request to watch was refused.");
             }
             ApiError::from(error)
         })?;

@@ -62,6 +62,8 @@ async fn refusals(platform: &Platform, gateway: &Registered) {
     assert_eq!(platform.poll(MARKER, &format!("api-key={MARKER}&instance={MARKER}")).await.unwrap().0, 401);
     let stranger = Platform { admin: Some(MARKER.to_owned()), ..platform.clone() };
     assert_eq!(stranger.get(&format!("/api/v1/gateways?token={MARKER}")).await.0, 401);
+    let watched = stranger.get(&format!("/api/internal/v1/dashboard/stream?gatewayId={MARKER}")).await;
+    assert_eq!(watched.0, 401);
     let events = format!("/api/internal/v1/gateways/{}/events", gateway.id);
     for (path, body) in [
         (events.clone(), json!({"type": "api.deployed", "payload": {"apiId": {"secret": MARKER}}})),
@@ -141,6 +143,7 @@ async fn json_lines_have_levels_and_each_state_change_has_one_line() {
         // Three alike.
         ("Connection attempt refused", "WARN", 1),
         ("A call was refused.", "WARN", 1),
+        ("A request to watch was refused.", "WARN", 1),
         ("Draining", "INFO", 1),
         ("Stopped", "INFO", 1),
     ] {
