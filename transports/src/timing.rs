@@ -14,8 +14,10 @@ pub struct Timing {
     pub upgrade: Duration,
     /// For the last words (goodbye, close frame, last event) to be taken by the socket.
     pub last_words: Duration,
-    /// For the peer's answer to a close frame, while whatever it sends is read and thrown away: closing a socket
-    /// with unread input makes TCP send a reset, which may overtake the close frame (RFC 1122 § 4.2.2.13).
+    /// From the beginning of the end to the peer's answer to it (over WebSocket a close frame, over SSE its own end), while
+    /// whatever it sends is read and thrown away: closing a socket with unread input makes TCP send a reset, which may
+    /// overtake the last words (RFC 1122 § 4.2.2.13). Less than the second after which whoever is silenced gets nothing
+    /// more (CONTRACT.md § 7).
     pub close_answer: Duration,
 }
 
@@ -35,4 +37,4 @@ const HEAD: Duration = Duration::from_secs(30);
 const WRITE_STALL: Duration = Duration::from_secs(10);
 const UPGRADE: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_millis(500);
-const CLOSE_ANSWER: Duration = Duration::from_secs(1);
+const CLOSE_ANSWER: Duration = Duration::from_millis(800);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::inbound::{Inbound, Rest, Said};
 use super::outbox::Outbox;
@@ -283,6 +283,7 @@ impl Connection {
     /// Says the last words, gives the session up, and ends TCP such that the words arrive.
     async fn part(mut self, end: Box<End>) {
         let last_words = self.timing.last_words;
+        let until = Instant::now() + self.timing.close_answer;
         let said = timeout(last_words, self.say(&end)).await.unwrap_or(false);
         self.session.ended(end.reason);
         // Now, not after the peer's answer: its place is free.
@@ -304,9 +305,11 @@ impl Connection {
                 Rest::Closed(_) | Rest::Nothing => {}
             }
         };
-        if timeout(self.timing.close_answer, answered).await.is_err() {
+        if timeout_at(until, answered).await.is_err()
+            && let Some(sever) = sever
+        {
             // It has not read up to the close frame: whatever lies before that is not to reach it any more.
-            sever.iter().for_each(Sever::sever);
+            return sever.sever();
         }
         let _ = timeout(last_words, line.shut_down()).await;
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use gatecast_transports::CloseReason;
 use gatecast_transports::contract::client::Client;
 use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
 use gatecast_transports::contract::ws::{WsClient, masked};
+use gatecast_transports::{CloseReason, Timing};
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::line::{Line, PATIENCE};
 
@@ -113,3 +113,24 @@ async fn who_is_revoked_meanwhile_is_told_of_the_upgrade_before_the_end() {
     assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(head));
     assert!(frames[0] == 0x88 && frames.windows(2).any(|code| code == 1008_u16.to_be_bytes()), "{frames:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_revoked_and_reads_slowly_has_less_than_a_second_in_all() {
+    let script = Script::new([ack()]);
+    let mut line = Line::new::<WsClient>(&script, PIPE_BYTES);
+    line.send(upgrade("").as_bytes()).await;
+    line.until(ACK).await;
+    // With its header it fills the pipe, so that the close frame has to wait.
+    let text = "x".repeat(PIPE_BYTES - 4);
+    script.play([Act::Deliver(vec![frame("e-1", "test", text.clone())])]);
+    script.until("the event is written", |state| state.written == 2).await;
+    let since = Instant::now();
+    script.play([Act::Close(CloseReason::TokenRevoked)]);
+    sleep(Duration::from_millis(400)).await;
+    line.until(text).await;
+    line.sever.severed().await;
+    assert_eq!(since.elapsed(), Timing::default().close_answer);
+    assert!(since.elapsed() < Duration::from_secs(1));
+}
+
+const PIPE_BYTES: usize = 4 * 1024;
