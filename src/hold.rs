@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use gatecast_transports::{CloseReason, Sever};
+
 use crate::lease::Poll;
 use crate::registry::{Connection, Registration};
 
@@ -30,10 +32,17 @@ impl Hold {
         matches!(self, Self::Leased(poll) if poll.superseded())
     }
 
-    /// The connection is over, not only this poll of it.
-    pub(crate) fn end(&self) {
+    /// This poll of it was answered over a socket.
+    pub(crate) fn answered(&self, over: &Sever) {
         if let Self::Leased(poll) = self {
-            poll.end();
+            poll.answered(over);
+        }
+    }
+
+    /// The connection is over, not only this poll of it.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        if let Self::Leased(poll) = self {
+            poll.end(reason);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gatecast_storage::{Clock, Deliveries};
-use gatecast_transports::{CloseReason, Liveness};
+use gatecast_transports::{Answered, CloseReason, Liveness, Sever};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
@@ -65,6 +65,8 @@ struct Polls {
     until: Instant,
     /// It is among the looks of the table.
     in_line: bool,
+    /// Where its polls were answered.
+    answered: Answered,
 }
 
 /// One poll of a connection. While it lives the lease does not run out.
@@ -104,7 +106,12 @@ impl Leases {
         let lease = Arc::new(Lease {
             registration,
             client: client.clone(),
-            polls: Mutex::new(Polls { under_way: 1, until: Instant::now(), in_line: false }),
+            polls: Mutex::new(Polls {
+                under_way: 1,
+                until: Instant::now(),
+                in_line: false,
+                answered: Answered::default(),
+            }),
             named: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
@@ -139,7 +146,7 @@ impl Leases {
         valid: Validity,
     ) -> Option<Poll> {
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
-        let is_silenced = lease.registration.connection.closing().is_some_and(CloseReason::silences);
+        let is_silenced = lease.silenced().is_some();
         // Under the table's lock, so that it does not run out meanwhile.
         if is_silenced || lease.is_over.load(Ordering::Acquire) {
             // Not under it: this may be the last who has the lease, and so its connection.
@@ -199,7 +206,7 @@ impl Leases {
         let mut ended = Vec::new();
         for (at, id) in looks {
             let Some(lease) = table.leases.get(&id).filter(|lease| lease.polls().under_way == 0) else { continue };
-            if let Some(reason) = lease.registration.connection.closing().filter(|reason| reason.silences()) {
+            if let Some(reason) = lease.silenced() {
                 table.looks.remove(&(at, id));
                 ended.extend(table.remove(id).map(|lease| (lease, reason)));
             }
@@ -238,6 +245,7 @@ impl Leases {
         let (connection, now) = (&lease.registration.connection, self.clock.now());
         let state = (Liveness::Lease, connection.position());
         connection.carried.ended(reason);
+        lease.ended(Some(reason));
         let undelivered = shortfall::at_the_end(&self.deliveries, &lease.registration, state, reason, now);
         info!(
             gateway.id = %connection.channel.gateway, connection.id = %connection.id, ?reason, undelivered,
@@ -275,6 +283,18 @@ impl Table {
 }
 
 impl Lease {
+    /// Why nothing more may reach its peer.
+    fn silenced(&self) -> Option<CloseReason> {
+        self.registration.connection.closing().filter(|reason| reason.silences())
+    }
+
+    /// What its peer has not taken yet of answers goes with it.
+    fn ended(&self, reason: Option<CloseReason>) {
+        if reason.is_some_and(CloseReason::silences) {
+            self.polls().answered.silence();
+        }
+    }
+
     fn polls(&self) -> MutexGuard<'_, Polls> {
         self.polls.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -290,9 +310,17 @@ impl Poll {
         self.number.is_some_and(|number| number < self.lease.named.load(Ordering::Acquire))
     }
 
+    /// It was answered over a socket.
+    pub(crate) fn answered(&self, over: &Sever) {
+        self.lease.polls().answered.over(over);
+        // Looked up behind that: whoever silences it later finds the socket.
+        self.lease.ended(self.lease.silenced());
+    }
+
     /// Ends the connection with this poll.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, reason: CloseReason) {
         self.leases.table().remove(self.lease.registration.connection.id);
+        self.lease.ended(Some(reason));
     }
 
     /// For the same client's next poll.
@@ -316,7 +344,7 @@ impl Renewal {
 
 impl Drop for Poll {
     fn drop(&mut self) {
-        let silenced = self.lease.registration.connection.closing().filter(|reason| reason.silences());
+        let silenced = self.lease.silenced();
         let is_settled = {
             let mut polls = self.lease.polls();
             polls.under_way -= 1;

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
-use gatecast_transports::{Alarm, CloseReason, Frame, Frames, Heard, Liveness, Room, Served, Session, Step, Ticket};
+use gatecast_transports::{
+    Alarm, CloseReason, Frame, Frames, Heard, Liveness, Room, Served, Session, Sever, Step, Ticket,
+};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -494,6 +496,10 @@ impl Session for CursorSession {
         }
     }
 
+    fn answered(&mut self, over: &Sever) {
+        self.hold.answered(over);
+    }
+
     fn rest(self: Box<Self>) -> Option<Box<dyn Ticket>> {
         let Hold::Leased(poll) = &self.hold else { return None };
         let goes_on = self.opening.is_none() && self.below.is_none() && matches!(self.handed, Handed::Nothing);
@@ -510,7 +516,7 @@ impl Session for CursorSession {
         let (works, state) = (&self.works, (self.liveness, self.given()));
         let registration = self.hold.registration();
         let undelivered = shortfall::at_the_end(&works.deliveries, registration, state, reason, works.clock.now());
-        self.hold.end();
+        self.hold.end(reason);
         self.connection.carried.ended(reason);
         let identity = &self.connection.identity;
         if reason == CloseReason::WriteStalled {

@@ -3,16 +3,21 @@
 //! The kernel holds up to megabytes for a peer that does not read, and would go on sending them after a close. Whoever
 //! is silenced or stalls shall not get them, and they shall not be held: so the socket is reset instead (SO_LINGER of
 //! zero, socket(7)).
+//!
+//! A transport that has no more to do with the socket, or has not got it in hand, asks for the same of what was written
+//! already ([`Sever::silence`]): it is severed if the kernel still holds some when the second is nearly over.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gatecast_transports::Sever;
+use gatecast_transports::{Sever, Timing};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A socket and what severs it.
 pub(super) struct Socket {
@@ -20,11 +25,13 @@ pub(super) struct Socket {
     sever: Sever,
     /// How long the peer may take nothing once its transport watches it; `None` after the transport has said if it does.
     patience: Option<Duration>,
+    /// Boxed: who is served is not silenced.
+    unsent: Option<Box<Unsent>>,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, sever: Sever, patience: Duration) -> Self {
-        Self { stream, sever, patience: Some(patience) }
+        Self { stream, sever, patience: Some(patience), unsent: None }
     }
 
     pub(super) fn sever(&self) -> &Sever {
@@ -42,6 +49,83 @@ impl Socket {
             let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience));
         }
     }
+
+    /// After a write, which may have been of what was to be said before the peer was silenced: that is to leave as well.
+    fn wrote(&mut self, cx: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Some(unsent) = &mut self.unsent
+            && taken.is_ready()
+        {
+            unsent.look = None;
+            cx.waker().wake_by_ref();
+        }
+        taken
+    }
+
+    /// Ready unless a silenced peer has not taken all yet; an error when it is too late for that.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A transport that has said how its peer is watched has the socket in hand to the end.
+        if self.patience.is_some() && self.sever.take_silenced() {
+            let until = self.unsent.take().map(|unsent| unsent.until);
+            self.unsent = Some(Box::new(Unsent::new(until)));
+        }
+        let Some(unsent) = &mut self.unsent else { return Poll::Ready(Ok(())) };
+        let is_sent = ready!(unsent.poll_look(&self.stream, cx));
+        self.unsent = None;
+        if is_sent {
+            return Poll::Ready(Ok(()));
+        }
+        self.sever.sever();
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+/// What a silenced peer was sent and the kernel still holds.
+struct Unsent {
+    until: Pin<Box<Sleep>>,
+    look: Option<Look>,
+}
+
+/// Waits for the kernel to hold nothing.
+struct Look {
+    /// The same socket, registered anew: its first word on whether it is writable is of now.
+    stream: TcpStream,
+    /// It holds nothing. Who had something more to write is woken by that as well, and writes before the next look.
+    was_empty: bool,
+}
+
+impl Unsent {
+    fn new(until: Option<Pin<Box<Sleep>>>) -> Self {
+        let until = until.unwrap_or_else(|| Box::pin(sleep_until(Instant::now() + Timing::default().close_answer)));
+        Self { until, look: None }
+    }
+
+    /// Whether it has left. What cannot be looked at has not.
+    fn poll_look(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.look.is_none() {
+            self.look = Look::at(socket).ok();
+        }
+        if let Some(look) = &mut self.look
+            && look.stream.poll_write_ready(cx).is_ready()
+        {
+            if look.was_empty {
+                // If it is not taken, writes wait longer than they need to.
+                let _ = SockRef::from(socket).set_tcp_notsent_lowat(0);
+                return Poll::Ready(true);
+            }
+            look.was_empty = true;
+            cx.waker().wake_by_ref();
+        }
+        self.until.as_mut().poll(cx).map(|()| false)
+    }
+}
+
+impl Look {
+    fn at(socket: &TcpStream) -> io::Result<Self> {
+        // With this it is writable exactly if all was sent (tcp(7)): how much was not, nobody tells without `unsafe`.
+        SockRef::from(socket).set_tcp_notsent_lowat(1)?;
+        let same = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+        Ok(Self { stream: TcpStream::from_std(same)?, was_empty: false })
+    }
 }
 
 impl Drop for Socket {
@@ -55,6 +139,9 @@ impl Drop for Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.poll_sent(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -63,10 +150,11 @@ impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.take_patience();
         // Straight to the socket, which mostly takes it: Tokio's note of whether it would is 2 % of a delivery to look up.
-        match SockRef::from(&self.stream).send(buf) {
+        let taken = match SockRef::from(&self.stream).send(buf) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(&mut self.stream).poll_write(cx, buf),
             sent => Poll::Ready(sent),
-        }
+        };
+        self.wrote(cx, taken)
     }
 
     fn poll_write_vectored(
@@ -75,7 +163,8 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.take_patience();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let taken = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(cx, taken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -87,6 +176,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        // Closed, it would go on sending and could be reset no more.
+        self.poll_sent(cx)
     }
 }

@@ -44,7 +44,8 @@ impl App {
         env.push(("GATECAST_DATA_DIR".into(), data.path().into()));
         let admin =
             settings.iter().find(|(name, _)| *name == "GATECAST_ADMIN_TOKEN").map(|(_, token)| (*token).to_owned());
-        let dev = !settings.iter().any(|(name, _)| *name == "GATECAST_TLS_CERT");
+        let dev = !settings.iter().any(|(name, _)| ["GATECAST_TLS_CERT", "GATECAST_TLS"].contains(name));
+        let scheme = if settings.contains(&("GATECAST_TLS", "off")) { "http" } else { "https" };
         let sources = Sources { dev, env, ..Sources::default() };
         let config = config::load(sources, &|path| Err(format!("{path}: no files here"))).unwrap().config;
         let server = loop {
@@ -54,7 +55,7 @@ impl App {
                 started => break started.unwrap(),
             }
         };
-        let (platform, hub) = (Platform { admin, ..Platform::new(server.address()) }, server.hub());
+        let (platform, hub) = (Platform { admin, scheme, ..Platform::new(server.address()) }, server.hub());
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async { drop(stopped.await) }));
         Self { platform, hub, data: Some(data), stop: Some(stop), serving: Some(serving) }

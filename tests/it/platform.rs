@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone)]
 pub(crate) struct Platform {
     pub(crate) address: SocketAddr,
+    pub(crate) scheme: &'static str,
     pub(crate) http: reqwest::Client,
     pub(crate) admin: Option<String>,
 }
@@ -41,11 +42,11 @@ impl Platform {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let tls = crate::wire::trusting_all(&[b"h2", b"http/1.1"]);
         let http = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
-        Self { address, http, admin: None }
+        Self { address, scheme: "https", http, admin: None }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("https://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {

@@ -43,6 +43,11 @@ impl BareSocket {
         Self { socket, sever }
     }
 
+    /// What resets it.
+    pub(crate) fn severed_by(&self) -> Option<&Sever> {
+        self.sever.as_ref()
+    }
+
     pub(crate) fn into_inner(self) -> BoxSocket {
         self.socket
     }
@@ -80,13 +85,31 @@ impl BareSocket {
     /// Writes the last bytes and closes the writing side. A peer that does not take them in time loses the socket all the
     /// same, and what is on its way.
     pub(crate) async fn end(&mut self, bytes: &[u8], limit: Duration) {
-        let said = async {
-            self.socket.write_all(bytes).await?;
-            self.socket.shutdown().await
-        };
-        if timeout(limit, said).await.is_err() {
+        if timeout(limit, self.say_last(bytes)).await.is_err() {
             self.sever();
         }
+    }
+
+    /// [`Self::end`] for a peer that has to have read all of it by then, which its own end tells.
+    pub(crate) async fn end_read(&mut self, bytes: &[u8], limit: Duration) {
+        let read = async {
+            self.say_last(bytes).await?;
+            self.discard().await
+        };
+        if timeout(limit, read).await.is_err() {
+            self.sever();
+        }
+    }
+
+    async fn say_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        self.socket.shutdown().await
+    }
+
+    /// Reads until the peer ends.
+    pub(crate) async fn discard(&mut self) -> io::Result<()> {
+        while self.read(|_| {}).await? > 0 {}
+        Ok(())
     }
 
     /// Writes what the socket takes without waiting, which mostly is all: how much, and whether all has left. A failure is

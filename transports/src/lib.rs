@@ -45,7 +45,7 @@ pub use hand_over::{HandOver, Http1};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret, forwarded, forwarded_for};
 pub use long_poll::LongPoll;
 pub use scripted::Scripted;
-pub use sever::Sever;
+pub use sever::{Answered, Sever};
 pub use sse::Sse;
 pub use timing::Timing;
 pub use transport::{

@@ -29,7 +29,7 @@ use crate::alarm::Alarm;
 use crate::close::CloseReason;
 use crate::date::Date;
 use crate::handshake::{ConnInfo, Handshake, HandshakeError, Headers};
-use crate::pipe::{PIECE_BYTES, pipe};
+use crate::pipe::pipe;
 use crate::query::Query;
 use crate::request::{self, ConnectRequest};
 use crate::timing::Timing;
@@ -50,13 +50,13 @@ struct Manner {
 }
 
 impl LongPoll {
-    /// A transport. A poll lives in its request; only the sending of a long reply is a task of `tasks`.
+    /// A transport. A poll lives in its request; only the sending of a reply through hyper is a task of `tasks`.
     #[must_use]
     pub fn new(timing: Timing, tasks: TaskTracker) -> Self {
         Self { manner: Arc::new(Manner { timing, date: Date::default() }), tasks }
     }
 
-    /// An answer through hyper: a long one piece by piece, so that a revocation can stop it.
+    /// An answer through hyper: piece by piece, so that a revocation can stop it.
     async fn connect(&self, gate: &dyn Gate, mut request: ConnectRequest) -> Response {
         let Some(info) = request.info() else { return request::refuse(request::nobody()) };
         let Asked { handshake, wish } = match Asked::read(info, &(&request.headers).into(), &request.query) {
@@ -68,7 +68,7 @@ impl LongPoll {
             Err(refusal) => return request::refuse(refusal),
         };
         let (head, body) = reply.into_response().into_parts();
-        match session.filter(|_| body.len() > PIECE_BYTES) {
+        match session.filter(|_| !body.is_empty()) {
             None => HttpResponse::from_parts(head, body.into()),
             Some(session) => {
                 let (inlet, outlet) = pipe();

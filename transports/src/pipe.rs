@@ -77,6 +77,11 @@ impl Inlet {
         self.0.update(|state| state.chunk = Some(chunk));
     }
 
+    /// Nothing follows what lies there: the body ends itself once it asks for more.
+    pub(crate) fn finish(&mut self) {
+        self.0.update(|state| state.end = Some(End::Clean));
+    }
+
     /// Resolves when nothing lies there. Cancel safe.
     pub(crate) async fn taken(&self) -> Result<(), Stop> {
         loop {

@@ -1,10 +1,13 @@
 //! What a transport may ask for the socket under it: that it ends though its peer does not read, and that it does not end
 //! as long as the peer does not.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
 
-use tokio::sync::Notify;
+use futures::task::AtomicWaker;
+use smallvec::SmallVec;
 
 /// Ends the socket under a request. The accept loop puts one into the request's extensions, and drops the connection
 /// when [`Sever::severed`] resolves.
@@ -19,9 +22,11 @@ pub struct Sever(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     is_severed: AtomicBool,
+    is_silenced: AtomicBool,
     /// Unset until a transport has said it.
     is_watched: OnceLock<bool>,
-    severed: Notify,
+    /// That of the task that has the socket.
+    task: AtomicWaker,
 }
 
 impl Sever {
@@ -34,13 +39,27 @@ impl Sever {
     /// Ends the socket.
     pub fn sever(&self) {
         self.0.is_severed.store(true, Ordering::Release);
-        self.0.severed.notify_waiters();
+        self.0.task.wake();
     }
 
     /// Whether the socket shall be dropped, and with it what is on its way: the accept loop resets it then.
     #[must_use]
     pub fn is_severed(&self) -> bool {
         self.0.is_severed.load(Ordering::Acquire)
+    }
+
+    /// What its peer was sent and has not taken within the second is to be thrown away, and the socket with it; a peer that
+    /// has taken all keeps it. For who does not have the socket in hand: hyper has it, or the peer was answered already.
+    pub fn silence(&self) {
+        self.0.is_silenced.store(true, Ordering::Release);
+        self.0.task.wake();
+    }
+
+    /// Whether its peer was silenced since this was asked last.
+    #[must_use]
+    pub fn take_silenced(&self) -> bool {
+        // Mostly it was not, and then nothing is written.
+        self.0.is_silenced.load(Ordering::Acquire) && self.0.is_silenced.swap(false, Ordering::AcqRel)
     }
 
     /// The transport hears from its peer, and has a deadline for that. So TCP is not to give the peer up before only because
@@ -60,13 +79,36 @@ impl Sever {
         self.0.is_watched.get().copied()
     }
 
-    /// Resolves once the socket shall be dropped. Cancel safe.
+    /// Resolves once the socket shall be dropped. Cancel safe. For the one task that has the socket, which is also woken
+    /// when its peer is [silenced](Self::silence), and has to look at the socket then.
     pub async fn severed(&self) {
+        poll_fn(|cx| self.poll_severed(cx)).await;
+    }
+
+    /// [`Self::severed`], polled.
+    pub(crate) fn poll_severed(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Before the look: who is told of a later end waits from here on.
-        let severed = self.0.severed.notified();
-        if !self.is_severed() {
-            severed.await;
+        self.0.task.register(cx.waker());
+        if self.is_severed() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// The sockets over which a peer was answered that may not have read it all. It keeps none of them.
+#[derive(Debug, Default)]
+pub struct Answered(SmallVec<[Weak<State>; 1]>);
+
+impl Answered {
+    /// It was answered over this one.
+    pub fn over(&mut self, socket: &Sever) {
+        if !self.0.iter().any(|known| std::ptr::eq(known.as_ptr(), &raw const *socket.0)) {
+            self.0.retain(|known| known.strong_count() > 0);
+            self.0.push(Arc::downgrade(&socket.0));
         }
+    }
+
+    /// [Silences](Sever::silence) all of them.
+    pub fn silence(&mut self) {
+        self.0.drain(..).filter_map(|socket| socket.upgrade()).for_each(|state| Sever(state).silence());
     }
 }
 
@@ -76,17 +118,30 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn whoever_waits_is_told_and_whoever_comes_late_as_well() {
+    #[test]
+    fn whoever_waits_is_told_and_whoever_comes_late_as_well() {
         let sever = Sever::new();
         let mut waits = Box::pin(sever.severed());
         assert!(waits.as_mut().now_or_never().is_none());
-        // Made, and not waited for yet.
-        let begun = sever.severed();
+        sever.silence();
+        assert!(waits.as_mut().now_or_never().is_none() && sever.take_silenced() && !sever.take_silenced());
         sever.clone().sever();
         assert!(sever.is_severed());
-        waits.await;
-        begun.await;
-        sever.severed().await;
+        assert!(waits.now_or_never().is_some() && sever.severed().now_or_never().is_some());
+    }
+
+    #[test]
+    fn sockets_that_a_peer_was_answered_over_are_silenced_and_not_kept() {
+        let (one, other) = (Sever::new(), Sever::new());
+        let mut answered = Answered::default();
+        for socket in [&one, &other, &one, &other] {
+            answered.over(socket);
+        }
+        assert_eq!(answered.0.len(), 2);
+        drop(one);
+        answered.over(&Sever::new());
+        assert_eq!(answered.0.len(), 2, "one is gone");
+        answered.silence();
+        assert!(other.take_silenced() && answered.0.is_empty());
     }
 }

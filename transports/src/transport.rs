@@ -259,6 +259,12 @@ pub trait Session: Send {
     /// write that is under way, which is then cut.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
 
+    /// The poll was answered over this socket ([`Liveness::Lease`]), whose peer may read that later: what it has not taken when
+    /// the connection is silenced is to be thrown away ([`Sever::silence`]).
+    fn answered(&mut self, over: &Sever) {
+        let _ = over;
+    }
+
     /// The poll was answered ([`Liveness::Lease`]): gives up all but what it takes to go on from [`position`](Self::position)
     /// should its client ask for that next. `None` if the gate is to be asked then.
     fn rest(self: Box<Self>) -> Option<Box<dyn Ticket>> {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::head::PollHead;
@@ -39,7 +39,7 @@ impl Direct for Polls {
     async fn serve(&self, newcomer: Newcomer) -> Option<Rewound> {
         let Newcomer { socket, info, sever, drain } = newcomer;
         let (first, socket) = socket.into_parts();
-        let socket = BareSocket::new(socket, Some(sever));
+        let socket = BareSocket::new(socket, Some(sever.clone()));
         let input = Input::new(first.into(), info);
         let shared = Shared::new(|this| Line {
             stage: Stage::idle(&self.manner),
@@ -54,6 +54,9 @@ impl Direct for Polls {
         let mut drained = pin!(drain.cancelled().fuse());
         loop {
             let due = poll_fn(|cx| {
+                if sever.poll_severed(cx).is_ready() {
+                    return Poll::Ready(Due::Over);
+                }
                 loop {
                     match shared.poll(cx) {
                         // Whether it matters is looked up.
@@ -249,8 +252,14 @@ impl Line {
             return Some(Task::Write(Waiting { session, bytes, written, position, closes }).into());
         }
         // As long as it was not written whole, its session might have cut it off.
-        self.input.answered(session, position);
+        self.answered(session, position);
         closes.then(|| Task::Close.into())
+    }
+
+    /// An answer was written. Whether its peer reads it is seen when that is silenced.
+    fn answered(&mut self, mut session: Box<dyn Session>, position: String) {
+        self.socket.severed_by().into_iter().for_each(|sever| session.answered(sever));
+        self.input.answered(session, position);
     }
 
     /// The connection is over: what is said last.
@@ -278,6 +287,9 @@ impl Line {
         };
         if closes {
             self.socket.end(&[], self.manner.timing.last_words).await;
+            // Closed, it would go on sending though its peer is silenced.
+            let read = timeout(self.manner.timing.head, self.socket.discard());
+            tokio::select! { biased; () = self.drain.cancelled() => {}, _ = read => {} }
             return None;
         }
         Some(())
@@ -319,7 +331,7 @@ impl Line {
         let stall = self.manner.timing.write_stall;
         match self.socket.write_slowly(&bytes, written, session.as_mut(), stall).await {
             Ok(()) => {
-                self.input.answered(session, position);
+                self.answered(session, position);
                 self.stage = Stage::idle(&self.manner);
                 Some(closes)
             }

@@ -1,5 +1,7 @@
 //! The reply to a poll.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -93,31 +95,60 @@ impl Reply {
     }
 }
 
-/// Sends a long reply, as long as the session lets it: a revocation stops it between two pieces.
-pub(super) async fn send(
-    mut body: Bytes,
-    mut inlet: Inlet,
+/// Sends a reply, as long as the session lets it: what hyper has not taken, or holds for a peer that has no room for it, is
+/// stopped by a revocation.
+pub(super) fn send(
+    body: Bytes,
+    inlet: Inlet,
     mut session: Box<dyn Session>,
     timing: Timing,
     sever: Option<Sever>,
-) {
-    while !body.is_empty() {
-        let piece = body.split_to(body.len().min(PIECE_BYTES));
+) -> impl Future<Output = ()> + Send {
+    let mut sending = Sending { body, inlet };
+    // Now, so that it goes out with its head.
+    sending.offer();
+    async move {
         let failed = tokio::select! {
             biased;
             reason = session.cut() => reason,
-            put = inlet.put(piece) => match put {
-                Ok(()) => continue,
-                // Nothing is lost: the position is the client's. The lease runs on.
-                Err(_) => return,
+            is_sent = sending.run(timing.write_stall) => match is_sent {
+                Ok(()) => return sever.iter().for_each(|sever| session.answered(sever)),
+                Err(reason) => reason,
             },
-            () = sleep(timing.write_stall) => CloseReason::WriteStalled,
         };
-        inlet.fail();
+        sending.inlet.fail();
         if let Some(sever) = sever {
             sever.sever();
         }
-        return cut_off(session, failed);
+        cut_off(session, failed);
+    }
+}
+
+struct Sending {
+    /// What was not offered yet.
+    body: Bytes,
+    inlet: Inlet,
+}
+
+impl Sending {
+    fn offer(&mut self) {
+        self.inlet.offer(self.body.split_to(self.body.len().min(PIECE_BYTES)));
+        if self.body.is_empty() {
+            self.inlet.finish();
+        }
+    }
+
+    /// Ready when the body was dropped: at its end, for which it asks only once all before may go out, or with its request.
+    /// Then nothing is lost: the position is the client's, and the lease runs on.
+    async fn run(&mut self, stall: Duration) -> Result<(), CloseReason> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.inlet.stopped() => return Ok(()),
+                _ = self.inlet.taken(), if !self.body.is_empty() => self.offer(),
+                () = sleep(stall) => return Err(CloseReason::WriteStalled),
+            }
+        }
     }
 }
 

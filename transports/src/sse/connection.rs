@@ -38,7 +38,14 @@ pub(super) async fn run(
     session.ended(reason);
     drop(session);
     // A last event behind half an event would be garbage.
-    if reason == CloseReason::PeerClosed || (!mid_chunk && say(&mut inlet, reason, &timing).await) {
+    if reason == CloseReason::PeerClosed {
+        return;
+    }
+    if !mid_chunk && say(&mut inlet, reason, &timing).await {
+        if reason.silences() {
+            // The body asks only while what it gave before may go out, so all of that is the socket's.
+            sever.iter().for_each(Sever::silence);
+        }
         return;
     }
     inlet.fail();

@@ -183,7 +183,13 @@ impl Connection {
             return self.socket.sever();
         }
         let last = reason.ending().last.map(|last| chunk(&spell::event(&last))).unwrap_or_default();
-        self.socket.end(&[&last[..], LAST_CHUNK].concat(), self.timing.last_words).await;
+        let last = [&last[..], LAST_CHUNK].concat();
+        if reason.silences() {
+            // What lies before that in the kernel is not to reach it later.
+            self.socket.end_read(&last, self.timing.close_answer).await;
+        } else {
+            self.socket.end(&last, self.timing.last_words).await;
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use gatecast_transports::contract::poll::PollClient;
 use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
 use gatecast_transports::contract::ws::{WsClient, masked};
 use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::line::Line;
+use crate::line::{Line, PATIENCE};
 
 /// A connection at rest, over a pipe of so many bytes once it is acknowledged.
 async fn at_rest(script: &Script, pipe_bytes: usize) -> Line {
@@ -203,6 +203,10 @@ async fn a_client_that_closes_after_its_answer_is_closed_though_it_was_answered_
     tokio::task::yield_now().await;
     script.play([event(0, 0)]);
     assert!(script.serve(), "the close is its task's");
+    let mut answer = String::new();
+    timeout(PATIENCE, line.peer.read_to_string(&mut answer)).await.expect("closed").unwrap();
+    assert!(answer.contains("\r\nconnection: close\r\n") && answer.ends_with(r#""lastEventId":"e-0"}"#), "{answer}");
+    let since = Instant::now();
     line.is_over().await;
-    assert!(line.until(r#""lastEventId":"e-0"}"#).await.contains("\r\nconnection: close\r\n"));
+    assert_eq!(since.elapsed(), Duration::from_secs(30), "who does not close has this to read it");
 }

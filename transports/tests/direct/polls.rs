@@ -52,6 +52,7 @@ async fn polls_follow_each_other_on_one_socket() {
     let last = line.until("\r\n\r\n").await;
     assert!(last.starts_with("HTTP/1.1 204 No Content\r\n") && last.contains("\r\nconnection: close\r\n"), "{last}");
     assert!(!last.contains("content-length"), "RFC 9110 § 8.6: {last}");
+    line.peer.shutdown().await.unwrap();
     line.is_over().await;
     assert_eq!(script.look(|state| (state.admitted, state.alive)), (3, 0));
 }
