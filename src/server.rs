@@ -10,6 +10,7 @@ mod listener;
 mod places;
 mod reload;
 mod socket;
+mod streams;
 mod target;
 mod tls;
 mod tls_stream;

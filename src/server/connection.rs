@@ -18,7 +18,7 @@ use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use super::certificate_names::certificate_names;
 use super::in_flight::{Counted, InFlight};
 use super::places::{Place, Places};
 use super::socket::Socket;
+use super::streams::Streams;
 use super::tls::Tls;
 use super::unread::Lent;
 use super::{target, unread};
@@ -105,7 +106,7 @@ pub(super) async fn serve(
     let Some(Some(Opened { socket, is_http2, info })) = opened else { return };
     let Service { endpoints, direct } = service;
     let info = Arc::new(info);
-    let requests = Requests { endpoints, info, sever, hand_over: None, in_flight: Arc::default() };
+    let requests = Requests { endpoints, info, sever, hand_over: None, streams: None, in_flight: Arc::default() };
     if is_http2 {
         Box::pin(serve_http2(socket, requests, drain, place)).await;
     } else {
@@ -187,8 +188,9 @@ async fn serve_by_hyper(stream: Rewound, requests: Requests, drain: Cancellation
 }
 
 async fn serve_http2(stream: BoxSocket, requests: Requests, drain: CancellationToken, _place: Place) {
-    let (sever, in_flight) = (requests.sever.clone(), requests.in_flight.clone());
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let (sever, in_flight, streams) = (requests.sever.clone(), requests.in_flight.clone(), Streams::default());
+    let requests = Requests { streams: Some(streams.clone()), ..requests };
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .keep_alive_interval(HTTP2_PING_EVERY)
         .keep_alive_timeout(HTTP2_PONG_TIMEOUT)
@@ -237,6 +239,8 @@ struct Requests {
     sever: Sever,
     /// HTTP/1.1 only: a stream of HTTP/2 has no socket of its own.
     hand_over: Option<HandOver>,
+    /// HTTP/2 only.
+    streams: Option<Streams>,
     in_flight: Arc<InFlight>,
 }
 
@@ -270,6 +274,7 @@ impl Requests {
         &self,
         mut request: Request<Lent<Incoming>>,
     ) -> BoxFuture<'static, Result<warp::reply::Response, Infallible>> {
+        let sever = self.streams.as_ref().map_or_else(|| self.sever.clone(), |streams| streams.begin(&self.sever));
         if let Some(fault) = target::fault(&request) {
             let refusal = problem(&fault).map(Into::into);
             return Box::pin(async { Ok(refusal) });
@@ -279,7 +284,7 @@ impl Requests {
             return Box::pin(async { Ok(answer.await) });
         }
         request.extensions_mut().insert(self.info.clone());
-        request.extensions_mut().insert(self.sever.clone());
+        request.extensions_mut().insert(sever);
         // Over HTTP/1.0 a response that never ends has no chunks: hyper knows how to write it.
         if let Some(hand_over) = self.hand_over.as_ref().filter(|_| request.version() == Version::HTTP_11) {
             request.extensions_mut().insert(hand_over.clone());

@@ -107,7 +107,7 @@ fn http2(stream: u32, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Reads until this was among what came.
-async fn until(wire: &mut dyn Wire, what: &str) {
+async fn until(wire: &mut dyn Wire, what: &str) -> String {
     let mut seen = String::new();
     let read = async {
         while !seen.contains(what) {
@@ -117,7 +117,9 @@ async fn until(wire: &mut dyn Wire, what: &str) {
             seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
         }
     };
-    timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("no {what} in {seen}"));
+    let is_read = timeout(PATIENCE, read).await.is_ok();
+    assert!(is_read, "no {what} in {seen}");
+    seen
 }
 
 /// What comes until the connection ends.
@@ -169,6 +171,29 @@ async fn what_was_written_whole_is_thrown_away_with_the_token_on_every_transport
         }
     }
     assert!(late.iter().all(|(_, _, bytes)| *bytes < OWN_BYTES_MAX), "{late:?}");
+}
+
+/// Two gateways share a connection of HTTP/2, as they do behind a proxy. One of them gives its streams no room.
+#[tokio::test]
+async fn what_waits_for_room_over_http_2_is_thrown_away_with_the_token_and_no_other_stream() {
+    let app = App::start().await;
+    let [one, other] = [app.register("one").await, app.register("other").await];
+    let (key, others_key) = (("api-key", &*one.token), ("api-key", &*other.token));
+    let from = ("last-event-id", &*cursor(&app, &one).await);
+    let mut wire = ask(&app, Over::Http2, SSE, &[others_key]).await;
+    until(&mut wire, "connection.ack").await;
+    // From here on streams begin without room.
+    let requests = [settings(0), http2(3, POLL, &[key, from]), http2(5, SSE, &[key])].concat();
+    wire.write_all(&[requests, window(1, WINDOW - 65_535)].concat()).await.unwrap();
+    wire.flush().await.unwrap();
+    app.connected(3).await;
+    publish_large(&app, &one, 40_000).await;
+    silence(&app, &one).await;
+    wire.write_all(&[window(3, WINDOW), window(5, WINDOW)].concat()).await.unwrap();
+    wire.flush().await.unwrap();
+    app.publish(other.id, 7).await;
+    let seen = until(&mut wire, "api-7").await;
+    assert!(!seen.contains("xxx"), "{} bytes", seen.len());
 }
 
 #[tokio::test]

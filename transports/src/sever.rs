@@ -27,6 +27,8 @@ struct State {
     is_watched: OnceLock<bool>,
     /// That of the task that has the socket.
     task: AtomicWaker,
+    /// The socket itself, if this is of one of its streams.
+    socket: Option<Sever>,
 }
 
 impl Sever {
@@ -36,10 +38,22 @@ impl Sever {
         Self::default()
     }
 
-    /// Ends the socket.
+    /// One for a stream of HTTP/2, which other streams are not to end with: severed, it is reset with all that waits for its
+    /// peer's room, and the socket is [silenced](Self::silence) for what has left it. The accept loop drops the stream.
+    #[must_use]
+    pub fn of_stream(socket: &Self) -> Self {
+        Self(Arc::new(State { socket: Some(socket.clone()), ..State::default() }))
+    }
+
+    /// Ends the socket, or the stream.
     pub fn sever(&self) {
         self.0.is_severed.store(true, Ordering::Release);
         self.0.task.wake();
+        self.0.socket.iter().for_each(Self::silence);
+    }
+
+    fn socket(&self) -> &Self {
+        self.0.socket.as_ref().unwrap_or(self)
     }
 
     /// Whether the socket shall be dropped, and with it what is on its way: the accept loop resets it then.
@@ -51,8 +65,9 @@ impl Sever {
     /// What its peer was sent and has not taken within the second is to be thrown away, and the socket with it; a peer that
     /// has taken all keeps it. For who does not have the socket in hand: hyper has it, or the peer was answered already.
     pub fn silence(&self) {
-        self.0.is_silenced.store(true, Ordering::Release);
-        self.0.task.wake();
+        let Self(socket) = self.socket();
+        socket.is_silenced.store(true, Ordering::Release);
+        socket.task.wake();
     }
 
     /// Whether its peer was silenced since this was asked last.
@@ -99,7 +114,8 @@ pub struct Answered(SmallVec<[Weak<State>; 1]>);
 
 impl Answered {
     /// It was answered over this one.
-    pub fn over(&mut self, socket: &Sever) {
+    pub fn over(&mut self, sever: &Sever) {
+        let socket = sever.socket();
         if !self.0.iter().any(|known| std::ptr::eq(known.as_ptr(), &raw const *socket.0)) {
             self.0.retain(|known| known.strong_count() > 0);
             self.0.push(Arc::downgrade(&socket.0));
@@ -128,6 +144,20 @@ mod tests {
         sever.clone().sever();
         assert!(sever.is_severed());
         assert!(waits.now_or_never().is_some() && sever.severed().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_stream_ends_alone_and_its_socket_is_silenced() {
+        let socket = Sever::new();
+        let [one, other] = [(); 2].map(|()| Sever::of_stream(&socket));
+        one.sever();
+        assert!(one.is_severed() && !other.is_severed() && !socket.is_severed());
+        assert!(socket.take_silenced());
+        let mut answered = Answered::default();
+        answered.over(&other);
+        drop(other);
+        answered.silence();
+        assert!(socket.take_silenced(), "it outlives its streams");
     }
 
     #[test]
