@@ -74,9 +74,14 @@ impl Refusal {
         }
     }
 
-    /// Whether the answer is about the service (its key, load, health) and not about the transport.
+    /// Whether the answer is about the service (its key, load, health) and not about the transport. A 426 is about the
+    /// transport even from the server itself: something in between took the upgrade away.
     pub(super) fn is_about_service(&self) -> bool {
-        self.is_problem || matches!(self.status, 401 | 429 | 502 | 503 | 504)
+        match self.status {
+            426 => false,
+            401 | 429 | 502 | 503 | 504 => true,
+            _ => self.is_problem,
+        }
     }
 }
 

@@ -260,7 +260,8 @@ async fn without_websocket_and_sse_there_is_long_poll() {
     let server = Server::start().await;
     let mut client = server.client(TransportChoice::Auto, None);
     let serve = async {
-        server.request().await.answer("426 Upgrade Required", "", "").await;
+        // Of a proxy that takes `Upgrade` away, and of the server behind it.
+        server.request().await.problem(426, "UPGRADE_REQUIRED", "upgrade: websocket\r\n").await;
         server.request().await.answer("200 OK", "content-type: text/html\r\n", "<html>").await;
         let poll = server.request().await;
         assert!(poll.target.starts_with("/api/internal/v1/poll/gateways/connect?timeout="), "{}", poll.target);
