@@ -88,17 +88,11 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     #[test]
     fn an_event_is_one_line_with_its_own_bytes() {
         let raw = r#"{"type":"t","eventId":"6f3a9c21-1","n":1.50}"#.to_owned();
-        let event = Incoming::Event {
-            cursor: "6f3a9c21-1".into(),
-            event_type: "t".into(),
-            raw: raw.clone(),
-            json: Value::Null,
-        };
+        let event = Incoming::Event { cursor: "6f3a9c21-1".into(), event_type: "t".into(), raw: raw.clone() };
         let mut out = Vec::new();
         JsonView { out: &mut out }.incoming(&event, "").unwrap();
         let expected = format!("{{\"kind\":\"event\",\"cursor\":\"6f3a9c21-1\",\"message\":{raw}}}\n");

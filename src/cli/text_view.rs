@@ -103,7 +103,6 @@ impl TextView<'_> {
 mod tests {
     use super::*;
     use crate::client::Transport;
-    use serde_json::Value;
 
     fn shown(incoming: &Incoming) -> String {
         let mut out = Vec::new();
@@ -152,7 +151,7 @@ Press Ctrl+C to disconnect
     #[test]
     fn an_event_is_indented_and_harmless() {
         let raw = r#"{"type":"t","payload":{"x":1}}"#.to_owned();
-        let said = shown(&Incoming::Event { cursor: String::new(), event_type: String::new(), raw, json: Value::Null });
+        let said = shown(&Incoming::Event { cursor: String::new(), event_type: String::new(), raw });
         assert_eq!(said, "{\n  \"type\": \"t\",\n  \"payload\": {\n    \"x\": 1\n  }\n}\n");
         let hostile = Incoming::Error { code: "\u{1b}]0;x\u{7}".to_owned(), detail: "d".to_owned() };
         assert!(!shown(&hostile).contains('\u{1b}'));

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::message::{Ack, Reset};
 use super::picker::Transport;
 
@@ -26,8 +24,6 @@ pub enum Incoming {
         event_type: String,
         /// The bytes as they came.
         raw: String,
-        /// The same, parsed.
-        json: Value,
     },
     /// Events are lost; the compacted state follows.
     Reset(Reset),

@@ -1,9 +1,11 @@
 //! One message of the server, the same bytes on every transport.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 /// The first message of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -59,7 +61,6 @@ pub(super) enum Message {
     Event {
         cursor: String,
         event_type: String,
-        json: Value,
     },
     Reset(Reset),
     Goodbye {
@@ -80,38 +81,59 @@ pub(super) struct NoMessage(String);
 
 impl Message {
     pub(super) fn parse(raw: &str) -> Result<Self, NoMessage> {
-        let json: Value = serde_json::from_str(raw).map_err(|e| NoMessage(e.to_string()))?;
-        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
-        let event_type = text("type").ok_or_else(|| NoMessage("it has no type".to_owned()))?;
-        if let Some(cursor) = text("eventId") {
-            return Ok(Self::Event { cursor, event_type, json });
+        let top = Members::of(raw)?;
+        let event_type: String = top.get("type").ok_or_else(|| NoMessage("it has no type".to_owned()))?;
+        if let Some(cursor) = top.get("eventId") {
+            return Ok(Self::Event { cursor, event_type });
         }
-        // Members of a control message stand beside its type or in its payload.
-        let payload = json.get("payload").filter(|payload| payload.is_object()).unwrap_or(&json);
-        let member = |name: &str| json.get(name).or_else(|| payload.get(name));
-        let word = |name: &str| member(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(match event_type.as_str() {
+        match event_type.as_str() {
             "connection.ack" => {
                 let ack = serde_json::from_str::<Ack>(raw).map_err(|e| NoMessage(e.to_string()))?;
-                Self::Ack(Ack { raw: raw.to_owned(), ..ack })
+                Ok(Self::Ack(Ack { raw: raw.to_owned(), ..ack }))
             }
             "stream.reset" => {
-                let reset = Reset::deserialize(payload).map_err(|e| NoMessage(e.to_string()))?;
-                Self::Reset(Reset { raw: raw.to_owned(), ..reset })
+                let reset = serde_json::from_str::<Reset>(top.payload().unwrap_or(raw));
+                let reset = reset.map_err(|e| NoMessage(e.to_string()))?;
+                Ok(Self::Reset(Reset { raw: raw.to_owned(), ..reset }))
             }
             "server.goodbye" => {
-                let millis = member("reconnectAfterMs").and_then(Value::as_u64);
-                Self::Goodbye { reconnect_after: millis.map(Duration::from_millis) }
+                let millis = top.here_or_in_payload("reconnectAfterMs");
+                Ok(Self::Goodbye { reconnect_after: millis.map(Duration::from_millis) })
             }
             "error" => {
+                let word = |name: &str| top.here_or_in_payload::<String>(name).unwrap_or_default();
                 let (code, detail) = (word("code"), word("detail"));
                 // The server may leave the words to the code.
                 let words = || code.to_ascii_lowercase().replace('_', " ");
                 let detail = if detail.is_empty() { words() } else { detail };
-                Self::Error { code, detail }
+                Ok(Self::Error { code, detail })
             }
-            _ => Self::Unknown,
-        })
+            _ => Ok(Self::Unknown),
+        }
+    }
+}
+
+/// The members of an object, as they came: what nobody asks for is not parsed, so it may be as deep as it likes.
+#[derive(Deserialize)]
+struct Members<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
+
+impl<'a> Members<'a> {
+    fn of(raw: &'a str) -> Result<Self, NoMessage> {
+        serde_json::from_str(raw).map_err(|e| NoMessage(e.to_string()))
+    }
+
+    /// The member, if there is one of that shape.
+    fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
+
+    fn payload(&self) -> Option<&'a str> {
+        self.0.get("payload").map(|raw| raw.get()).filter(|raw| raw.starts_with('{'))
+    }
+
+    /// A member of a control message, which stands beside its type or in its payload.
+    fn here_or_in_payload<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.get(name).or_else(|| Members::of(self.payload()?).ok()?.get(name))
     }
 }
 
@@ -133,6 +155,14 @@ mod tests {
         assert!(matches!(unsure, Ok(Message::Reset(Reset { lost: None, .. }))));
         assert!(matches!(Message::parse(r#"{"type":"new.thing"}"#), Ok(Message::Unknown)));
         assert!(Message::parse("[]").is_err() && Message::parse(r#"{"type":7}"#).is_err());
+    }
+
+    #[test]
+    fn what_an_event_carries_is_not_parsed_however_deep_it_is() {
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+        let event = Message::parse(&format!(r#"{{"type":"t","eventId":"6f3a9c21-1","payload":{deep}}}"#));
+        assert!(matches!(event, Ok(Message::Event { cursor, .. }) if cursor == "6f3a9c21-1"));
+        assert!(matches!(Message::parse(&format!(r#"{{"type":"new.thing","payload":{deep}}}"#)), Ok(Message::Unknown)));
     }
 
     #[test]

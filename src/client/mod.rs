@@ -276,9 +276,9 @@ impl Client {
         };
         match message {
             Message::Ack(ack) => Some(self.acknowledged(ack)),
-            Message::Event { cursor, event_type, json } => {
+            Message::Event { cursor, event_type } => {
                 self.moved_to(Some(cursor.clone()));
-                Some(Incoming::Event { cursor, event_type, raw, json })
+                Some(Incoming::Event { cursor, event_type, raw })
             }
             Message::Reset(reset) => Some(Incoming::Reset(reset)),
             Message::Goodbye { reconnect_after } => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gatecast::client::{ApiKey, Client, ClientConfig, Endpoint, Incoming, TransportChoice, Trust};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -26,7 +27,10 @@ fn client(app: &App, token: &str, transport: TransportChoice, resume: &str) -> C
 async fn read(client: &mut Client, seen: &mut Vec<u64>, enough: impl Fn(&[u64]) -> bool) {
     while !enough(seen) {
         match timeout(PATIENCE, client.next()).await.expect("something in time") {
-            Incoming::Event { json, .. } => seen.push(json["payload"]["n"].as_u64().unwrap()),
+            Incoming::Event { raw, .. } => {
+                let event: Value = serde_json::from_str(&raw).unwrap();
+                seen.push(event["payload"]["n"].as_u64().unwrap());
+            }
             Incoming::Reset(reset) => panic!("{reset:?}"),
             Incoming::Disconnected { reason, .. } => panic!("{reason}"),
             Incoming::Fatal { detail, .. } => panic!("{detail}"),
