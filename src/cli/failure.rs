@@ -179,6 +179,9 @@ impl Failure {
             Self::Api(ApiError::Strange(_)) => "Does --url name a gatecast server, and not something in front of it?",
             Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
+            Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
+                "The key is good, but not from this address or with this certificate. Allow it: gatecast gateway update ID"
+            }
             Self::Rejected { status: Some(401 | 403) | None, .. } => {
                 "The key is wrong, revoked or expired. Make one: gatecast token create --gateway ID"
             }
@@ -260,6 +263,19 @@ mod tests {
         assert_eq!(Failure::Api(ApiError::Unreachable(String::new())).exit().code(), 69);
         assert_eq!(Failure::Config(Vec::new()).exit().code(), 64);
         assert!(text(&refused(401)).contains("--admin-token"));
+    }
+
+    #[test]
+    fn who_is_expelled_is_told_what_of_it_can_be_put_right() {
+        for (code, exit, hint) in [
+            ("TOKEN_REVOKED", 77, "token create"),
+            ("GATEWAY_DELETED", 3, "gateway list"),
+            ("ACCESS_WITHDRAWN", 77, "gateway update"),
+        ] {
+            let expelled = Failure::Rejected { status: None, code: code.to_owned(), detail: String::new() };
+            assert_eq!(expelled.exit().code(), exit, "{code}");
+            assert!(text(&expelled).contains(hint), "{}", text(&expelled));
+        }
     }
 
     #[test]

@@ -154,11 +154,16 @@ fn lost(reason: String) -> Signal {
 
 fn closed(frame: Option<CloseFrame>) -> Trouble {
     let Some(frame) = frame else { return Trouble::Lost("closed by the server without a code".to_owned()) };
-    let code = u16::from(frame.code);
-    if frame.code == CloseCode::Policy {
-        return Trouble::Expelled { code: code.to_string(), detail: format!("closed by the server: {}", frame.reason) };
+    if let Some(code) = expulsion(&frame) {
+        return Trouble::Expelled { code, detail: format!("closed by the server: {}", frame.reason) };
     }
-    Trouble::Lost(format!("closed by the server: {code} {}", frame.reason))
+    Trouble::Lost(format!("closed by the server: {} {}", u16::from(frame.code), frame.reason))
+}
+
+/// The stable code of a close for good, as the other transports have it in their `error` message.
+fn expulsion(frame: &CloseFrame) -> Option<String> {
+    let reason = frame.reason.to_ascii_uppercase().replace(' ', "_");
+    (frame.code == CloseCode::Policy).then(|| if reason.is_empty() { u16::from(frame.code).to_string() } else { reason })
 }
 
 #[cfg(test)]
@@ -223,6 +228,17 @@ mod tests {
             let signal = near.next().await;
             assert!(matches!(signal, Signal::Ended(_)), "{signal:?}");
             assert_eq!(matches!(signal, Signal::Ended(Trouble::Expelled { .. })), is_final, "{signal:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn why_the_server_expels_is_called_as_on_the_other_transports() {
+        for (reason, expected) in [("gateway deleted", "GATEWAY_DELETED"), ("", "1008")] {
+            let (mut near, mut far) = pair().await;
+            far.close(Some(CloseFrame { code: CloseCode::Policy, reason: reason.into() })).await.unwrap();
+            let signal = near.next().await;
+            let Signal::Ended(Trouble::Expelled { code, .. }) = &signal else { unreachable!("{signal:?}") };
+            assert_eq!(code, expected);
         }
     }
 
