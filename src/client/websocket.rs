@@ -161,7 +161,7 @@ fn closed(frame: Option<CloseFrame>) -> Trouble {
 }
 
 /// The stable code of a close for good, as the other transports have it in their `error` message.
-fn expulsion(frame: &CloseFrame) -> Option<String> {
+pub(super) fn expulsion(frame: &CloseFrame) -> Option<String> {
     let reason = frame.reason.to_ascii_uppercase().replace(' ', "_");
     (frame.code == CloseCode::Policy).then(|| if reason.is_empty() { u16::from(frame.code).to_string() } else { reason })
 }

@@ -193,6 +193,20 @@ async fn a_busy_clean_server_is_told_from_a_wrong_key_and_the_words_say_what_to_
     assert!(!said.out.contains(&gateway.token) && !said.err.contains(&gateway.token));
 }
 
+#[tokio::test]
+async fn a_key_that_is_revoked_in_between_is_no_fault_of_the_way() {
+    let app = App::with(&QUICK).await;
+    let gateway = app.register("one").await;
+    let revoke = async {
+        app.connected(3).await;
+        let token = format!("/api/v1/gateways/{}/tokens/{}", gateway.id, gateway.token_id);
+        assert!(app.delete(&token).await.is_success());
+    };
+    let url = app.url("");
+    let (revoked, ()) = tokio::join!(doctor(&url, &gateway.token, &["-k", "--idle", "5s"]), revoke);
+    assert_eq!((revoked.exit, revoked.all_codes()), (77, vec!["key-refused"]), "{revoked:#?}");
+}
+
 /// A TLS server that closes after the handshake.
 async fn tls_server(names: &[&str], from: (i32, u8, u8), to: (i32, u8, u8)) -> (SocketAddr, String) {
     let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();

@@ -81,6 +81,11 @@ pub(super) fn diagnose(seen: &Examination, timing: &Timing, idle: Duration) -> D
         general.push(Finding::ApiKeyStripped);
     }
     general.extend(clock_skew(streams));
+    if let Some(expelled) = expelled(streams) {
+        // All that ended with it has no other cause to be looked for.
+        general.push(expelled);
+        return Diagnosis { general, transports: Vec::new() };
+    }
     let (Some(websocket), Some(sse)) = (&streams.websocket, &streams.sse) else {
         general.extend(streams.opening.as_ref().err().map(|unopened| unopened_finding(Transport::LongPoll, unopened)));
         return Diagnosis { general, transports: Vec::new() };
@@ -94,6 +99,22 @@ pub(super) fn diagnose(seen: &Examination, timing: &Timing, idle: Duration) -> D
         long_poll(streams),
     ];
     Diagnosis { general, transports }
+}
+
+/// What a server says that no longer wants this gateway, or this key, while it is watched.
+fn expelled(streams: &Streams) -> Option<Finding> {
+    let watched = [&streams.websocket, &streams.sse].into_iter().filter_map(|seen| seen.as_ref()?.as_ref().ok());
+    watched.filter_map(|watched| watched.end.as_ref()).find_map(|end| match &end.why {
+        Why::Expelled { code, detail } => Some(expulsion(code, detail)),
+        _ => None,
+    })
+}
+
+fn expulsion(code: &str, detail: &str) -> Finding {
+    match code {
+        "UNAUTHORIZED" | "TOKEN_REVOKED" | "TOKEN_EXPIRED" => Finding::KeyRefused,
+        _ => Finding::Refused { status: None, code: code.to_owned(), detail: detail.to_owned() },
+    }
 }
 
 fn clock_skew(streams: &Streams) -> Option<Finding> {
@@ -205,6 +226,7 @@ fn ended(expected: &Expected, watched: &Watched, end: &Ending) -> Finding {
     }
     match &end.why {
         Why::Altered(what) => Finding::Altered(what.clone()),
+        Why::Expelled { code, detail } => expulsion(code, detail),
         Why::Closed { code: NO_LIFE, .. } if watched.signs.iter().any(|(_, sign)| matches!(sign, Sign::Beat)) => {
             Finding::PongsDropped { after: end.at }
         }
@@ -279,7 +301,9 @@ fn refused(transport: Transport, head: &Head) -> Finding {
         (Some(_), 401) => Finding::KeyRefused,
         (Some(_), 426) if is_websocket => Finding::UpgradeStripped,
         (Some(code), 429 | 503) => Finding::Busy { code: code.clone(), retry_after: head.retry_after },
-        (Some(code), _) => Finding::Refused { status, code: code.clone(), detail: head.detail.clone() },
+        (Some(code), _) => {
+            Finding::Refused { status: Some(status), code: code.clone(), detail: head.detail.clone() }
+        }
         (None, 300..=399) => {
             Finding::Redirected { status, to: head.location.clone().unwrap_or_else(|| "nowhere".to_owned()), by }
         }

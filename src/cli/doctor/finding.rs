@@ -27,8 +27,8 @@ pub(super) enum Finding {
     Busy { code: String, retry_after: Option<Duration> },
     /// Something in between has no server behind it.
     NothingBehind { status: u16, by: String },
-    /// The server itself refuses for another reason.
-    Refused { status: u16, code: String, detail: String },
+    /// The server itself refuses for another reason, with a status or in the midst of a stream.
+    Refused { status: Option<u16>, code: String, detail: String },
     /// Something in between refuses the upgrade.
     UpgradeRefused { status: u16, by: String },
     /// The upgrade arrives as a plain request.
@@ -145,7 +145,10 @@ impl Finding {
                 format!("the server is not ready to take connections ({code}{})", wait.unwrap_or_default())
             }
             Self::NothingBehind { status, by } => format!("{by} answers {status}: it has no server behind it"),
-            Self::Refused { status, code, detail } => format!("the server refuses: {status} {code}: {detail}"),
+            Self::Refused { status, code, detail } => {
+                let status = status.map(|status| format!("{status} ")).unwrap_or_default();
+                format!("the server refuses: {status}{code}: {detail}")
+            }
             Self::UpgradeRefused { status, by } => format!("{by} refuses the WebSocket upgrade with {status}"),
             Self::UpgradeStripped => {
                 "the upgrade reaches the server as a plain request: Upgrade was taken away".to_owned()

@@ -174,6 +174,19 @@ fn a_server_that_leaves_while_it_is_watched_is_no_fault_of_the_way() {
 }
 
 #[test]
+fn a_key_that_is_revoked_while_it_is_watched_is_the_keys_fault_and_no_proxys() {
+    for (code, expected, exit) in
+        [("TOKEN_REVOKED", "key-refused", Exit::Unauthorized), ("GATEWAY_DELETED", "server-refused", Exit::Failure)]
+    {
+        let expelled = || ended(&[], Why::Expelled { code: code.to_owned(), detail: "why".to_owned() });
+        // The poll that was held is answered empty.
+        let polls = vec![(IDLE, Ok(polled(SOON)))];
+        let diagnosis = of(Streams { websocket: Some(Ok(expelled())), sse: Some(Ok(expelled())), polls, ..clean() });
+        assert_eq!((codes(&diagnosis), diagnosis.exit()), (vec![vec![expected]], exit));
+    }
+}
+
+#[test]
 fn a_clock_is_wrong_only_beyond_what_the_call_itself_took() {
     let told = |ahead_s: i64, took: Duration| {
         let mut streams = clean();

@@ -14,13 +14,14 @@ use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
 use super::head::kind;
 use super::{Credential, Head, INSTANCE, Probe, Unopened, cut};
+use crate::client::attempt::is_transient;
 use crate::client::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, WRITE_TIMEOUT};
 use crate::client::message::{Ack, Message};
 use crate::client::picker::Transport;
 use crate::client::sse::refusal;
 use crate::client::sse_parser::{SseItem, SseParser};
 use crate::client::trouble::{Refusal, causes};
-use crate::client::websocket::{dial, handshake, request};
+use crate::client::websocket::{dial, expulsion, handshake, request};
 
 /// A stream as it was seen. All times count from its request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,6 +71,13 @@ pub enum Why {
         code: u16,
         /// Its words.
         reason: String,
+    },
+    /// By the server, for good: with an `error` message, or a close frame that says as much.
+    Expelled {
+        /// Its stable code.
+        code: String,
+        /// Its words.
+        detail: String,
     },
     /// Without a word, or with the network's.
     Lost(String),
@@ -181,6 +189,7 @@ impl Watch {
         match Message::parse(raw) {
             Ok(Message::Ack(ack)) => self.sign(Sign::Ack(Box::new(ack))),
             Ok(Message::Goodbye { .. }) => self.sign(Sign::Goodbye),
+            Ok(Message::Error { code, detail }) if !is_transient(&code) => self.end(Why::Expelled { code, detail }),
             Ok(_) => self.sign(Sign::Message),
             Err(error) => self.end(Why::Altered(error.to_string())),
         }
@@ -218,10 +227,7 @@ impl Watch {
                     }
                 }
                 Some(Ok(Frame::Pong(_))) => self.sign(Sign::Pong),
-                Some(Ok(Frame::Close(frame))) => {
-                    let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
-                    self.end(Why::Closed { code, reason });
-                }
+                Some(Ok(Frame::Close(frame))) => self.end(closed(frame)),
                 Some(Ok(Frame::Binary(_) | Frame::Frame(_))) => {
                     self.end(Why::Altered("a binary frame, which the server never sends".to_owned()));
                 }
@@ -241,6 +247,15 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut WebSocketStream<S
     };
     // Nothing depends on the answer; without one the server sees the socket close.
     let _ = timeout(ANSWER_TIMEOUT, farewell).await;
+}
+
+fn closed(frame: Option<CloseFrame>) -> Why {
+    let Some(frame) = frame else { return Why::Closed { code: 1005, reason: String::new() } };
+    let (code, reason) = (u16::from(frame.code), frame.reason.to_string());
+    match expulsion(&frame) {
+        Some(code) => Why::Expelled { code, detail: reason },
+        None => Why::Closed { code, reason },
+    }
 }
 
 fn ended(error: &Error) -> Why {
