@@ -41,7 +41,7 @@ pub(super) async fn open(link: &Link, cursor: Option<&str>) -> Result<Box<dyn Co
 }
 
 pub(super) async fn dial(link: &Link, url: &Url) -> io::Result<Socket> {
-    let tcp = dial::tcp(url).await?;
+    let tcp = dial::tcp(&dial::addresses(url).await?).await?;
     if url.scheme() == "http" {
         return Ok(Box::pin(tcp));
     }

@@ -8,7 +8,9 @@ use super::super::exit::Exit;
 use super::examination::{Examination, Streams};
 use super::finding::Finding;
 use crate::client::Transport;
-use crate::client::probe::{Credential, Ending, Head, Polled, Sign, Unopened, Watched, Why};
+use crate::client::probe::{
+    Credential, Ending, Head, Polled, Reached, Sign, Unopened, Unreached, Watched, Why,
+};
 use crate::heartbeat::Timing;
 
 /// What is later than it should be by less than this is a busy machine's or a slow line's fault, not a proxy's.
@@ -72,11 +74,8 @@ impl Diagnosis {
 
 /// What it means.
 pub(super) fn diagnose(seen: &Examination, timing: &Timing, idle: Duration) -> Diagnosis {
-    let Some(streams) = &seen.streams else {
-        let general = seen.reached.as_ref().err().cloned().map(Finding::Unreached).into_iter().collect();
-        return Diagnosis { general, transports: Vec::new() };
-    };
-    let mut general = Vec::new();
+    let mut general = Vec::from_iter(reaching(&seen.reached));
+    let Some(streams) = &seen.streams else { return Diagnosis { general, transports: Vec::new() } };
     if streams.credential == Credential::Bearer {
         general.push(Finding::ApiKeyStripped);
     }
@@ -99,6 +98,16 @@ pub(super) fn diagnose(seen: &Examination, timing: &Timing, idle: Duration) -> D
         long_poll(streams),
     ];
     Diagnosis { general, transports }
+}
+
+fn reaching(reached: &Result<Reached, Unreached>) -> Option<Finding> {
+    match reached {
+        Err(unreached) => Some(Finding::Unreached(unreached.clone())),
+        Ok(reached) if reached.silent.is_empty() => None,
+        Ok(Reached { silent, address, .. }) => {
+            Some(Finding::AddressSilent { silent: silent.clone(), reached: *address })
+        }
+    }
 }
 
 /// What a server says that no longer wants this gateway, or this key, while it is watched.

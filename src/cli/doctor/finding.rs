@@ -1,5 +1,6 @@
 //! What can be wrong between a gateway and its server: how it is called, said, and put right.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::exit::Exit;
@@ -11,6 +12,8 @@ use crate::client::probe::{TlsFault, Unreached};
 pub(super) enum Finding {
     /// The server's port is not reached, or it does not speak TLS as it should.
     Unreached(Unreached),
+    /// Some of the name's addresses are not reached; another is.
+    AddressSilent { silent: Vec<IpAddr>, reached: IpAddr },
     /// What answers does not speak HTTP.
     NotHttp,
     /// A page of something else.
@@ -81,6 +84,7 @@ impl Finding {
                     TlsFault::Late | TlsFault::Other(_) => "tls-failed",
                 },
             },
+            Self::AddressSilent { .. } => "address-silent",
             Self::NotHttp => "not-http",
             Self::NotGatecast { .. } => "not-gatecast",
             Self::Redirected { .. } => "redirected",
@@ -111,7 +115,7 @@ impl Finding {
 
     /// Worth knowing, but no transport suffers from it.
     pub(super) fn is_warning(&self) -> bool {
-        matches!(self, Self::ClockSkew { .. })
+        matches!(self, Self::ClockSkew { .. } | Self::AddressSilent { .. })
     }
 
     /// What it means for the process if no transport works.
@@ -130,6 +134,10 @@ impl Finding {
     pub(super) fn seen(&self) -> String {
         match self {
             Self::Unreached(unreached) => unreached_words(unreached),
+            Self::AddressSilent { silent, reached } => {
+                let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
+                format!("no answer from {}, of the same name as {reached}, which answers", silent.join(", "))
+            }
             Self::NotHttp => "what listens there does not speak HTTP, or only over TLS".to_owned(),
             Self::NotGatecast { status, by } => format!("the answer, {status} from {by}, is not gatecast's"),
             Self::Redirected { status, to, by } => format!("{by} redirects to {to} ({status})"),
@@ -204,6 +212,9 @@ impl Finding {
         let idle = idle.as_secs();
         match self {
             Self::Unreached(unreached) => unreached_advice(unreached),
+            Self::AddressSilent { .. } => {
+                "Let the server listen there too, or take the address out of the DNS: each connection may lose time with it"
+            }
             Self::NotHttp => "Is it the right port? With TLS the address starts with https://",
             Self::NotGatecast { .. } => "Check --url: is it the server, or a proxy without a route for /api/internal/v1/?",
             Self::Redirected { .. } => "Use the address that it names in --url, or take the path out of the proxy's login",

@@ -1,6 +1,6 @@
 //! Findings that no injected fault of `it::doctor` brings about, from what was seen to what is said.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -50,8 +50,14 @@ fn polled(took: Duration) -> Polled {
 }
 
 fn of(streams: Streams) -> Diagnosis {
+    at(Vec::new(), streams)
+}
+
+/// Reached at an address of a name that has these others, which are silent.
+fn at(silent: Vec<IpAddr>, streams: Streams) -> Diagnosis {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let reached = Reached { addresses: vec![address], address, tcp: SOON, tls: None };
+    let addresses = [&silent[..], &[address]].concat();
+    let reached = Reached { addresses, address, silent, tcp: SOON, tls: None };
     let seen = Examination { reached: Ok(reached), streams: Some(streams) };
     diagnose(&seen, &Timing::new(Duration::from_secs(30)), IDLE)
 }
@@ -98,6 +104,14 @@ fn a_port_that_is_not_reached_is_told_by_how_it_is_not() {
         let diagnosis = diagnose(&seen, &Timing::new(Duration::from_secs(30)), IDLE);
         assert_eq!((codes(&diagnosis), diagnosis.exit()), (vec![vec![code]], Exit::Unreachable));
     }
+}
+
+#[test]
+fn an_address_that_is_silent_beside_one_that_is_not_is_named_and_no_more() {
+    let diagnosis = at(vec![IpAddr::V6(Ipv6Addr::LOCALHOST)], clean());
+    assert_eq!(codes(&diagnosis), [vec!["address-silent"], vec![], vec![], vec![]]);
+    assert_eq!(diagnosis.exit(), Exit::Ok);
+    assert!(diagnosis.general[0].seen().starts_with("no answer from ::1, "), "{}", diagnosis.general[0].seen());
 }
 
 #[test]

@@ -1,18 +1,22 @@
 //! Name, TCP, TLS: one after the other, so that what fails is known.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use rustls::{CertificateError, Error as RustlsError};
-use tokio::net::lookup_host;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::Probe;
 use crate::client::dial;
 use crate::client::link::DIAL_TIMEOUT;
 use crate::client::trouble::causes;
+
+/// An address is silent after this long: time for two repetitions of what is lost on the way.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
 
 /// The server's port is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Reached {
     pub address: IpAddr,
     /// How long TCP took.
     pub tcp: Duration,
+    /// Others of them, from which not a word comes.
+    pub silent: Vec<IpAddr>,
     /// How long TLS took, and whether HTTP/2 is offered; `None` over plain HTTP.
     pub tls: Option<(Duration, bool)>,
 }
@@ -96,15 +102,12 @@ impl Probe {
         let url = self.link.endpoint.at("");
         let (host, port) = dial::host_and_port(&url);
         let unknown = |reason: String| Unreached::Name { host: host.to_owned(), reason };
-        let found = timeout(DIAL_TIMEOUT, lookup_host((host, port))).await;
+        let found = timeout(DIAL_TIMEOUT, dial::addresses(&url)).await;
         let found = found.map_err(|_| unknown(format!("no answer within {} s", DIAL_TIMEOUT.as_secs())))?;
-        let addresses: Vec<_> = found.map_err(|error| unknown(error.to_string()))?.map(|socket| socket.ip()).collect();
-        if addresses.is_empty() {
-            return Err(unknown("the name has no address".to_owned()));
-        }
+        let found = found.map_err(|error| unknown(error.to_string()))?;
         let start = Instant::now();
         let shown = || format!("{host}:{port}");
-        let tcp = match timeout(DIAL_TIMEOUT, dial::tcp(&url)).await {
+        let tcp = match timeout(DIAL_TIMEOUT, dial::tcp(&found)).await {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Err(Unreached::Refused { address: shown() });
@@ -114,7 +117,8 @@ impl Probe {
         };
         let peer = tcp.peer_addr();
         let address = peer.map_err(|error| Unreached::Network { address: shown(), reason: error.to_string() })?.ip();
-        let mut reached = Reached { addresses, address, tcp: start.elapsed(), tls: None };
+        let addresses = found.iter().map(SocketAddr::ip).collect();
+        let mut reached = Reached { addresses, address, silent: Vec::new(), tcp: start.elapsed(), tls: None };
         if url.scheme() == "https" {
             let start = Instant::now();
             let mut config = self.link.tls.as_ref().clone();
@@ -124,8 +128,18 @@ impl Probe {
             let tls = tls.map_err(|error| Unreached::Tls(TlsFault::of(&error)))?;
             reached.tls = Some((start.elapsed(), tls.get_ref().1.alpn_protocol() == Some(b"h2")));
         }
+        reached.silent = silent(found.into_iter().filter(|other| other.ip() != address)).await;
         Ok(reached)
     }
+}
+
+/// Those of the addresses that neither take a connection nor refuse it.
+async fn silent(addresses: impl Iterator<Item = SocketAddr>) -> Vec<IpAddr> {
+    let asked = addresses.map(async |address| {
+        let answer = timeout(SILENT_AFTER, TcpStream::connect(address)).await;
+        answer.is_err().then_some(address.ip())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 impl TlsFault {
