@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::backoff::TOLD_MAX;
 use super::connection::{Connection, Signal};
-use super::link::{ACK_TIMEOUT, DIAL_TIMEOUT, Link};
+use super::link::{ACK_TIMEOUT, Link};
 use super::message::{Ack, Message};
 use super::picker::Transport;
 use super::trouble::Trouble;
@@ -27,17 +27,15 @@ pub(super) async fn open(link: Arc<Link>, transport: Transport, resume: Option<S
     let connection = match transport {
         Transport::WebSocket => websocket::open(&link, resume).await?,
         Transport::Sse => sse::open(&link, resume).await?,
-        Transport::LongPoll => long_poll::open(&link, resume),
+        Transport::LongPoll => long_poll::open(&link, resume).await?,
     };
-    // A poll's acknowledgement is behind a dial of its own; its request has deadlines itself.
-    let within = if transport == Transport::LongPoll { DIAL_TIMEOUT + ACK_TIMEOUT } else { ACK_TIMEOUT };
-    acknowledged(connection, within).await
+    acknowledged(connection).await
 }
 
-async fn acknowledged(mut connection: Box<dyn Connection>, within: Duration) -> Result<Opened, Trouble> {
-    let Ok(heard) = timeout(within, acknowledgement(connection.as_mut())).await else {
+async fn acknowledged(mut connection: Box<dyn Connection>) -> Result<Opened, Trouble> {
+    let Ok(heard) = timeout(ACK_TIMEOUT, acknowledgement(connection.as_mut())).await else {
         // Something in between may hold it back; another transport may get through.
-        let reason = format!("no acknowledgement within {} s", within.as_secs());
+        let reason = format!("no acknowledgement within {} s", ACK_TIMEOUT.as_secs());
         return Err(Trouble::Unsuited { reason, refusal: None });
     };
     let (ack, retry) = heard?;
@@ -97,7 +95,7 @@ mod tests {
     async fn a_connection_that_is_not_acknowledged_in_five_seconds_is_another_transports_turn() {
         let start = Instant::now();
         let silent = Scripted(vec![Signal::Retry(Duration::from_secs(1))]);
-        let opened = acknowledged(Box::new(silent), ACK_TIMEOUT).await;
+        let opened = acknowledged(Box::new(silent)).await;
         assert!(matches!(opened, Err(Trouble::Unsuited { refusal: None, .. })));
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
@@ -105,6 +103,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_before_the_acknowledgement_is_no_connection() {
         let event = Signal::Message(r#"{"type":"t","eventId":"6f3a9c21-1"}"#.to_owned());
-        assert!(matches!(acknowledged(Box::new(Scripted(vec![event])), ACK_TIMEOUT).await, Err(Trouble::Lost(_))));
+        assert!(matches!(acknowledged(Box::new(Scripted(vec![event]))).await, Err(Trouble::Lost(_))));
     }
 }

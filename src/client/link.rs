@@ -16,7 +16,7 @@ pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the connection to its acknowledgement, as the real gateway client has it (CONTRACT.md § 8).
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server is dead after this long without a ping (WebSocket) or a byte (SSE).
+/// A server is dead after this long without a byte.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(35);
 /// One write to the socket.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::connection::{Connection, Signal};
-use super::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, LAST_EVENT_ID, Link};
+use super::link::{ACK_TIMEOUT, ANSWER_TIMEOUT, DIAL_TIMEOUT, LAST_EVENT_ID, Link, SILENCE_MAX};
 use super::message::Message;
 use super::picker::Transport;
 use super::sse::refusal;
@@ -28,19 +28,27 @@ const EMPTY_ANSWER_MIN: Duration = Duration::from_millis(500);
 /// That pause.
 const EMPTY_ANSWER_PAUSE: Duration = Duration::from_secs(1);
 
-/// Prepares a connection; its first poll is made by the first `next`.
-pub(super) fn open(link: &Link, cursor: Option<&str>) -> Box<dyn Connection> {
+/// Asks once; what is answered has not been acknowledged yet.
+pub(super) async fn open(link: &Link, cursor: Option<&str>) -> Result<Box<dyn Connection>, Trouble> {
     let template = Template {
         http: link.http.clone(),
         url: link.endpoint.connect(Transport::LongPoll),
         headers: link.headers(None),
     };
-    let cursor = cursor.map(str::to_owned);
     // A poll that names no connection goes on with the one that this token, instance and address already has, without
     // an acknowledgement: another process's, or this one's from before a fault. An id that no server knows is as an
     // expired one: it opens a connection (CONTRACT.md § 4), whose own id the reply tells.
     let connection_id = Uuid::new_v4().to_string();
-    Box::new(LongPoll { template, cursor, connection_id, ready: VecDeque::new(), under_way: None })
+    let within = DIAL_TIMEOUT + ACK_TIMEOUT;
+    let Ok(answer) = timeout(within, template.ask(cursor, &connection_id)).await else {
+        let reason = format!("not answered within {} s", within.as_secs());
+        return Err(Trouble::Unsuited { reason, refusal: None });
+    };
+    let reply = Reply::read(answer?).await?;
+    let cursor = cursor.map(str::to_owned);
+    let mut opened = LongPoll { template, cursor, connection_id, ready: VecDeque::new(), under_way: None };
+    opened.take(reply);
+    Ok(Box::new(opened))
 }
 
 struct LongPoll {
@@ -107,11 +115,12 @@ struct Template {
 }
 
 impl Template {
-    fn poll(
+    /// Asks; the answer's head is waited for without end.
+    fn ask(
         &self,
         cursor: Option<&str>,
         connection: &str,
-    ) -> impl Future<Output = Result<Reply, Trouble>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<reqwest::Response, Trouble>> + Send + 'static + use<> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("timeout", &HOLD.as_secs().to_string());
         url.query_pairs_mut().append_pair("connectionId", connection);
@@ -119,10 +128,20 @@ impl Template {
         if let Some(cursor) = cursor {
             request = request.header(LAST_EVENT_ID, cursor);
         }
+        async move { request.send().await.map_err(|e| Trouble::Lost(causes(&e.without_url()))) }
+    }
+
+    fn poll(
+        &self,
+        cursor: Option<&str>,
+        connection: &str,
+    ) -> impl Future<Output = Result<Reply, Trouble>> + Send + 'static + use<> {
+        let asked = self.ask(cursor, connection);
         async move {
             let start = Instant::now();
-            let answer = timeout(HOLD + DIAL_TIMEOUT + ANSWER_TIMEOUT, exchange(request)).await;
-            let reply = answer.map_err(|_| Trouble::Lost("the poll was not answered in time".to_owned()))??;
+            let answer = timeout(HOLD + DIAL_TIMEOUT + ANSWER_TIMEOUT, asked).await;
+            let answer = answer.map_err(|_| Trouble::Lost("the poll was not answered in time".to_owned()))??;
+            let reply = Reply::read(answer).await?;
             if reply.events.is_empty() && start.elapsed() < EMPTY_ANSWER_MIN {
                 sleep(EMPTY_ANSWER_PAUSE).await;
             }
@@ -131,28 +150,18 @@ impl Template {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<Reply, Trouble> {
-    let response = request.send().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))?;
-    match response.status() {
-        StatusCode::OK => Reply::parse(&body(response).await?),
-        StatusCode::NO_CONTENT => {
-            let header = response.headers().get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-            Ok(Reply { last_event_id: header.map(str::to_owned), ..Reply::default() })
-        }
-        _ => Err(Trouble::Refused(refusal(response).await)),
-    }
-}
-
-/// The body of a reply, within bounds.
+/// The body of a reply, within bounds: it may take as long as something of it comes.
 pub(super) async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Trouble> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| Trouble::Lost(causes(&e.without_url())))? {
+    let silent = |_| Trouble::Lost(format!("silent for {} s", SILENCE_MAX.as_secs()));
+    loop {
+        let chunk = timeout(SILENCE_MAX, response.chunk()).await.map_err(silent)?;
+        let Some(chunk) = chunk.map_err(|e| Trouble::Lost(causes(&e.without_url())))? else { return Ok(body) };
         if body.len() + chunk.len() > EVENT_BYTES_MAX {
             return Err(Trouble::Lost(format!("the reply has more than {EVENT_BYTES_MAX} bytes")));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
 }
 
 #[derive(Default, Deserialize)]
@@ -165,6 +174,17 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    async fn read(response: reqwest::Response) -> Result<Self, Trouble> {
+        match response.status() {
+            StatusCode::OK => Self::parse(&body(response).await?),
+            StatusCode::NO_CONTENT => {
+                let header = response.headers().get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+                Ok(Self { last_event_id: header.map(str::to_owned), ..Self::default() })
+            }
+            _ => Err(Trouble::Refused(refusal(response).await)),
+        }
+    }
+
     pub(super) fn parse(body: &[u8]) -> Result<Self, Trouble> {
         serde_json::from_slice(body).map_err(|error| {
             // A captive portal's page with status 200, for example.

@@ -17,6 +17,7 @@ mod backoff;
 mod connection;
 mod dial;
 mod endpoint;
+mod heard;
 mod incoming;
 mod link;
 mod long_poll;

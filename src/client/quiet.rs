@@ -10,32 +10,27 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Quiet {
     limit: Duration,
-    waited: Duration,
     since: Option<Instant>,
 }
 
 impl Quiet {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, waited: Duration::ZERO, since: None }
+        Self { limit, since: None }
     }
 
     /// When the silence becomes too long, if the wait starts (or goes on) now.
     pub(super) fn deadline(&mut self) -> Instant {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        since + self.limit.saturating_sub(self.waited)
+        *self.since.get_or_insert_with(Instant::now) + self.limit
     }
 
-    /// The wait ended with something that is no sign of life; the silence so far is kept.
-    pub(super) fn pause(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.waited += since.elapsed();
-        }
-    }
-
-    /// A sign of life.
+    /// A sign of life, which ends the wait.
     pub(super) fn alive(&mut self) {
         self.since = None;
-        self.waited = Duration::ZERO;
+    }
+
+    /// A sign of life at that time, and the wait goes on.
+    pub(super) fn alive_at(&mut self, at: Instant) {
+        self.since = self.since.max(Some(at));
     }
 }
 
@@ -51,13 +46,14 @@ mod tests {
         let mut quiet = Quiet::new(SECOND * 35);
         quiet.deadline();
         advance(SECOND * 10).await;
-        quiet.pause();
-        advance(SECOND * 100).await;
-        assert_eq!(quiet.deadline(), Instant::now() + SECOND * 25);
-        advance(SECOND * 5).await;
         // A cancelled wait goes on.
-        assert_eq!(quiet.deadline(), Instant::now() + SECOND * 20);
+        assert_eq!(quiet.deadline(), Instant::now() + SECOND * 25);
+        let came = Instant::now();
+        advance(SECOND * 5).await;
+        quiet.alive_at(came);
+        assert_eq!(quiet.deadline(), Instant::now() + SECOND * 30);
         quiet.alive();
+        advance(SECOND * 100).await;
         assert_eq!(quiet.deadline(), Instant::now() + SECOND * 35);
     }
 }

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request};
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
@@ -18,11 +20,15 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::connection::{Connection, Signal};
 use super::dial;
+use super::heard::Heard;
 use super::link::{ACK_TIMEOUT, ANSWER_TIMEOUT, DIAL_TIMEOUT, Link, SILENCE_MAX, WRITE_TIMEOUT};
 use super::picker::Transport;
 use super::quiet::Quiet;
 use super::sse_parser::EVENT_BYTES_MAX;
 use super::trouble::{Refusal, Trouble, causes};
+
+/// How often the server is shown life while a message takes long to come: it counts on a sign each 30 s (CONTRACT.md § 4).
+const LIFE_EVERY: Duration = Duration::from_secs(10);
 
 /// A plain or TLS socket.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send {}
@@ -60,7 +66,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let unsuited = |reason: String| Trouble::Unsuited { reason, refusal: None };
-    match timeout(ANSWER_TIMEOUT, handshake(socket, request)).await {
+    match timeout(ANSWER_TIMEOUT, handshake(Heard::new(socket), request)).await {
         Ok(Ok((stream, _))) => Ok(WebSocket { stream, quiet: Quiet::new(SILENCE_MAX), pong_is_due: false }),
         Ok(Err(Error::Http(answer))) => Err(refused(&answer)),
         Ok(Err(error)) => Err(unsuited(format!("the upgrade failed: {}", causes(&error)))),
@@ -90,7 +96,7 @@ fn refused(answer: &Response) -> Trouble {
 /// An upgraded connection. tungstenite queues the pong itself; it is flushed by the call after the one that reported
 /// the ping, so it is a receipt for everything handed out before.
 struct WebSocket<S> {
-    stream: WebSocketStream<S>,
+    stream: WebSocketStream<Heard<S>>,
     quiet: Quiet,
     pong_is_due: bool,
 }
@@ -108,15 +114,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for WebSocket<S> {
             };
         }
         loop {
-            let deadline = self.quiet.deadline();
-            let Ok(frame) = timeout_at(deadline, self.stream.next()).await else {
-                return lost(format!("no ping for {} s", SILENCE_MAX.as_secs()));
+            let frame = match self.frame().await {
+                Ok(frame) => frame,
+                Err(silence) => return lost(silence),
             };
-            self.quiet.pause();
             match frame {
                 Some(Ok(Message::Text(text))) => return Signal::Message(text.as_str().to_owned()),
                 Some(Ok(Message::Ping(_))) => {
-                    self.quiet.alive();
                     self.pong_is_due = true;
                     return Signal::Ping;
                 }
@@ -148,6 +152,29 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for WebSocket<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> WebSocket<S> {
+    /// The next frame, however long it takes as long as something of it comes; else what to say of the silence.
+    async fn frame(&mut self) -> Result<Option<Result<Message, Error>>, String> {
+        loop {
+            let (deadline, heard) = (self.quiet.deadline(), self.stream.get_ref().last());
+            let moment = deadline.min(Instant::now() + LIFE_EVERY);
+            if let Ok(frame) = timeout_at(moment, self.stream.next()).await {
+                self.quiet.alive();
+                return Ok(frame);
+            }
+            let last = self.stream.get_ref().last();
+            if last > heard {
+                self.quiet.alive_at(last);
+                // What is read for so long answers no ping that comes behind it, and the server takes silence for death.
+                let asked = timeout(WRITE_TIMEOUT, self.stream.send(Message::Ping(Bytes::new()))).await;
+                asked.map_err(|_| "the server does not read".to_owned())?.map_err(|error| causes(&error))?;
+            } else if moment == deadline {
+                return Err(format!("silent for {} s", SILENCE_MAX.as_secs()));
+            }
+        }
+    }
+}
+
 fn lost(reason: String) -> Signal {
     Signal::Ended(Trouble::Lost(reason))
 }
@@ -169,9 +196,8 @@ pub(super) fn expulsion(frame: &CloseFrame) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-    use tokio::io::DuplexStream;
-    use tokio::time::Instant;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio_tungstenite::tungstenite::protocol::Role;
 
     async fn pair() -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (near, far) = tokio::io::duplex(1 << 16);
@@ -181,23 +207,51 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_does_not_ping_is_dead_after_35_seconds_whatever_else_it_sends() {
+    async fn a_server_is_dead_35_seconds_after_its_last_byte() {
         let (mut near, mut far) = pair().await;
         let start = Instant::now();
         let talk = tokio::spawn(async move {
-            while far.send(Message::text("{}")).await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(4)).await;
-            }
+            far.send(Message::text("{}")).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            // A frame of two bytes of which one comes.
+            far.get_mut().write_all(&[0x81]).await.unwrap();
+            far
         });
-        let end = loop {
-            match near.next().await {
-                Signal::Message(_) => {}
-                other => break other,
+        assert!(matches!(near.next().await, Signal::Message(_)));
+        let end = near.next().await;
+        assert!(matches!(&end, Signal::Ended(Trouble::Lost(reason)) if reason == "silent for 35 s"), "{end:?}");
+        assert_eq!(start.elapsed(), Duration::from_secs(55));
+        drop(talk.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_may_take_minutes_and_the_server_is_shown_life_meanwhile() {
+        let (mut near, far) = pair().await;
+        let (far_reads, mut far_writes) = tokio::io::split(far.into_inner());
+        let send = async move {
+            // A text frame of 120 bytes, one every second.
+            for byte in [0x81, 120].into_iter().chain([b'x'; 120]) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                far_writes.write_all(&[byte]).await.unwrap();
             }
+            far_writes
         };
-        assert!(matches!(end, Signal::Ended(Trouble::Lost(_))), "{end:?}");
-        assert_eq!(start.elapsed(), Duration::from_secs(35));
-        talk.abort();
+        let hear = async move {
+            let unheard = tokio::io::sink();
+            let mut far = WebSocketStream::from_raw_socket(tokio::io::join(far_reads, unheard), Role::Server, None).await;
+            let mut last = Instant::now();
+            while let Some(Ok(Message::Ping(_))) = far.next().await {
+                assert!(last.elapsed() < Duration::from_secs(30), "{:?}", last.elapsed());
+                last = Instant::now();
+            }
+            last
+        };
+        let start = Instant::now();
+        let hear = tokio::spawn(hear);
+        let (message, writes) = tokio::join!(near.next(), send);
+        assert!(matches!(&message, Signal::Message(text) if text.len() == 120), "{message:?}");
+        drop((near, writes));
+        assert!(hear.await.unwrap() - start > Duration::from_secs(100));
     }
 
     #[tokio::test(start_paused = true)]

@@ -291,6 +291,27 @@ async fn without_websocket_and_sse_there_is_long_poll() {
     tokio::join!(serve, hear);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_poll_is_answered_as_slowly_as_the_line_is() {
+    let server = Server::start().await;
+    let mut client = server.client(TransportChoice::Poll, None);
+    let serve = async {
+        let first = format!(r#"{{"connectionId":"c","events":[{}]}}"#, ack("6f3a9c21-0"));
+        let next = format!(r#"{{"connectionId":"c","events":[{}]}}"#, event("6f3a9c21-1"));
+        let mut poll = server.request().await;
+        for reply in [first, next] {
+            // Longer than any wait for an answer, in pieces.
+            poll = poll.reply_by_bytes(&reply, Duration::from_secs(2)).await;
+        }
+    };
+    let hear = async {
+        connected(&mut client).await;
+        assert_eq!(event_of(&mut client).await, "6f3a9c21-1");
+        client.next().await
+    };
+    tokio::select! { () = serve => {}, other = hear => panic!("{other:?}") }
+}
+
 #[tokio::test]
 async fn pings_are_told_and_a_cancelled_wait_loses_nothing() {
     let server = Server::start().await;

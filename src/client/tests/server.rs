@@ -39,6 +39,8 @@ impl Server {
     /// The next request on a connection of its own.
     pub(super) async fn request(&self) -> Request {
         let (mut socket, _) = self.listener.accept().await.unwrap();
+        // What is written is there at once, also where the clock is paused.
+        socket.set_nodelay(true).unwrap();
         let (target, headers) = read_head(&mut socket).await.unwrap();
         Request { target, headers, socket }
     }
@@ -87,12 +89,24 @@ impl Request {
     }
 
     /// Answers a poll and waits for the next one on the same connection.
-    pub(super) async fn reply(mut self, body: &str) -> Self {
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.socket.write_all(answer.as_bytes()).await.unwrap();
+    pub(super) async fn reply(self, body: &str) -> Self {
+        self.reply_in(&[body], Duration::ZERO).await
+    }
+
+    /// The same, as slowly as this.
+    pub(super) async fn reply_by_bytes(self, body: &str, pace: Duration) -> Self {
+        let bytes: Vec<_> = body.split("").collect();
+        self.reply_in(&bytes, pace).await
+    }
+
+    async fn reply_in(mut self, pieces: &[&str], pace: Duration) -> Self {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        self.socket.write_all(head.as_bytes()).await.unwrap();
+        for piece in pieces {
+            tokio::time::sleep(pace).await;
+            self.socket.write_all(piece.as_bytes()).await.unwrap();
+        }
         let (target, headers) = read_head(&mut self.socket).await.unwrap();
         Self { target, headers, socket: self.socket }
     }
