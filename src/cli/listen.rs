@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::api_key::ApiKeySource;
+use super::exit::Exit;
 use super::failure::Failure;
 use super::json_view::JsonView;
 use super::output::Output;
@@ -150,14 +152,25 @@ impl Session<'_> {
     }
 }
 
-/// Resolves at Ctrl+C or SIGTERM. Both are heard from the moment of the call.
+/// How long what is under way may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Resolves at Ctrl+C or SIGTERM. Both are heard from the moment of the call, on a task of their own: whatever has not
+/// ended [`GRACE`] later, such as a write that nobody takes or the look-up of a name, ends with the process.
 #[cfg(unix)]
 pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
+    let heard = tokio::spawn(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-    })
+        // A thread outlives the runtime, which ends tasks but waits for look-ups.
+        std::thread::spawn(|| {
+            std::thread::park_timeout(GRACE);
+            std::process::exit(Exit::Ok.code().into());
+        });
+    });
+    // The task only ends otherwise with the runtime.
+    Ok(async move { drop(heard.await) })
 }
 
 /// Resolves at Ctrl+C.

@@ -16,6 +16,8 @@ pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the connection to its acknowledgement, as the real gateway client has it (CONTRACT.md § 8).
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the wish to leave to the server's consent: who leaves on a signal does not wait long.
+pub(super) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server is dead after this long without a byte.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(35);
 /// One write to the socket.

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::connection::{Connection, Signal};
 use super::dial;
 use super::heard::Heard;
-use super::link::{ACK_TIMEOUT, ANSWER_TIMEOUT, DIAL_TIMEOUT, Link, SILENCE_MAX, WRITE_TIMEOUT};
+use super::link::{ANSWER_TIMEOUT, DIAL_TIMEOUT, FAREWELL_TIMEOUT, Link, SILENCE_MAX, WRITE_TIMEOUT};
 use super::picker::Transport;
 use super::quiet::Quiet;
 use super::sse_parser::EVENT_BYTES_MAX;
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for WebSocket<S> {
             }
             None
         };
-        matches!(timeout(ACK_TIMEOUT, goodbye).await, Ok(Some(())))
+        matches!(timeout(FAREWELL_TIMEOUT, goodbye).await, Ok(Some(())))
     }
 }
 
@@ -190,7 +190,8 @@ fn closed(frame: Option<CloseFrame>) -> Trouble {
 /// The stable code of a close for good, as the other transports have it in their `error` message.
 pub(super) fn expulsion(frame: &CloseFrame) -> Option<String> {
     let reason = frame.reason.to_ascii_uppercase().replace(' ', "_");
-    (frame.code == CloseCode::Policy).then(|| if reason.is_empty() { u16::from(frame.code).to_string() } else { reason })
+    (frame.code == CloseCode::Policy)
+        .then(|| if reason.is_empty() { u16::from(frame.code).to_string() } else { reason })
 }
 
 #[cfg(test)]
@@ -238,7 +239,8 @@ mod tests {
         };
         let hear = async move {
             let unheard = tokio::io::sink();
-            let mut far = WebSocketStream::from_raw_socket(tokio::io::join(far_reads, unheard), Role::Server, None).await;
+            let mut far =
+                WebSocketStream::from_raw_socket(tokio::io::join(far_reads, unheard), Role::Server, None).await;
             let mut last = Instant::now();
             while let Some(Ok(Message::Ping(_))) = far.next().await {
                 assert!(last.elapsed() < Duration::from_secs(30), "{:?}", last.elapsed());

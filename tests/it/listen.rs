@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::process::{Process, Served, gatecast};
-use crate::wire::tls;
+use crate::wire::{PATIENCE, tls};
 
 const TRANSPORTS: [&str; 4] = ["ws", "sse", "poll", "auto"];
 
@@ -117,7 +120,7 @@ async fn a_listener_that_is_killed_misses_nothing_with_its_resume_file() {
                 tokio::task::yield_now().await
             }
         };
-        tokio::time::timeout(crate::wire::PATIENCE, saved).await.expect("saved");
+        tokio::time::timeout(PATIENCE, saved).await.expect("saved");
         listener.kill().await;
         for n in next..next + 2 {
             app.publish(gateway.id, n).await;
@@ -155,6 +158,35 @@ async fn a_listener_survives_a_restart_and_a_kill_of_the_server_and_misses_nothi
     }
     for listener in &mut listeners {
         interrupted(listener).await;
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_listener_whose_output_nobody_takes() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    for (transport, signal) in [("ws", "INT"), ("sse", "TERM"), ("poll", "INT")] {
+        let args = ["-k", "--url", &app.url(""), "listen", "--api-key", &gateway.token, "--transport", transport];
+        let mut listener = gatecast(&args, &[]);
+        let mut listener = listener.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let output = listener.stdout.take().unwrap();
+        let waiting = || rustix::io::ioctl_fionread(&output).unwrap();
+        let becomes = async |enough: u64| {
+            while waiting() < enough {
+                tokio::task::yield_now().await;
+            }
+        };
+        // It says that it is connected, and then is told more than a pipe holds.
+        tokio::time::timeout(PATIENCE, becomes(300)).await.expect("a connection");
+        for n in 0..20 {
+            let event = json!({"type": "gateway.config.updated", "payload": {"n": n, "text": "x".repeat(10_000)}});
+            app.post(&format!("/api/internal/v1/gateways/{}/events", gateway.id), event).await;
+        }
+        tokio::time::timeout(PATIENCE, becomes(40_000)).await.expect("a full pipe");
+        let pid = listener.id().unwrap().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().await.unwrap().success());
+        let ended = tokio::time::timeout(Duration::from_secs(5), listener.wait()).await;
+        assert_eq!(ended.expect("an end").unwrap().code(), Some(0), "{transport}");
     }
 }
 
