@@ -21,7 +21,7 @@ pub enum Exit {
     Data,
     /// The server cannot be reached.
     Unreachable,
-    /// The server is busy, draining or limits the rate, or another has the data directory open: try later.
+    /// The server is busy, draining, limits the rate or gives no answer, or another has the data directory open: try later.
     TryLater,
     /// The token or key is missing, wrong, revoked or expired.
     Unauthorized,
@@ -73,5 +73,5 @@ Exit codes:
   64  the server's configuration has faults (all are listed)
   65  the server refuses the data, a file cannot be used, or the store is damaged
   69  the server cannot be reached
-  75  the server is busy, draining or limits the rate, or another has the data directory open: try later
+  75  the server is busy, draining, limits the rate or gives no answer, or another has the data directory open: try later
   77  the token or key is missing, wrong, revoked or expired";

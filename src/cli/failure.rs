@@ -42,6 +42,8 @@ pub(super) enum Failure {
     File { path: PathBuf, source: io::Error },
     #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
     Rejected { status: Option<u16>, code: String, detail: String },
+    #[error("{reason}; the event may be stored")]
+    Unconfirmed { reason: String, key: String },
     #[error("{failed} of {total} gateways were not told")]
     Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
@@ -68,6 +70,8 @@ impl Failure {
             Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
             Self::Serve(_) if self.is_token_unseen() => Exit::Config,
             Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
+            Self::Api(ApiError::Unanswered(_)) | Self::Unconfirmed { .. } => Exit::TryLater,
+            Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => Exit::Unreachable,
             Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
@@ -115,6 +119,7 @@ impl Failure {
             Self::Config(faults) => json!({ "faults": faults.iter().map(ToString::to_string).collect::<Vec<_>>() }),
             Self::Api(ApiError::Refused { problem, status, .. }) => json!({ "status": status, "problem": problem }),
             Self::Rejected { status, code, .. } => json!({ "status": status, "code": code }),
+            Self::Unconfirmed { key, .. } => json!({ "idempotencyKey": key }),
             _ => Value::Null,
         };
         if let (Some(fault), Value::Object(more)) = (fault.as_object_mut(), more) {
@@ -127,6 +132,15 @@ impl Failure {
     fn is_token_unseen(&self) -> bool {
         let Self::Serve(error) = self else { return false };
         matches!(error.downcast_ref(), Some(StartError::Admin(AdminSetupError::Show(_))))
+    }
+
+    /// Whether what answers has no such path, or another address for it, and has none of our codes: it is no gatecast.
+    fn is_of_something_else(&self) -> bool {
+        match self {
+            Self::Api(ApiError::Refused { status: 300..400 | 404, problem, .. }) => problem.code.is_none(),
+            Self::Rejected { status: Some(404), code, .. } => code == "HTTP_404",
+            _ => false,
+        }
     }
 
     /// The store's error, if it is one.
@@ -160,10 +174,20 @@ impl Failure {
             Self::Usage(_) => "What there is: --help, after a command or without one",
             Self::Faults(_) => "Make it whole again: gatecast store repair (what was damaged is kept)",
             Self::Config(_) => "All settings with their meanings: gatecast config --dev",
-            Self::Api(ApiError::Unreachable(text)) if text.contains("--insecure") => return None,
+            // Something is there, and the text says what is wrong with it.
+            Self::Api(ApiError::Unreachable(text))
+                if text.contains("certificate") || text.contains("the address starts with") =>
+            {
+                return None;
+            }
             Self::Api(ApiError::Unreachable(_)) => {
                 "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"
             }
+            Self::Api(ApiError::Unanswered(_)) => "It may have been done: see what there is before you repeat it",
+            Self::Unconfirmed { key, .. } => {
+                return Some(format!("Repeat it within 10 minutes with --idempotency-key {key}: it is stored once"));
+            }
+            Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => IN_FRONT,
             Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {
                 "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
             }
@@ -176,7 +200,7 @@ impl Failure {
             Self::Api(ApiError::Refused { retry_after: Some(wait), .. }) => {
                 return Some(format!("Try again in {} s.", wait.as_secs()));
             }
-            Self::Api(ApiError::Strange(_)) => "Does --url name a gatecast server, and not something in front of it?",
+            Self::Api(ApiError::Strange(_)) => IN_FRONT,
             Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
             Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
@@ -190,6 +214,8 @@ impl Failure {
         Some(hint.to_owned())
     }
 }
+
+const IN_FRONT: &str = "Does --url name a gatecast server, and not something in front of it?";
 
 /// What an error of the store means for the process.
 fn exit_of(error: &StoreError) -> Exit {

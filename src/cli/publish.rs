@@ -9,7 +9,7 @@ use super::failure::{Failure, all_told};
 use super::json_argument::json_argument;
 use super::output::Output;
 use super::printable::printable;
-use crate::client::api::{ApiClient, NewEvent, Outcome, PublishConditions, Targets};
+use crate::client::api::{ApiClient, ApiError, NewEvent, Outcome, PublishConditions, Targets};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -40,7 +40,7 @@ pub(super) struct Publish {
     /// Ties events together
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     correlation_id: Option<String>,
-    /// A repeat with the same key within 10 minutes publishes nothing new
+    /// A repeat with the same key within 10 minutes publishes nothing new [default: a key of its own]
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     idempotency_key: Option<String>,
     /// Publish only if this is the gateway's newest event
@@ -53,9 +53,14 @@ impl Publish {
         let payload = json_argument("--payload", &self.payload)?;
         let event =
             NewEvent { event_type: self.event_type, payload, key: self.key, correlation_id: self.correlation_id };
-        let conditions = PublishConditions { idempotency_key: self.idempotency_key, if_match: self.if_match };
+        let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
+        let failed = |error| match error {
+            ApiError::Unanswered(reason) => Failure::Unconfirmed { reason, key },
+            error => error.into(),
+        };
         if let [gateway] = self.gateway[..] {
-            let answer = api.publish(gateway, &event, &conditions).await?;
+            let answer = api.publish(gateway, &event, &conditions).await.map_err(failed)?;
             return Ok(output.answer(&answer, |stored, out| {
                 writeln!(out, "✓ Stored event {}", printable(&stored.event_id))?;
                 writeln!(out, "  Connections: {}", stored.connections)
@@ -66,7 +71,7 @@ impl Publish {
             Some(organization) => Targets::OrganizationId(organization),
             None => Targets::GatewayIds(self.gateway),
         };
-        let answer = api.publish_to(&targets, &event, &conditions).await?;
+        let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
         output.answer(&answer, |all, out| write(&all.results, out))?;
         all_told(answer.value.results.iter().map(|one| &one.code))
     }

@@ -41,7 +41,11 @@ async fn answers(listener: TcpListener, answers: Vec<(&str, String)>) -> Vec<Str
         while whole(&request).is_none() {
             request.push(socket.read_u8().await.unwrap());
         }
-        let kind = if status.starts_with('2') { "application/json" } else { "application/problem+json" };
+        let kind = match status {
+            _ if body.starts_with('<') => "text/html",
+            _ if status.starts_with('2') => "application/json",
+            _ => "application/problem+json",
+        };
         let length = body.len();
         let head =
             format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: {length}");
@@ -163,6 +167,82 @@ async fn publish_chooses_its_call_by_its_targets() {
     let (ran, asked) = with_server(&all, vec![("200 OK", results)]).await;
     assert!(ran.exit == Exit::Failure && ran.out.contains("UNAVAILABLE") && ran.err.contains("1 of 1"), "{}", ran.err);
     assert!(asked[0].ends_with(r#"{"targets":{"all":true},"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
+}
+
+/// Takes one request and hangs up without an answer. Gives back what was asked.
+async fn hangs_up(listener: TcpListener) -> String {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"{}}") {
+        request.push(socket.read_u8().await.unwrap());
+    }
+    String::from_utf8(request).unwrap()
+}
+
+#[tokio::test]
+async fn a_publish_without_an_answer_may_be_repeated_by_the_key_that_it_was_sent_with() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let args = ["--url", &url, "publish", "--gateway", GATEWAY, "--type", "t.x", "--payload", "{}"];
+    let (ran, asked) = tokio::join!(gatecast(&args, &[]), hangs_up(listener));
+    let key = asked.split("\r\n").find_map(|line| line.strip_prefix("idempotency-key: ")).expect("a key");
+    assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+    assert!(ran.err.contains("may be stored") && ran.err.contains(&format!("--idempotency-key {key}")), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_does_not_say_that_there_is_no_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let hang_up = async { drop(listener.accept().await.unwrap().0) };
+    let args = ["--url", &url, "stats"];
+    let (ran, ()) = tokio::join!(gatecast(&args, &[]), hang_up);
+    assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+    assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn what_is_no_gatecast_is_told_from_a_gateway_that_is_not_there() {
+    for (status, part) in [
+        ("404 Not Found", "not something in front of it"),
+        ("301 Moved Permanently\r\nlocation: https://elsewhere.example/", "https://elsewhere.example/"),
+    ] {
+        for command in
+            [&["gateway", "list"][..], &["listen", "--api-key", "key", "--transport", "poll", "--count", "1"]]
+        {
+            if status.starts_with("301") && command[0] == "listen" {
+                continue;
+            }
+            let (ran, _) = with_server(command, vec![(status, "<html>".to_owned())]).await;
+            assert_eq!(ran.exit, Exit::Unreachable, "{status} {command:?}: {}", ran.err);
+            assert!(ran.err.contains(part) && !ran.err.contains("gateway list"), "{}", ran.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_scheme_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // As a server of TLS says to HTTP: an alert. To who speaks TLS it is no TLS if it is called HTTP.
+    for (scheme, answer, other) in [
+        ("http", &b"\x15\x03\x03\x00\x02\x02\x46"[..], "https://"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "http://"),
+    ] {
+        let url = format!("{scheme}://{address}");
+        let answer = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_u8().await.unwrap();
+            socket.write_all(answer).await.unwrap();
+            socket.shutdown().await.unwrap();
+            socket.read_to_end(&mut Vec::new()).await.ok();
+        };
+        let args = ["--url", &url, "stats"];
+        let (ran, ()) = tokio::join!(gatecast(&args, &[]), answer);
+        assert_eq!(ran.exit, Exit::Unreachable, "{}", ran.err);
+        assert!(ran.err.contains(&format!("the address starts with {other}")), "{}", ran.err);
+        assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Why there is no connection, and what that means for the next attempt.
 
 use std::error::Error;
+use std::iter::successors;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
@@ -52,7 +53,12 @@ impl Refusal {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_problem = content_type.starts_with("application/problem+json");
         let problem = serde_json::from_slice::<Problem>(body).ok().filter(|_| is_problem).unwrap_or_default();
-        let reason = status.canonical_reason().unwrap_or("refused").to_owned();
+        let reason = status.canonical_reason().unwrap_or("refused");
+        let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let reason = match location.filter(|_| status.is_redirection()) {
+            Some(location) => format!("{reason}, to {location}"),
+            None => reason.to_owned(),
+        };
         Self {
             status: status.as_u16(),
             code: problem.code.clone().unwrap_or_else(|| format!("HTTP_{}", status.as_u16())),
@@ -111,10 +117,29 @@ pub(super) fn causes(error: &dyn Error) -> String {
     if let Some(link) = text.find(": https://docs.rs/") {
         text.truncate(link);
     }
-    if text.contains("UnknownIssuer") || text.contains("invalid peer certificate") {
-        text.push_str(" (a self-signed server needs --insecure, a private authority --ca FILE)");
+    let advice = advice(&text).unwrap_or_default();
+    text + advice
+}
+
+/// What to say beside the words of rustls, hyper and tungstenite, which name neither an option nor a scheme.
+fn advice(text: &str) -> Option<&'static str> {
+    let has = |part| text.contains(part);
+    if has("UnknownIssuer") || has("CaUsedAsEndEntity") {
+        // The second is webpki's word for what is signed by itself.
+        Some(" (a self-signed server needs --insecure, a private authority --ca FILE)")
+    } else if has("received corrupt message") {
+        Some(" (it does not speak TLS: without TLS the address starts with http://)")
+    } else if has("invalid HTTP version") {
+        Some(" (it does not speak plain HTTP: with TLS the address starts with https://)")
+    } else {
+        None
     }
-    text
+}
+
+/// Whether what answers does not speak HTTP.
+pub(super) fn is_no_http(error: &reqwest::Error) -> bool {
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    causes.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
 }
 
 #[cfg(test)]

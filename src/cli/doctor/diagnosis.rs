@@ -8,9 +8,7 @@ use super::super::exit::Exit;
 use super::examination::{Examination, Streams};
 use super::finding::Finding;
 use crate::client::Transport;
-use crate::client::probe::{
-    Credential, Ending, Head, Polled, Reached, Sign, Unopened, Unreached, Watched, Why,
-};
+use crate::client::probe::{Credential, Ending, Head, Polled, Reached, Sign, Unopened, Unreached, Watched, Why};
 use crate::heartbeat::Timing;
 
 /// What is later than it should be by less than this is a busy machine's or a slow line's fault, not a proxy's.
@@ -310,9 +308,7 @@ fn refused(transport: Transport, head: &Head) -> Finding {
         (Some(_), 401) => Finding::KeyRefused,
         (Some(_), 426) if is_websocket => Finding::UpgradeStripped,
         (Some(code), 429 | 503) => Finding::Busy { code: code.clone(), retry_after: head.retry_after },
-        (Some(code), _) => {
-            Finding::Refused { status: Some(status), code: code.clone(), detail: head.detail.clone() }
-        }
+        (Some(code), _) => Finding::Refused { status: Some(status), code: code.clone(), detail: head.detail.clone() },
         (None, 300..=399) => {
             Finding::Redirected { status, to: head.location.clone().unwrap_or_else(|| "nowhere".to_owned()), by }
         }

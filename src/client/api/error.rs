@@ -5,15 +5,18 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::super::problem::Problem;
-use super::super::trouble::Refusal;
+use super::super::trouble::{Refusal, causes, is_no_http};
 
 /// A call without an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApiError {
-    /// No server was reached, or the connection broke.
+    /// No server was reached.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
+    /// A server was reached, and no whole answer came: what was asked may have been done.
+    #[error("{0}")]
+    Unanswered(String),
     /// The server refused.
     #[error("{status} {}", .problem.detail.as_deref().or(.problem.title.as_deref()).unwrap_or("refused"))]
     Refused {
@@ -30,10 +33,23 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// No whole answer came to a call that may take so long.
+    pub(super) fn without_answer(error: reqwest::Error, within: Duration) -> Self {
+        if error.is_connect() || is_no_http(&error) {
+            return Self::Unreachable(causes(&error.without_url()));
+        }
+        if error.is_timeout() {
+            return Self::Unanswered(format!("no answer within {} s", within.as_secs()));
+        }
+        Self::Unanswered(format!("no answer: {}", causes(&error.without_url())))
+    }
+
     pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let refusal = Refusal::read(status, headers, body);
-        let problem =
-            if refusal.is_problem { serde_json::from_slice(body).unwrap_or_default() } else { Problem::default() };
+        let problem = match refusal.is_problem {
+            true => serde_json::from_slice(body).unwrap_or_default(),
+            false => Problem { detail: Some(refusal.detail), ..Problem::default() },
+        };
         let problem =
             Problem { title: problem.title.or_else(|| status.canonical_reason().map(str::to_owned)), ..problem };
         Self::Refused { status: status.as_u16(), problem: Box::new(problem), retry_after: refusal.retry_after }

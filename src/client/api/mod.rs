@@ -16,7 +16,6 @@ use uuid::Uuid;
 use super::endpoint::Endpoint;
 use super::link::{LinkError, http_client};
 use super::tls::{Trust, client_config};
-use super::trouble::causes;
 use crate::config::AdminToken;
 use crate::event_types::TypeName;
 pub use backup::Backup;
@@ -235,23 +234,19 @@ impl ApiClient {
     /// # Errors
     /// As above.
     pub async fn backup(&self) -> Result<Backup, ApiError> {
+        let unanswered = |error| ApiError::without_answer(error, BACKUP_TIMEOUT);
         let request = self.request(Method::POST, "/api/internal/v1/backup").timeout(BACKUP_TIMEOUT);
-        let response = self.send(request).await?;
+        let response = request.send().await.map_err(unanswered)?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_success() {
             return Ok(Backup { response });
         }
-        let body = response.bytes().await.map_err(unreachable)?;
+        let body = response.bytes().await.map_err(unanswered)?;
         Err(ApiError::refused(status, &headers, &body))
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
-        request.send().await.map_err(unreachable)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, self.url(path)).header(header::ACCEPT, "application/json");
-        let request = request.timeout(CALL_TIMEOUT);
         match &self.token {
             Some(token) => request.bearer_auth(token.reveal()),
             None => request,
@@ -263,9 +258,10 @@ impl ApiClient {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, ApiError> {
-        let response = self.send(request).await?;
+        let unanswered = |error| ApiError::without_answer(error, CALL_TIMEOUT);
+        let response = request.timeout(CALL_TIMEOUT).send().await.map_err(unanswered)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(unreachable)?;
+        let body = response.bytes().await.map_err(unanswered)?;
         if !status.is_success() {
             return Err(ApiError::refused(status, &headers, &body));
         }
@@ -275,10 +271,6 @@ impl ApiClient {
         let value = T::deserialize(&json).map_err(|e| ApiError::Strange(e.to_string()))?;
         Ok(Answer { value, json })
     }
-}
-
-fn unreachable(error: reqwest::Error) -> ApiError {
-    ApiError::Unreachable(causes(&error.without_url()))
 }
 
 fn conditioned(mut request: RequestBuilder, conditions: &PublishConditions) -> RequestBuilder {

@@ -14,8 +14,6 @@ mod poll;
 mod reach;
 mod watch;
 
-use std::error::Error;
-use std::iter::successors;
 use std::time::Duration;
 
 use http::{HeaderMap, header};
@@ -26,7 +24,7 @@ use super::endpoint::Endpoint;
 use super::link::{API_KEY, Link, LinkError};
 use super::picker::Transport;
 use super::tls::Trust;
-use super::trouble::causes;
+use super::trouble::{causes, is_no_http};
 pub use head::Head;
 pub use poll::{PollAsk, Polled};
 pub use reach::{Reached, TlsFault, Unreached};
@@ -102,8 +100,7 @@ impl Probe {
 }
 
 fn cut(after: Duration, error: reqwest::Error) -> Unopened {
-    let mut causes_of = successors(error.source(), |&cause| cause.source());
-    if causes_of.any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
+    if is_no_http(&error) {
         return Unopened::NotHttp;
     }
     Unopened::Cut { after, reason: causes(&error.without_url()) }
