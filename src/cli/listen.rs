@@ -153,7 +153,7 @@ impl Session<'_> {
 }
 
 /// How long what is under way may take to end after a signal.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// Resolves at Ctrl+C or SIGTERM. Both are heard from the moment of the call, on a task of their own: whatever has not
 /// ended [`GRACE`] later, such as a write that nobody takes or the look-up of a name, ends with the process.

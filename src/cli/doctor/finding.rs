@@ -134,10 +134,7 @@ impl Finding {
     pub(super) fn seen(&self) -> String {
         match self {
             Self::Unreached(unreached) => unreached_words(unreached),
-            Self::AddressSilent { silent, reached } => {
-                let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
-                format!("no answer from {}, of the same name as {reached}, which answers", silent.join(", "))
-            }
+            Self::AddressSilent { silent, reached } => silent_words(silent, *reached),
             Self::NotHttp => "what listens there does not speak HTTP, or only over TLS".to_owned(),
             Self::NotGatecast { status, by } => format!("the answer, {status} from {by}, is not gatecast's"),
             Self::Redirected { status, to, by } => format!("{by} redirects to {to} ({status})"),
@@ -153,10 +150,10 @@ impl Finding {
                 format!("the server is not ready to take connections ({code}{})", wait.unwrap_or_default())
             }
             Self::NothingBehind { status, by } => format!("{by} answers {status}: it has no server behind it"),
-            Self::Refused { status, code, detail } => {
-                let status = status.map(|status| format!("{status} ")).unwrap_or_default();
-                format!("the server refuses: {status}{code}: {detail}")
+            Self::Refused { status: Some(status), code, detail } => {
+                format!("the server refuses: {status} {code}: {detail}")
             }
+            Self::Refused { status: None, code, detail } => format!("the server refuses: {code}: {detail}"),
             Self::UpgradeRefused { status, by } => format!("{by} refuses the WebSocket upgrade with {status}"),
             Self::UpgradeStripped => {
                 "the upgrade reaches the server as a plain request: Upgrade was taken away".to_owned()
@@ -250,6 +247,11 @@ impl Finding {
         }
         .to_owned()
     }
+}
+
+fn silent_words(silent: &[IpAddr], reached: IpAddr) -> String {
+    let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
+    format!("no answer from {}, of the same name as {reached}, which answers", silent.join(", "))
 }
 
 fn unreached_words(unreached: &Unreached) -> String {
