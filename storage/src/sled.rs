@@ -13,7 +13,7 @@
 //!   not in such rows yet (`young.rs`) and, alone, which of them is the first, `S` entries of compacted states (alike), `K` where in them a key is (gateway, epoch, key), `D` which of
 //!   them are tombstones (as `S`), `P` parts of large bodies (as `R`, and the number of the part), `L` entries that have
 //!   left a compacted state and whose parts are being deleted (as `R`; `parts.rs`), `F` forgotten logs whose rows are being deleted, and the lower-case tags of
-//!   [`Table`](crate::Table).
+//!   [`Table`].
 //! - An entry's row holds the running total of bytes, so sizes and bounds need no scan. A head holds epoch and floor;
 //!   rows below the floor are gone for readers and deleted in chunks behind.
 //! - Entries are folded into the compacted state when the floor is raised over them: state and head in one commit.
