@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -71,9 +72,17 @@ impl Proxied {
     }
 }
 
-/// A port that was free a moment ago: neither proxy says which one it took.
+/// A port that was free a moment ago, as neither proxy says which one it took: none of those that the kernel gives to whoever
+/// asks for any (32,768 and more), as the tests beside this one do.
 async fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, 0, 0, 1], 20_000 + u16::try_from(number % 10_000).unwrap()));
+        if TcpListener::bind(address).await.is_ok() {
+            return address;
+        }
+    }
 }
 
 fn proxy(kind: Kind, dir: &Path, front: SocketAddr, backend: SocketAddr, change: impl Fn(String) -> String) -> Process {
