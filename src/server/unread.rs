@@ -35,6 +35,10 @@ impl<B: Body<Data: Buf> + Unpin> Unread<B> {
     /// Takes in what is left, to a bound; nothing while it is still lent.
     pub(super) async fn discard(mut self) {
         let Ok(mut body) = self.0.try_recv() else { return };
+        // As of nearly every request.
+        if body.is_end_stream() {
+            return;
+        }
         let rest = async {
             let mut bytes = 0;
             while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
