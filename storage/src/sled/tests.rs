@@ -3,6 +3,7 @@
 mod before;
 mod contract;
 mod faults;
+mod full_disk;
 mod hostile;
 mod maintenance;
 mod model;

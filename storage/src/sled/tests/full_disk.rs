@@ -1,0 +1,115 @@
+//! Where the file system has no room: what takes some is refused, what frees some is done, and nothing is broken.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::faults::{SMALL, draft, engine, engine_at};
+use crate::clock::ManualClock;
+use crate::contract::{ALL, ROOMY, gateway, texts};
+use crate::ids::{Cursor, GatewayId, Seq};
+use crate::log::{Draft, EventLog, LogError, NoFollower, Retention};
+use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
+use crate::sled::engine::Engine;
+use crate::sled::space::RESERVE_BYTES;
+use crate::sled::{SledLog, SledRecords};
+
+#[tokio::test]
+async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_some() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
+    let first = log.append(of, draft("first")).await.unwrap();
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
+    let put = |row: Option<Bytes>| vec![Change { table: Table::Meta, key: "k".into(), row }];
+    assert_eq!(records.condition(), Condition::Serving);
+
+    // Only what is small, or frees room.
+    leave(RESERVE_BYTES);
+    assert_eq!(records.condition(), Condition::Full);
+    assert!(matches!(log.append(of, draft("refused")).await, Err(LogError::Store(StoreError::Full))));
+    assert!(matches!(records.commit(put(Some("row".into())), Durability::Lazy).await, Err(StoreError::Full)));
+    records.commit(put(None), Durability::Synced).await.unwrap();
+    log.bounds(GatewayId(uuid::Uuid::from_u128(7))).await.unwrap();
+    log.forget(GatewayId(uuid::Uuid::from_u128(7))).await.unwrap();
+    // Nothing at all.
+    leave(RESERVE_BYTES / 2);
+    assert!(matches!(log.forget(of).await, Err(LogError::Store(StoreError::Full))));
+    assert_eq!(texts(log.read(of, Cursor { seq: Seq(0), ..first }, ALL).await.unwrap()).len(), 1, "reads go on");
+    // Room for a small one, not for a large one.
+    leave(RESERVE_BYTES + 1_000_000);
+    assert!(matches!(log.append(of, draft(&"x".repeat(200_000))).await, Err(LogError::Store(StoreError::Full))));
+    assert_eq!(log.append(of, draft("second")).await.unwrap().seq, Seq(2));
+}
+
+#[tokio::test]
+async fn a_flush_of_what_is_on_disk_already_needs_no_room() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let (log, records) = (SledLog::new(Arc::clone(&engine)), SledRecords::new(Arc::clone(&engine)));
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
+    log.append(of, draft("first")).await.unwrap();
+    leave(0);
+    log.flush().await.unwrap();
+    leave(u64::MAX);
+    let change = Change { table: Table::Meta, key: "k".into(), row: Some("row".into()) };
+    records.commit(vec![change], Durability::Lazy).await.unwrap();
+    leave(0);
+    assert!(matches!(log.flush().await, Err(LogError::Store(StoreError::Full))), "the row is not on disk");
+    leave(u64::MAX);
+    log.flush().await.unwrap();
+}
+
+fn keyed(n: usize) -> Draft {
+    Draft { key: Some(Bytes::from(format!("key {n}"))), ..draft("x") }
+}
+
+fn floor(engine: &Engine, of: GatewayId) -> Seq {
+    engine.shared.db.head(of).unwrap().unwrap().floor
+}
+
+/// It may have to fold a whole ring first. Who reads is told to come again.
+#[tokio::test]
+async fn what_a_reader_of_compacted_state_has_the_log_write_is_refused_where_there_is_no_room_for_it() {
+    let (data, of, clock) = (TempDir::new().unwrap(), gateway(), Arc::new(ManualClock::default()));
+    let retention = Retention { max_age: Duration::from_secs(60), ..ROOMY };
+    let engine = engine_at(data.path(), retention, Arc::clone(&clock), Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let mut head = None;
+    for n in 0..600 {
+        head = Some(log.append(of, keyed(n)).await.unwrap());
+    }
+    let start = Cursor { seq: Seq(0), ..head.unwrap() };
+    clock.advance(Duration::from_secs(61));
+    engine.shared.db.room_max.store(RESERVE_BYTES + 1_000_000, Ordering::SeqCst);
+    for _ in 0..2 {
+        let refused = log.compacted(of, start, ALL).await;
+        assert!(matches!(refused, Err(LogError::Store(StoreError::Full))), "{refused:?}");
+        assert_eq!(floor(&engine, of), Seq(1));
+    }
+    // Far less than for all of it at once: what was written is looked at.
+    engine.shared.db.room_max.store(RESERVE_BYTES + 8_000_000, Ordering::SeqCst);
+    let page = log.compacted(of, start, ALL).await.unwrap();
+    assert_eq!((page.entries.len(), page.let_go, floor(&engine, of)), (600, Seq(0), Seq(601)));
+    log.append(of, keyed(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_append_for_which_there_is_room_lets_go_of_nothing_for_which_there_is_none() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let log = SledLog::new(Arc::clone(&engine));
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
+    for (left, appends, trimmed) in [(RESERVE_BYTES + 100_000, 150, Seq(1)), (u64::MAX, 1, Seq(52))] {
+        leave(left);
+        for n in 0..appends {
+            log.append(of, keyed(n)).await.unwrap();
+        }
+        assert_eq!((log.bounds(of).await.unwrap().events(), floor(&engine, of)), (100, trimmed));
+    }
+    let start = Cursor { seq: Seq(0), epoch: log.bounds(of).await.unwrap().epoch };
+    assert_eq!(log.compacted(of, start, ALL).await.unwrap().entries.len(), 51);
+}
