@@ -19,6 +19,7 @@ use warp::{Filter, Reply};
 
 use crate::api::{self, Api, Endpoints};
 use crate::auth::{AdminAuth, Authenticator, Operators};
+use crate::certificate::Expiry;
 use crate::dashboard::{self, Observers, Pulse};
 use crate::event_types::EventTypes;
 use crate::gate::Admission;
@@ -94,6 +95,7 @@ pub struct Hub {
     backup: Option<Arc<Backup>>,
     /// Cancelled by the drain.
     watching: CancellationToken,
+    certificate: Option<Arc<Expiry>>,
 }
 
 /// What is kept in the stores beside the events.
@@ -150,7 +152,6 @@ impl Hub {
             clock.clone(),
             limits.event_bytes_max,
         );
-        let publisher = Arc::new(publisher.with_tracer(tracer.clone()));
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let (reports, proxies) = (Arc::new(reports), Proxies::new(limits.trusted_proxies));
         let works = Arc::new(Works {
@@ -160,7 +161,7 @@ impl Hub {
             reports: reports.clone(),
             clock: clock.clone(),
             timing,
-            tracer,
+            tracer: tracer.clone(),
             authenticator: authenticator.clone(),
         });
         let gate = Arc::new(Admission {
@@ -179,7 +180,7 @@ impl Hub {
             refusal_log: gate.refusal_log.clone(),
             started_at: clock.now(),
             directory,
-            publisher,
+            publisher: Arc::new(publisher.with_tracer(tracer)),
             registry,
             deliveries,
             receipts,
@@ -200,7 +201,14 @@ impl Hub {
             pulse,
             backup,
             watching: CancellationToken::new(),
+            certificate: None,
         })
+    }
+
+    /// Metrics tell when the certificate expires, if there is one.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<Arc<Expiry>>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// Takes over what may change while it runs: all but the limit of silence and the retention. Whoever is connected
@@ -280,6 +288,7 @@ impl Hub {
             stores: self.stores.clone(),
             refusals: Refusals::default(),
             store_dir: self.store_dir.clone(),
+            certificate: self.certificate.clone(),
             started_at: self.started_at,
         }
     }

@@ -25,6 +25,7 @@ pub mod api;
 pub mod auth;
 mod bell;
 mod below;
+pub mod certificate;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -28,6 +28,7 @@ use gatecast_storage::{
 use self::behind::{Behind, Sources};
 use self::process::Process;
 use self::text::Text;
+use crate::certificate::Expiry;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
 use crate::registry::Registry;
@@ -69,6 +70,8 @@ pub struct Metrics {
     pub refusals: Refusals,
     /// Where the store is, if it is on disk.
     pub store_dir: Option<PathBuf>,
+    /// When the certificate in use ends; `None` without TLS.
+    pub certificate: Option<Arc<Expiry>>,
     /// When the process started.
     pub started_at: DateTime<Utc>,
 }
@@ -82,6 +85,7 @@ impl Metrics {
         self.trouble(&mut text);
         self.behind(&mut text).await;
         self.store(&mut text);
+        self.certificate(&mut text);
         self.traces(&mut text);
         self.process(&mut text).await;
         text.into_string()
@@ -237,6 +241,16 @@ impl Metrics {
             if let Some(seconds) = laggard.time_to_gap_seconds {
                 family.sample(&[("gateway_id", &laggard.gateway.to_string())], seconds);
             }
+        }
+    }
+
+    fn certificate(&self, text: &mut Text) {
+        let mut family = text.gauge(
+            "gatecast_certificate_expiration_timestamp_seconds",
+            "When the server's certificate expires, since the epoch; nothing without TLS.",
+        );
+        if let Some(at) = self.certificate.as_ref().and_then(|certificate| certificate.at()) {
+            family.sample(&[], at.timestamp());
         }
     }
 

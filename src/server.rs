@@ -94,15 +94,15 @@ impl Server {
     /// [`StartError`]; nothing is left open.
     pub async fn start(config: &Config, show: impl FnOnce(&PlainToken) -> io::Result<()>) -> Result<Self, StartError> {
         descriptors::raise_limit(config.max_connections);
-        let tls = Tls::load(&config.tls).await?.map(Arc::new);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tls = Tls::load(&config.tls, clock.clone()).await?.map(Arc::new);
         let tails = Tails::new();
         let stores = open_stores(config, &clock, &tails).await?;
         let closed = stores.closed.clone();
         let export = config.traces.clone().map(|to| Exporter::new(to, clock.clone())).transpose()?;
         let (tracer, exporter) = export.unzip();
         let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
-        let hub = Arc::new(hub);
+        let hub = Arc::new(hub.with_certificate(tls.as_ref().map(|tls| tls.expiry())));
         let places = Places::new(config.max_connections as usize, hub.proxies.clone());
         let wire = Wire::new(config.connection_timeout, places);
         let listener = Listener::bind(config.listen, &wire)

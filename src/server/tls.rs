@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use gatecast_storage::Clock;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, Ticketer};
 use rustls::pki_types::pem::PemObject;
@@ -20,6 +22,7 @@ use tracing::{error, info};
 
 use super::socket::Socket;
 use super::tls_stream::TlsStream;
+use crate::certificate::{Expiry, end_of};
 use crate::config::TlsMode;
 
 /// How often the files are looked at.
@@ -62,12 +65,15 @@ pub(super) struct Tls {
     current: ArcSwap<Current>,
     /// `None` for a certificate that was made at start.
     files: Option<Mutex<Files>>,
+    /// When the certificate of `current` ends.
+    expiry: Arc<Expiry>,
 }
 
 /// How handshakes are answered.
 struct Current {
     config: Arc<ServerConfig>,
     clients: Arc<dyn ClientCertVerifier>,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 /// Where a certificate is read from.
@@ -86,18 +92,18 @@ type Stamp = Option<(SystemTime, u64, u64)>;
 impl Tls {
     /// What the mode asks for; `None` when TLS is off. Files that are being replaced, one after the other, are waited for: a
     /// start in that moment would be one with a faulty configuration, which service managers do not try again.
-    pub(super) async fn load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
+    pub(super) async fn load(mode: &TlsMode, clock: Arc<dyn Clock>) -> Result<Option<Self>, TlsError> {
         for _ in 0..LOOKS_AT_START {
-            match Self::try_load(mode) {
+            match Self::try_load(mode, clock.clone()) {
                 Err(_) => tokio::time::sleep(LOOK_AT_START_EVERY).await,
                 loaded => return loaded,
             }
         }
-        Self::try_load(mode)
+        Self::try_load(mode, clock)
     }
 
     /// [`Self::load`], as the files are now.
-    pub(super) fn try_load(mode: &TlsMode) -> Result<Option<Self>, TlsError> {
+    pub(super) fn try_load(mode: &TlsMode, clock: Arc<dyn Clock>) -> Result<Option<Self>, TlsError> {
         let (config, files) = match mode {
             TlsMode::Off => return Ok(None),
             TlsMode::SelfSigned => {
@@ -109,7 +115,14 @@ impl Tls {
                 (files.read()?, Some(Mutex::new(files)))
             }
         };
-        Ok(Some(Self { current: ArcSwap::from_pointee(config), files }))
+        let expiry = Arc::new(Expiry::new(clock));
+        expiry.set(config.expires_at);
+        Ok(Some(Self { current: ArcSwap::from_pointee(config), files, expiry }))
+    }
+
+    /// When the certificate in use ends, also once it is another one.
+    pub(super) fn expiry(&self) -> Arc<Expiry> {
+        self.expiry.clone()
     }
 
     pub(super) async fn accept(&self, stream: Socket) -> io::Result<TlsStream> {
@@ -130,15 +143,21 @@ impl Tls {
     pub(super) fn take_over(&self, new: NewCertificate) {
         let Some(files) = &self.files else { return };
         *files.lock().unwrap_or_else(PoisonError::into_inner) = new.files;
-        self.current.store(Arc::new(new.config));
+        self.give(new.config);
     }
 
-    /// Takes over changed files, for as long as it is polled. Files that cannot be used are logged, and the
-    /// certificate stays.
+    fn give(&self, config: Current) {
+        self.expiry.set(config.expires_at);
+        self.current.store(Arc::new(config));
+    }
+
+    /// Takes over changed files, and tells when they are about to expire, for as long as it is polled. Files that cannot be
+    /// used are logged, and the certificate stays.
     pub(super) async fn watch(&self) {
         let Some(files) = &self.files else { return };
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            self.expiry.tell();
             let before = files.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // It fails only when the runtime shuts down.
             let looked = tokio::task::spawn_blocking(move || before.look()).await;
@@ -151,7 +170,7 @@ impl Tls {
             match config {
                 Ok(config) => {
                     info!("Certificate reloaded from {}.", after.cert.display());
-                    self.current.store(Arc::new(config));
+                    self.give(config);
                 }
                 Err(error) => error!(%error, "Changed certificate not taken over; the one before stays."),
             }
@@ -248,6 +267,7 @@ fn current(
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Current, TlsError> {
+    let expires_at = certified.cert.first().and_then(end_of);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients.clone())
@@ -259,7 +279,7 @@ fn current(
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
-    Ok(Current { config: Arc::new(config), clients })
+    Ok(Current { config: Arc::new(config), clients, expires_at })
 }
 
 fn stamp(path: &Path) -> Stamp {

@@ -323,6 +323,7 @@ const RECORD_EXTRA_BYTES: usize = 64;
 mod tests {
     use std::time::Duration;
 
+    use gatecast_storage::SystemClock;
     use gatecast_transports::Sever;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
@@ -344,7 +345,8 @@ mod tests {
         let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Tls::try_load(&TlsMode::Files { cert, key, client_ca: None }).unwrap().unwrap();
+        let tls =
+            Tls::try_load(&TlsMode::Files { cert, key, client_ca: None }, Arc::new(SystemClock)).unwrap().unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

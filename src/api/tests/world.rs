@@ -109,6 +109,7 @@ impl World {
             stores: [log.clone() as Arc<dyn Records>, Arc::new(MemoryRecords::new())],
             refusals: Refusals::default(),
             store_dir: None,
+            certificate: None,
             started_at: clock.now(),
         };
         let parts = Arc::new(Api {

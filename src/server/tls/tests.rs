@@ -1,3 +1,4 @@
+use gatecast_storage::SystemClock;
 use rustls::client::WantsClientCert;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ConfigBuilder, ServerConnection};
@@ -47,7 +48,7 @@ fn shaken(server: &Tls, client: &Arc<ClientConfig>) -> (ClientConnection, Server
 fn of_files(dir: &Path) -> Tls {
     write(dir);
     let mode = TlsMode::Files { cert: dir.join("cert.pem"), key: dir.join("key.pem"), client_ca: None };
-    Tls::try_load(&mode).unwrap().unwrap()
+    Tls::try_load(&mode, Arc::new(SystemClock)).unwrap().unwrap()
 }
 
 #[test]
@@ -75,7 +76,9 @@ fn a_resumed_session_is_still_its_certificates_and_over_once_that_has_expired() 
     let authorities = dir.path().join("clients.pem");
     std::fs::write(&authorities, made.cert.pem()).unwrap();
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
-    let tls = Tls::try_load(&TlsMode::Files { cert, key, client_ca: Some(authorities) }).unwrap().unwrap();
+    let tls = Tls::try_load(&TlsMode::Files { cert, key, client_ca: Some(authorities) }, Arc::new(SystemClock))
+        .unwrap()
+        .unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let known = trusting(dir.path(), |_| true).with_client_auth_cert(vec![made.cert.der().clone()], key).unwrap();
     let (known, unknown) = (Arc::new(known), client(dir.path(), |_| true));
@@ -118,7 +121,9 @@ async fn a_start_waits_for_files_that_are_being_replaced_and_not_for_ever() {
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     let mode = TlsMode::Files { cert: cert.clone(), key, client_ca: None };
     let began = tokio::time::Instant::now();
-    let TlsError::File { path, .. } = Tls::load(&mode).await.err().unwrap() else { unreachable!() };
+    let TlsError::File { path, .. } = Tls::load(&mode, Arc::new(SystemClock)).await.err().unwrap() else {
+        unreachable!()
+    };
     assert_eq!((path, began.elapsed()), (cert.clone(), LOOK_AT_START_EVERY * LOOKS_AT_START));
     write(dir.path());
     let (first, second) = (std::fs::read(&cert).unwrap(), dir.path().join("second"));
@@ -130,7 +135,7 @@ async fn a_start_waits_for_files_that_are_being_replaced_and_not_for_ever() {
         tokio::time::sleep(LOOK_AT_START_EVERY / 2).await;
         std::fs::write(&cert, first).unwrap();
     };
-    let (loaded, ()) = tokio::join!(Tls::load(&mode), replaced);
+    let (loaded, ()) = tokio::join!(Tls::load(&mode, Arc::new(SystemClock)), replaced);
     assert!(loaded.unwrap().is_some());
 }
 
