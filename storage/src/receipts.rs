@@ -27,13 +27,15 @@
 //! Replicas that give no name are told apart by their address. One that comes from a new address may be any of them,
 //! moved: it begins at the lowest position of those that are here or left within [`LEFT_KEPT`], or of the last one.
 //!
-//! So duplicates come after an unconfirmed delivery and after a crash of the server (up to a second's worth); and for a
-//! replica without a name when it reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between),
+//! So duplicates come after an unconfirmed delivery and after a crash of the server (up to a second's worth, but within
+//! [`LEFT_KEPT`] all since its dead connection was heard for a name that had one besides, not yet noticed: it may have been
+//! another's); and for a replica without a name when it reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between),
 //! when it reconnects while its dead connection is not yet noticed (once more at each reconnect within [`LEFT_KEPT`]), and
 //! when it comes from a new address. An event can be skipped only for replicas that share an address and of which one
 //! stays away longer than these times while another comes and goes, or that share a name and are not here at once.
 //!
-//! Who reports an outcome of every event, one after the other, has received them, whether it says so or not.
+//! Who reports an outcome of every event, one after the other, has received them, whether it says so or not. What a replica
+//! says between two connections is of what the last one was sent.
 
 mod book;
 mod marks;
@@ -201,14 +203,14 @@ impl Receipts {
         Seat::new(Arc::clone(&self.shared), gateway, replica, state)
     }
 
-    /// The replica says on another way than its connection that it received everything up to `to`. `false` if that is not
-    /// taken: it has no connection, none that was sent so much, or it gives no name and has several, so that it is not
-    /// known whose word it is.
+    /// The replica says on another way than a connection that it received everything up to `to`. `false` if that is not
+    /// taken: neither its connection nor, if it has none, its last one was sent so much, as far as is known (a restart
+    /// forgets that); or it gives no name and has several, so that it is not known whose word it is.
     pub fn received(&self, gateway: GatewayId, of: &Replica, to: Cursor) -> bool {
-        let seat = self.shared.look(gateway, |kept| kept.seat(of).cloned()).flatten();
-        let Some(seat) = seat.filter(|seat| seat.was_sent(to)) else { return false };
-        self.shared.confirmed(gateway, of, &seat, to);
-        true
+        let now = self.shared.clock.now();
+        let confirmed = self.shared.look(gateway, |kept| kept.confirm(of, to, now)).flatten();
+        self.shared.soil_confirmed(gateway, of, confirmed);
+        confirmed.is_some()
     }
 
     /// Keeps what a replica made of an event, which is known by this name. A success stands. Whoever reports of one event
@@ -220,15 +222,14 @@ impl Receipts {
         (subject, event): (Subject, Option<Cursor>),
         outcome: Outcome,
     ) -> Reported {
+        let now = self.shared.clock.now();
         let reported = self.shared.look(gateway, |kept| {
             let reported = kept.report(of, subject, outcome);
-            let seat = kept.seat(of).cloned();
-            (reported, seat.and_then(|seat| Some((kept.reported_up_to(of, &seat, event?)?, seat))))
+            let received = event.and_then(|event| kept.reported_up_to(of, event));
+            (reported, received.and_then(|to| kept.confirm(of, to, now)))
         });
-        let (reported, received) = reported.unwrap_or((Reported::Unknown, None));
-        if let Some((to, seat)) = received {
-            self.shared.confirmed(gateway, of, &seat, to);
-        }
+        let (reported, confirmed) = reported.unwrap_or((Reported::Unknown, None));
+        self.shared.soil_confirmed(gateway, of, confirmed);
         if reported == Reported::New {
             self.shared.soil(RowKey { gateway, replica: Some(of.clone()), table: Table::Outcomes });
         }
@@ -296,16 +297,16 @@ impl Shared {
         }
     }
 
-    /// The peer of this seat has received everything up to here.
-    fn confirmed(&self, gateway: GatewayId, replica: &Replica, seat: &SeatState, to: Cursor) {
-        if seat.confirm(to, self.clock.now()) {
-            self.moved(gateway, replica, seat);
-        }
-    }
-
     /// A position moved. Most find their row dirty already and are done.
     fn moved(&self, gateway: GatewayId, replica: &Replica, seat: &SeatState) {
         if seat.soil() {
+            self.soil(RowKey { gateway, replica: Some(replica.clone()), table: Table::Positions });
+        }
+    }
+
+    /// As [`OfGateway::confirm`] says.
+    fn soil_confirmed(&self, gateway: GatewayId, replica: &Replica, confirmed: Option<bool>) {
+        if confirmed == Some(true) {
             self.soil(RowKey { gateway, replica: Some(replica.clone()), table: Table::Positions });
         }
     }

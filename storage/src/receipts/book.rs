@@ -170,24 +170,23 @@ impl OfGateway {
         kept.has_row || progress.is_dirty
     }
 
-    /// The seat of a replica that speaks on another way than its connection: of a name the one that came last, else one
-    /// that is alone, as it is not known who of several it is.
-    pub(super) fn seat(&self, of: &Replica) -> Option<&Arc<SeatState>> {
-        let live = &self.replicas.get(of)?.positions.live;
-        match of {
-            Replica::Named(_) => live.iter().max_by_key(|seat| seat.arrival),
-            Replica::Anonymous(_) => live.first().filter(|_| live.len() == 1),
-        }
+    /// The replica says on another way than a connection that it received everything up to `to`. Whether its row has to be
+    /// written; `None` if it cannot be taken at its word: it was not sent that, or it is not known who of several it is.
+    pub(super) fn confirm(&mut self, of: &Replica, to: Cursor, now: DateTime<Utc>) -> Option<bool> {
+        let kept = self.replicas.get_mut(of)?;
+        kept.last_receipt = kept.last_receipt.max(Some(now));
+        Speaker::of(of, &mut kept.positions, &mut kept.history)?.confirm(to, now)
     }
 
     /// Up to where a report of this event, and those of before, say that a replica has received everything, beyond what it
     /// confirmed: who reports of an event has it.
-    pub(super) fn reported_up_to(&self, of: &Replica, seat: &SeatState, reported: Cursor) -> Option<Cursor> {
-        let outcomes = &self.replicas.get(of)?.outcomes;
-        let after = seat.confirmed();
+    pub(super) fn reported_up_to(&mut self, of: &Replica, reported: Cursor) -> Option<Cursor> {
+        let kept = self.replicas.get_mut(of)?;
+        let is_known = |event: Cursor| kept.outcomes.of(&[Subject::Event(event)]).is_some();
+        let speaker = Speaker::of(of, &mut kept.positions, &mut kept.history)?;
+        let after = speaker.position();
         let next = (1..).map(|more| Cursor { seq: Seq(after.seq.0 + more), ..after });
-        let is_reported = |event: Cursor| event == reported || outcomes.of(&[Subject::Event(event)]).is_some();
-        next.take_while(|event| seat.was_sent(*event) && is_reported(*event)).last()
+        next.take_while(|event| speaker.was_sent(*event) && (*event == reported || is_known(*event))).last()
     }
 
     /// Keeps an outcome, of replicas only that are here or were: a report alone makes none, or reports could push out
@@ -332,6 +331,62 @@ impl Kept {
         passage.is_received |= passage.received_at.is_some() || passage.outcome.is_some();
         passage.is_sent |= passage.sent_at.is_some() || passage.is_received;
         (passage.is_connected || passage.is_sent).then_some(passage)
+    }
+}
+
+/// What a replica speaks of on another way than a connection.
+enum Speaker<'k> {
+    /// Of this one, which it has.
+    Connection(&'k SeatState),
+    /// Of its last one, which has ended, and what is remembered of it.
+    Ended(&'k mut Left, Option<&'k mut (Marks, Marks)>),
+}
+
+impl<'k> Speaker<'k> {
+    /// Of a name the connection that came last, else one that is alone, as it is not known who of several it is.
+    fn of(of: &Replica, positions: &'k mut Positions, history: &'k mut VecDeque<(Marks, Marks)>) -> Option<Self> {
+        if positions.live.is_empty() {
+            return positions.left_alone().map(|left| Self::Ended(left, history.back_mut()));
+        }
+        let live = &positions.live;
+        let seat = match of {
+            Replica::Named(_) => live.iter().max_by_key(|seat| seat.arrival),
+            Replica::Anonymous(_) => live.first().filter(|_| live.len() == 1),
+        };
+        seat.map(|seat| Self::Connection(seat))
+    }
+
+    fn position(&self) -> Cursor {
+        match self {
+            Self::Connection(seat) => seat.confirmed(),
+            Self::Ended(left, _) => left.position,
+        }
+    }
+
+    /// After a restart it is not known what was sent before.
+    fn was_sent(&self, to: Cursor) -> bool {
+        match self {
+            Self::Connection(seat) => seat.was_sent(to),
+            Self::Ended(_, passings) => passings.as_ref().is_some_and(|(sent, _)| sent.reach(to)),
+        }
+    }
+
+    fn confirm(self, to: Cursor, now: DateTime<Utc>) -> Option<bool> {
+        let position = self.position();
+        if position.epoch == to.epoch && position.seq >= to.seq {
+            return Some(false);
+        }
+        if !self.was_sent(to) {
+            return None;
+        }
+        match self {
+            Self::Connection(seat) => Some(seat.confirm(to, now) && seat.soil()),
+            Self::Ended(left, passings) => {
+                left.position = to;
+                passings.into_iter().for_each(|(_, received)| received.pass(to, now.timestamp_millis()));
+                Some(true)
+            }
+        }
     }
 }
 

@@ -116,13 +116,22 @@ impl Positions {
     /// As [`Self::leave`], of a connection of this name; whether something was heard on it since another came.
     pub(super) fn leave_named(&mut self, position: Cursor, arrival: u64, is_heard: bool, now: DateTime<Utc>) {
         let is_followed = self.arrivals > arrival;
-        self.is_shared |= is_followed && is_heard;
+        if is_followed && !is_heard {
+            // It was dead: its replica was back before that was noticed, and what is kept is of its later connections.
+            return;
+        }
+        self.is_shared |= is_followed;
         if !self.is_shared {
             self.left.clear();
         }
-        // Else it was dead: its replica was back before that was noticed.
-        if is_heard || !is_followed {
-            self.leave(position, arrival, now);
+        self.leave(position, arrival, now);
+    }
+
+    /// Where the last connection was, of a replica that has none and that is known to be one.
+    pub(super) fn left_alone(&mut self) -> Option<&mut Left> {
+        match &mut self.left[..] {
+            [left] if self.live.is_empty() => Some(left),
+            _ => None,
         }
     }
 

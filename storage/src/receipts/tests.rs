@@ -138,6 +138,18 @@ async fn a_name_is_one_replica_and_goes_on_where_it_was_last() {
 }
 
 #[tokio::test]
+async fn a_dead_connection_that_is_noticed_late_takes_nothing_from_its_replica() {
+    let world = World::new().await;
+    let dead = world.enter(&named("a"), 4);
+    dead.confirmed(cursor(6), world.clock.now());
+    let next = world.enter(&named("a"), 6);
+    next.confirmed(cursor(8), world.clock.now());
+    drop(next);
+    drop(dead);
+    assert_eq!(world.stored(&named("a")), Some(8));
+}
+
+#[tokio::test]
 async fn a_name_that_two_give_is_served_from_the_lower_position_once_both_were_heard() {
     let world = World::new().await;
     let (one, other) = (world.enter(&named("a"), 10), world.enter(&named("a"), 10));
@@ -177,6 +189,34 @@ async fn who_speaks_beside_its_connection_is_the_last_to_come_of_its_name_and_el
     drop(other);
     assert!(said(&from(1), 9));
     assert_eq!(seat.position(), cursor(9));
+}
+
+#[tokio::test]
+async fn who_speaks_between_two_connections_has_what_the_last_one_sent() {
+    let mut world = World::new().await;
+    let said = |world: &World, of: &Replica, to| world.receipts.received(GATEWAY, of, cursor(to));
+    for of in [named("a"), from(1)] {
+        let seat = world.enter(&of, 3);
+        seat.sent(cursor(9), world.clock.millis());
+        drop(seat);
+        assert!(!said(&world, &of, 10), "it was not sent that");
+        assert!(said(&world, &of, 7) && said(&world, &of, 5));
+        assert_eq!(world.stored(&of), Some(7));
+        assert!(world.receipts.timeline(GATEWAY, cursor(7), None).pop().unwrap().received_at.is_some());
+        for (event, to) in [(9, 7), (8, 9)] {
+            let (subject, now) = (Subject::Event(cursor(event)), world.clock.now());
+            world.receipts.report(GATEWAY, &of, (subject, Some(cursor(event))), outcome(true, "", now));
+            assert_eq!(world.stored(&of), Some(to), "outcomes of one event after the other");
+        }
+        world.restart().await;
+        assert_eq!(world.stored(&of), Some(9));
+        assert!(!said(&world, &of, 10));
+        world.receipts.forget(GATEWAY);
+    }
+    for seat in [3, 4].map(|at| world.enter(&from(1), at)) {
+        seat.sent(cursor(9), world.clock.millis());
+    }
+    assert!(!said(&world, &from(1), 9), "which of them?");
 }
 
 #[tokio::test]
@@ -419,7 +459,69 @@ async fn nobody_is_skipped(steps: Vec<Step>, of: [Replica; 3], within: Duration)
     }
 }
 
+#[derive(Debug, Clone)]
+enum StepOfOne {
+    /// It is back, before anybody has noticed that it was gone or after.
+    Come,
+    Confirm(u64),
+    /// Its newest connection ends, or it is noticed that an older one has.
+    Go(usize),
+    Restart,
+}
+
+fn step_of_one() -> impl Strategy<Value = StepOfOne> {
+    prop_oneof![
+        4 => Just(StepOfOne::Come),
+        4 => (0..10_u64).prop_map(StepOfOne::Confirm),
+        4 => (0..4_usize).prop_map(StepOfOne::Go),
+        1 => Just(StepOfOne::Restart),
+    ]
+}
+
+/// Lives through the steps as one replica of a name, which hears on its newest connection only: it stays known, and begins nowhere
+/// after what it has.
+async fn one_by_name_goes_on(steps: Vec<StepOfOne>) {
+    let (mut world, of) = (World::new().await, named("a"));
+    let (mut seats, mut is_up, mut mark) = (Vec::new(), false, 0);
+    for step in steps {
+        match step {
+            StepOfOne::Come => {
+                let start = world.stored(&of).unwrap_or(0);
+                seats.push(world.enter(&of, start));
+                is_up = true;
+            }
+            StepOfOne::Confirm(by) => {
+                if let Some(seat) = seats.last().filter(|_| is_up) {
+                    mark += by;
+                    seat.confirmed(cursor(mark), world.clock.now());
+                }
+            }
+            StepOfOne::Go(which) if !seats.is_empty() => {
+                let which = which % seats.len();
+                is_up &= which + 1 < seats.len();
+                drop(seats.remove(which));
+            }
+            StepOfOne::Go(_) => {}
+            StepOfOne::Restart => {
+                world.receipts.flush().await.unwrap();
+                (seats, is_up) = (Vec::new(), false);
+                world.restart().await;
+            }
+        }
+        let start = world.stored(&of);
+        assert!(mark == 0 || start.is_some(), "nothing is known of it any more");
+        assert!(start.unwrap_or(0) <= mark, "it begins at {start:?} and has received up to {mark}");
+    }
+    world.receipts.flush().await.unwrap();
+}
+
 proptest! {
+    #[test]
+    fn one_of_a_name_is_never_skipped_over_nor_forgotten(steps in proptest::collection::vec(step_of_one(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(one_by_name_goes_on(steps));
+    }
+
     #[test]
     fn three_that_look_alike_are_never_skipped_over(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
