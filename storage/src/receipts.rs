@@ -27,11 +27,11 @@
 //! Replicas that give no name are told apart by their address. One that comes from a new address may be any of them,
 //! moved: it begins at the lowest position of those that are here or left within [`LEFT_KEPT`], or of the last one.
 //!
-//! So duplicates come after an unconfirmed delivery and after a crash of the server (up to a second's worth, but within
-//! [`LEFT_KEPT`] all since its dead connection was heard for a name that had one besides, not yet noticed: it may have been
-//! another's); and for a replica without a name when it reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between),
+//! So duplicates come after an unconfirmed delivery and after a crash of the server (up to a second's worth); and for a
+//! replica without a name when it reconnects within [`TAKEN_KEPT`] of its last reconnect (what it confirmed in between),
 //! when it reconnects while its dead connection is not yet noticed (once more at each reconnect within [`LEFT_KEPT`]), and
-//! when it comes from a new address. An event can be skipped only for replicas that share an address and of which one
+//! when it comes from a new address. A name whose dead connection was not yet noticed when the server crashed is treated so
+//! as well: it may have been another's. An event can be skipped only for replicas that share an address and of which one
 //! stays away longer than these times while another comes and goes, or that share a name and are not here at once.
 //!
 //! Who reports an outcome of every event, one after the other, has received them, whether it says so or not. What a replica

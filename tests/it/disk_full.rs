@@ -15,6 +15,8 @@ use crate::process::{Process, Served};
 use crate::wire::{PATIENCE, Sse};
 
 const FILE_SYSTEM_MIB: u32 = 64;
+/// Far less than the store asks for before it writes.
+const ROOM_FOR_A_START: u64 = 2 << 20;
 /// Publishers at once.
 const PUBLISHERS: u64 = 8;
 
@@ -121,7 +123,7 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::new(&dir.path().join("data")).await else { return no_mounts() };
     let Served { mut process, platform } = disk.served().await;
-    let gateway = platform.register("one").await;
+    let (gateway, revoked) = (platform.register("one").await, platform.register("two").await);
     let mut live = Sse::connect(&platform.http, platform.address, &gateway.token, None).await.unwrap();
     live.event().await.unwrap();
 
@@ -135,13 +137,16 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
         filler.write_all(&vec![0; 1 << 20]).unwrap();
     };
     assert_eq!(refusal, "STORE_FULL");
+    let token = format!("/api/v1/gateways/{}/tokens/{}", revoked.id, revoked.token_id);
+    assert!(platform.delete(&token).await.is_success(), "a key is revoked whatever the disk is like");
+    assert_eq!(platform.poll(&revoked.token, "timeout=0").await.unwrap().0, 401);
     // To the last byte.
     while filler.write_all(&[0; 4_096]).is_ok() {}
 
     for n in 0..20 {
         assert_eq!(publish(&platform, &gateway, n, 2_000).await, Err("STORE_FULL".to_owned()));
     }
-    let more = json!({"organizationId": crate::platform::ORGANIZATION, "name": "two", "displayName": "two"});
+    let more = json!({"organizationId": crate::platform::ORGANIZATION, "name": "three", "displayName": "three"});
     let (status, problem) = platform.post("/api/v1/gateways", more).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("STORE_FULL")));
     assert_eq!(ready(&platform).await, (200, json!({"status": "read-only"})));
@@ -163,8 +168,13 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     process.err.containing("has room again").await;
     assert_dense(&answered);
 
+    // Nearly full again, and nothing of the log was asked for since the start.
+    let mut filler = File::create(disk.filler()).unwrap();
+    while filler.write_all(&[0; 4_096]).is_ok() {}
+    filler.set_len(filler.metadata().unwrap().len() - ROOM_FOR_A_START).unwrap();
     process.kill().await;
     let Served { process: _again, platform } = disk.served().await;
+    assert_eq!(ready(&platform).await, (200, json!({"status": "read-only"})));
     assert_eq!(stored(&platform, &gateway).await, answered);
 }
 

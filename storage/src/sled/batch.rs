@@ -361,7 +361,11 @@ impl<'a> Batch<'a> {
             self.sweeps.push(Sweep::Entries(of, head.epoch, (Seq(0), head.floor)));
         }
         // What a crash left of an entry that was never there.
-        self.shared.db.remove_parts(of, head.epoch, newest.next(), Seq(u64::MAX), usize::MAX)?;
+        if self.space.has_little() {
+            self.shared.db.remove_parts(of, head.epoch, newest.next(), Seq(u64::MAX), usize::MAX)?;
+        } else if self.shared.db.has_parts(of, head.epoch, newest.next())? {
+            return Err(StoreError::Full);
+        }
         // Shown at once: it was durable before this process opened the store. And before anything is appended to it.
         self.shared.rings.publish(of, Some(ring));
         Ok(ring)

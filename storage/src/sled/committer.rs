@@ -3,23 +3,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
 use super::database::Database;
 use super::job::{Job, Need, Reply};
+use super::keys;
 use super::ring::Rings;
 use super::space::Space;
 use super::sweeps::Sweeps;
 use crate::clock::Clock;
 use crate::log::{Follower, Retention};
-use crate::records::StoreError;
+use crate::records::{Change, Durability, StoreError};
 
 /// Jobs in one batch, so under one sync.
 const BATCH_JOBS_MAX: usize = 1_024;
 /// Rows of entries after which a batch takes no further job: who waits for its answer waits for no more than about these.
 const BATCH_ROWS_MAX: usize = 2_048;
+/// What a commit puts in place of rows that are there may be so long and still count as little.
+const LITTLE_BYTES_MAX: usize = 16 * 1024;
 /// From so many jobs in a batch on the next one waits for those who are about to ask.
 const CROWD: usize = 8;
 
@@ -214,11 +218,11 @@ impl Committer {
                     continue;
                 }
             }
-            let is_admitted = self.is_done(&job) || batch.space.admits(&job);
+            let has_room = self.is_done(&job) || batch.space.admits(&job);
             if matches!(job.need(), Need::Room { .. }) {
-                self.note_full(!is_admitted);
+                self.note_full(!has_room);
             }
-            if is_admitted {
+            if has_room || (self.replaces_little(&job) && batch.space.takes_of_reserve(&job.need())) {
                 batch.write(job)?;
             } else {
                 job.answer(|| StoreError::Full);
@@ -229,9 +233,26 @@ impl Committer {
         Ok(rows)
     }
 
-    /// Whether all that a job asks for is on disk: that takes no room, so that a full store can be closed.
+    /// Whether all that a job asks for is on disk: that takes no room, so that a full store can be closed, and read whether or
+    /// not it was before.
     fn is_done(&self, job: &Job) -> bool {
-        matches!(job, Job::Flush { .. }) && !self.shared.db.is_behind()
+        match job {
+            Job::Flush { .. } => !self.shared.db.is_behind(),
+            Job::Touch { of, .. } => self.shared.db.head(*of).is_ok_and(|head| head.is_some()),
+            _ => false,
+        }
+    }
+
+    /// Whether a job does no more than put a little in place of rows that are there: so a key is revoked, an address no longer
+    /// allowed. What is written behind has time, and comes each second.
+    fn replaces_little(&self, job: &Job) -> bool {
+        let Job::Commit { changes, durability: Durability::Synced, .. } = job else { return false };
+        let is_there = |change: &Change| {
+            self.shared.db.get(&keys::record(change.table, &change.key)).is_ok_and(|before| before.is_some())
+        };
+        let rows = || changes.iter().filter(|change| change.row.is_some());
+        let bytes = rows().filter_map(|change| change.row.as_ref()).map(Bytes::len).sum::<usize>();
+        bytes <= LITTLE_BYTES_MAX && rows().all(is_there)
     }
 
     fn note_full(&mut self, is_full: bool) {

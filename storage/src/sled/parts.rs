@@ -78,6 +78,12 @@ impl Database {
         self.remove_parts(of, epoch, seq, seq, usize::MAX)
     }
 
+    /// Whether there are parts from one position on.
+    pub(super) fn has_parts(&self, of: GatewayId, epoch: Epoch, first: Seq) -> Result<bool, StoreError> {
+        let parts = keys::part(of, epoch, first, 0)..=keys::part(of, epoch, Seq(u64::MAX), u32::MAX);
+        Ok(self.range(parts).next().transpose()?.is_some())
+    }
+
     /// Deletes up to `max` parts from one position to another; says how many.
     pub(super) fn remove_parts(
         &self,

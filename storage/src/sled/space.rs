@@ -35,9 +35,18 @@ impl Space {
 
     /// Takes room for something, if there is so much.
     pub(super) fn takes(&mut self, need: &Need) -> bool {
+        self.takes_beside(RESERVE_BYTES, need)
+    }
+
+    /// As [`Self::takes`], also of what is left alone for what is small.
+    pub(super) fn takes_of_reserve(&mut self, need: &Need) -> bool {
+        self.takes_beside(LAST_RESERVE_BYTES, need)
+    }
+
+    fn takes_beside(&mut self, reserve: u64, need: &Need) -> bool {
         let Need::Room { bytes, rows } = need else { return self.has_little() };
         let room = bytes.saturating_add(rows * ROW_OVERHEAD_BYTES).saturating_mul(WRITTEN_PER_BYTE);
-        let has_room = room <= self.left.saturating_sub(RESERVE_BYTES);
+        let has_room = room <= self.left.saturating_sub(reserve);
         if has_room {
             self.left -= room;
         }

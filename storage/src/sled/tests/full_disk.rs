@@ -45,6 +45,45 @@ async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_so
     assert_eq!(log.append(of, draft("second")).await.unwrap().seq, Seq(2));
 }
 
+/// A key must be revocable whatever the disk is like: that is a row in place of another.
+#[tokio::test]
+async fn a_small_row_that_takes_the_place_of_another_goes_with_what_frees_room() {
+    let data = TempDir::new().unwrap();
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    let records = SledRecords::new(Arc::clone(&engine));
+    let leave = |left: u64| engine.shared.db.room_max.store(left, Ordering::SeqCst);
+    let put = async |key: &'static str, bytes: usize, durability| {
+        let change = Change { table: Table::Meta, key: key.into(), row: Some(vec![b'x'; bytes].into()) };
+        records.commit(vec![change], durability).await
+    };
+    put("k", 100, Durability::Synced).await.unwrap();
+    leave(RESERVE_BYTES);
+    put("k", 140, Durability::Synced).await.unwrap();
+    for (key, bytes, durability) in
+        [("k", 100_000, Durability::Synced), ("k", 100, Durability::Lazy), ("new", 1, Durability::Synced)]
+    {
+        assert!(matches!(put(key, bytes, durability).await, Err(StoreError::Full)), "{key} {bytes} {durability:?}");
+    }
+    leave(RESERVE_BYTES / 2);
+    assert!(matches!(put("k", 100, Durability::Synced).await, Err(StoreError::Full)));
+}
+
+#[tokio::test]
+async fn a_log_that_is_there_is_loaded_without_any_room() {
+    let (data, of) = (TempDir::new().unwrap(), gateway());
+    let first = {
+        let log = SledLog::new(engine(data.path(), SMALL, Arc::new(NoFollower)));
+        log.append(of, draft("first")).await.unwrap()
+    };
+    let engine = engine(data.path(), SMALL, Arc::new(NoFollower));
+    engine.shared.db.room_max.store(0, Ordering::SeqCst);
+    let log = SledLog::new(Arc::clone(&engine));
+    assert_eq!(log.bounds(of).await.unwrap().newest, Seq(1));
+    assert_eq!(texts(log.read(of, Cursor { seq: Seq(0), ..first }, ALL).await.unwrap()).len(), 1);
+    let new = log.bounds(GatewayId(uuid::Uuid::from_u128(7))).await;
+    assert!(matches!(new, Err(LogError::Store(StoreError::Full))), "one would have to be made");
+}
+
 #[tokio::test]
 async fn a_flush_of_what_is_on_disk_already_needs_no_room() {
     let (data, of) = (TempDir::new().unwrap(), gateway());
