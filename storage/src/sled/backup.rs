@@ -20,7 +20,7 @@ const COLLECTED: &str = "backup.unfinished";
 /// Everything that was answered before it began is in it. Of what is answered meanwhile a part is: of each log its events
 /// up to one moment, all as they were at that moment, so positions are dense and cursors stay valid. It is collected in
 /// this order, each part between two batches of its committer, so that publishers wait for one log at most:
-/// - the directory, so a gateway that is registered meanwhile is not in it;
+/// - the directory, so a gateway that is registered meanwhile is not in it, and of a deployment meanwhile only events may be;
 /// - answers, orders, positions and failed deliveries, so none is of an event that is not in it;
 /// - the logs, one by one.
 pub struct Backup {
