@@ -42,8 +42,8 @@ pub(super) enum Failure {
     File { path: PathBuf, source: io::Error },
     #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
     Rejected { status: Option<u16>, code: String, detail: String },
-    #[error("{reason}; the event may be stored")]
-    Unconfirmed { reason: String, key: String },
+    #[error("the event may be stored: {error}")]
+    Unconfirmed { error: ApiError, key: String },
     #[error("{failed} of {total} gateways were not told")]
     Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
@@ -69,10 +69,8 @@ impl Failure {
             // configured where none can be shown.
             Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
             Self::Serve(_) if self.is_token_unseen() => Exit::Config,
-            Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
-            Self::Api(ApiError::Unanswered(_)) | Self::Unconfirmed { .. } => Exit::TryLater,
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => Exit::Unreachable,
-            Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
+            Self::Api(error) | Self::Unconfirmed { error, .. } => exit_of_call(error),
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
             Self::NoApiKey => Exit::Unauthorized,
@@ -84,12 +82,9 @@ impl Failure {
             Self::Link(LinkError::Tls(_)) | Self::Client(ClientError::Link(LinkError::Tls(_))) => Exit::Data,
             // A reader that went away (`gatecast listen | head`) has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Api(_)
-            | Self::Link(_)
-            | Self::Client(_)
-            | Self::Output(_)
-            | Self::Partial { .. }
-            | Self::Interrupted => Exit::Failure,
+            Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Partial { .. } | Self::Interrupted => {
+                Exit::Failure
+            }
         }
     }
 
@@ -102,7 +97,8 @@ impl Failure {
                     writeln!(err, "  - {}", printable(&fault.to_string()))?;
                 }
             }
-            Self::Api(ApiError::Refused { problem, .. }) => write_problem(problem, err)?,
+            Self::Api(ApiError::Refused { problem, .. })
+            | Self::Unconfirmed { error: ApiError::Refused { problem, .. }, .. } => write_problem(problem, err)?,
             Self::Rejected { code, .. } => writeln!(err, "  code: {}", printable(code))?,
             _ => {}
         }
@@ -119,6 +115,9 @@ impl Failure {
             Self::Config(faults) => json!({ "faults": faults.iter().map(ToString::to_string).collect::<Vec<_>>() }),
             Self::Api(ApiError::Refused { problem, status, .. }) => json!({ "status": status, "problem": problem }),
             Self::Rejected { status, code, .. } => json!({ "status": status, "code": code }),
+            Self::Unconfirmed { error: ApiError::Refused { problem, status, .. }, key } => {
+                json!({ "status": status, "problem": problem, "idempotencyKey": key })
+            }
             Self::Unconfirmed { key, .. } => json!({ "idempotencyKey": key }),
             _ => Value::Null,
         };
@@ -216,6 +215,16 @@ impl Failure {
 }
 
 const IN_FRONT: &str = "Does --url name a gatecast server, and not something in front of it?";
+
+/// What a call without success means for the process.
+fn exit_of_call(error: &ApiError) -> Exit {
+    match error {
+        ApiError::Unreachable(_) => Exit::Unreachable,
+        ApiError::Unanswered(_) => Exit::TryLater,
+        ApiError::Refused { status, .. } => Exit::from_status(*status),
+        ApiError::Strange(_) => Exit::Failure,
+    }
+}
 
 /// What an error of the store means for the process.
 fn exit_of(error: &StoreError) -> Exit {

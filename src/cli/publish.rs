@@ -56,7 +56,8 @@ impl Publish {
         let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
         let failed = |error| match error {
-            ApiError::Unanswered(reason) => Failure::Unconfirmed { reason, key },
+            // Neither a server that waited in vain for its store nor a proxy that did for its server knows what became of it.
+            ApiError::Unanswered(_) | ApiError::Refused { status: 500.., .. } => Failure::Unconfirmed { error, key },
             error => error.into(),
         };
         if let [gateway] = self.gateway[..] {

@@ -179,15 +179,46 @@ async fn hangs_up(listener: TcpListener) -> String {
     String::from_utf8(request).unwrap()
 }
 
+/// The key that a publish was sent with.
+fn key_of(asked: &str) -> &str {
+    asked.split("\r\n").find_map(|line| line.strip_prefix("idempotency-key: ")).expect("a key")
+}
+
 #[tokio::test]
 async fn a_publish_without_an_answer_may_be_repeated_by_the_key_that_it_was_sent_with() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let args = ["--url", &url, "publish", "--gateway", GATEWAY, "--type", "t.x", "--payload", "{}"];
     let (ran, asked) = tokio::join!(gatecast(&args, &[]), hangs_up(listener));
-    let key = asked.split("\r\n").find_map(|line| line.strip_prefix("idempotency-key: ")).expect("a key");
+    let key = key_of(&asked);
     assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
     assert!(ran.err.contains("may be stored") && ran.err.contains(&format!("--idempotency-key {key}")), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_publish_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
+    let args = ["publish", "--gateway", GATEWAY, "--type", "t.x", "--payload", "{}"];
+    let problem = r#"{"title":"Service Unavailable","code":"UNAVAILABLE","trackingId":"t-1"}"#;
+    for (status, body, exit, part) in [
+        ("503 Service Unavailable", problem, Exit::TryLater, "tracking id: t-1"),
+        ("504 Gateway Time-out", "<html>", Exit::TryLater, "504"),
+        ("502 Bad Gateway", "<html>", Exit::TryLater, "502"),
+        ("500 Internal Server Error", "<html>", Exit::Failure, "500"),
+    ] {
+        let (ran, asked) = with_server(&args, vec![(status, body.to_owned())]).await;
+        let repeat = format!("--idempotency-key {}", key_of(&asked[0]));
+        assert_eq!(ran.exit, exit, "{status}: {}", ran.err);
+        for part in [part, "may be stored", &repeat] {
+            assert!(ran.err.contains(part), "{part}: {}", ran.err);
+        }
+        let (ran, asked) = with_server(&[&["--json"], &args[..]].concat(), vec![(status, body.to_owned())]).await;
+        let error = serde_json::from_str::<serde_json::Value>(&ran.err).unwrap()["error"].take();
+        assert_eq!(error["idempotencyKey"], key_of(&asked[0]), "{error}");
+        assert_eq!(error["status"].to_string(), status[..3], "{error}");
+    }
+    let refused = vec![("429 Too Many Requests", r#"{"code":"RATE_LIMITED"}"#.to_owned())];
+    let (ran, _) = with_server(&args, refused).await;
+    assert!(ran.exit == Exit::TryLater && !ran.err.contains("may be stored"), "{}", ran.err);
 }
 
 #[tokio::test]
