@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use gatecast_storage::StoreError;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::exit::Exit;
 use super::printable::printable;
@@ -48,6 +49,8 @@ pub(super) enum Failure {
     Partial { failed: usize, total: usize },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
+    #[error("the new token {token} cannot be shown: {source}")]
+    TokenUnseen { gateway: Uuid, token: String, source: io::Error },
     #[error("interrupted; nothing was written")]
     Interrupted,
     #[error("the store has {0} fault(s)")]
@@ -80,11 +83,14 @@ impl Failure {
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
             // What the files of certificates hold is all that can be wrong with it.
             Self::Link(LinkError::Tls(_)) | Self::Client(ClientError::Link(LinkError::Tls(_))) => Exit::Data,
-            // A reader that went away (`gatecast listen | head`) has what it wanted.
+            // A reader that went away (`gatecast listen | head`) has what it wanted. What was not done goes before.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Link(_) | Self::Client(_) | Self::Output(_) | Self::Partial { .. } | Self::Interrupted => {
-                Exit::Failure
-            }
+            Self::Link(_)
+            | Self::Client(_)
+            | Self::Output(_)
+            | Self::TokenUnseen { .. }
+            | Self::Partial { .. }
+            | Self::Interrupted => Exit::Failure,
         }
     }
 
@@ -185,6 +191,12 @@ impl Failure {
             Self::Api(ApiError::Unanswered(_)) => "It may have been done: see what there is before you repeat it",
             Self::Unconfirmed { key, .. } => {
                 return Some(format!("Repeat it within 10 minutes with --idempotency-key {key}: it is stored once"));
+            }
+            Self::TokenUnseen { gateway, token, .. } => {
+                let token = printable(token);
+                return Some(format!(
+                    "Nobody can use it. Revoke it: gatecast token revoke --gateway {gateway} {token}"
+                ));
             }
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => IN_FRONT,
             Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {

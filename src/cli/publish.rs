@@ -73,8 +73,9 @@ impl Publish {
             None => Targets::GatewayIds(self.gateway),
         };
         let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
-        output.answer(&answer, |all, out| write(&all.results, out))?;
-        all_told(answer.value.results.iter().map(|one| &one.code))
+        let written = output.answer(&answer, |all, out| write(&all.results, out));
+        all_told(answer.value.results.iter().map(|one| &one.code))?;
+        Ok(written?)
     }
 }
 
