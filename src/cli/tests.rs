@@ -321,6 +321,12 @@ async fn what_was_not_done_is_no_success_though_nobody_reads_of_it() {
             assert!(ran.exit == Exit::Failure && ran.err.contains("1 of 2"), "{args:?}: {}", ran.err);
         }
     }
+    // Nobody listens at that port.
+    let doctor = ["--url", "http://127.0.0.1:1", "doctor", "--api-key", "key"];
+    for args in [&doctor[..], &[&["--json"], &doctor[..]].concat()] {
+        let ran = writing_to(&mut Unread, args, &[]).await;
+        assert_eq!(ran.exit, Exit::Unreachable, "{args:?}: {}", ran.err);
+    }
     let ran = unread(&["gateway", "list"], r#"{"list":[]}"#).await;
     assert_eq!((ran.exit, &*ran.err), (Exit::Ok, ""), "who read enough has what it wanted");
 }
