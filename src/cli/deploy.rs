@@ -89,7 +89,7 @@ impl Deploy {
         }
         let answer = api.deploy(*id, revision, &deployments).await?;
         let written = output.answer(&answer, |all, out| write(all, "Deployed to", out));
-        all_told(answer.value.iter().map(|one| &one.code))?;
+        all_told(answer.value.iter().map(|one| &one.code), None)?;
         Ok(written?)
     }
 }
@@ -99,7 +99,7 @@ impl Undeploy {
         let deployments = self.what.deployments();
         let answer = api.undeploy(self.what.api, &self.what.revision, &deployments).await?;
         let written = output.answer(&answer, |all, out| write(all, "Undeployed from", out));
-        all_told(answer.value.iter().map(|one| &one.code))?;
+        all_told(answer.value.iter().map(|one| &one.code), None)?;
         Ok(written?)
     }
 }

@@ -46,7 +46,7 @@ pub(super) enum Failure {
     #[error("the event may be stored: {error}")]
     Unconfirmed { error: ApiError, key: String },
     #[error("{failed} of {total} gateways were not told")]
-    Partial { failed: usize, total: usize },
+    Partial { failed: usize, total: usize, key: Option<String> },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
     #[error("the new token {token} cannot be shown: {source}")]
@@ -124,7 +124,7 @@ impl Failure {
             Self::Unconfirmed { error: ApiError::Refused { problem, status, .. }, key } => {
                 json!({ "status": status, "problem": problem, "idempotencyKey": key })
             }
-            Self::Unconfirmed { key, .. } => json!({ "idempotencyKey": key }),
+            Self::Unconfirmed { key, .. } | Self::Partial { key: Some(key), .. } => json!({ "idempotencyKey": key }),
             _ => Value::Null,
         };
         if let (Some(fault), Value::Object(more)) = (fault.as_object_mut(), more) {
@@ -212,6 +212,11 @@ impl Failure {
                 return Some(format!("Try again in {} s.", wait.as_secs()));
             }
             Self::Api(ApiError::Strange(_)) => IN_FRONT,
+            Self::Partial { key: Some(key), .. } => {
+                return Some(format!(
+                    "Repeat it within 10 minutes with --idempotency-key {key}: it is stored once for each gateway"
+                ));
+            }
             Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
             Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
@@ -251,10 +256,13 @@ fn exit_of(error: &StoreError) -> Exit {
     }
 }
 
-/// Fails if some of several gateways were not told.
-pub(super) fn all_told<'c>(codes: impl Iterator<Item = &'c Option<String>> + Clone) -> Result<(), Failure> {
+/// Fails if some of several gateways were not told. `key` is what the call can be repeated by.
+pub(super) fn all_told<'c>(
+    codes: impl Iterator<Item = &'c Option<String>> + Clone,
+    key: Option<String>,
+) -> Result<(), Failure> {
     let (failed, total) = (codes.clone().flatten().count(), codes.count());
-    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total }) }
+    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total, key }) }
 }
 
 fn write_problem(problem: &Problem, err: &mut dyn Write) -> io::Result<()> {

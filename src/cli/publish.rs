@@ -74,7 +74,7 @@ impl Publish {
         };
         let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
         let written = output.answer(&answer, |all, out| write(&all.results, out));
-        all_told(answer.value.results.iter().map(|one| &one.code))?;
+        all_told(answer.value.results.iter().map(|one| &one.code), conditions.idempotency_key)?;
         Ok(written?)
     }
 }

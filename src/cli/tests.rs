@@ -174,6 +174,8 @@ async fn publish_chooses_its_call_by_its_targets() {
     let results = format!(r#"{{"count":1,"results":[{{"gatewayId":"{GATEWAY}","code":"UNAVAILABLE"}}]}}"#);
     let (ran, asked) = with_server(&all, vec![("200 OK", results)]).await;
     assert!(ran.exit == Exit::Failure && ran.out.contains("UNAVAILABLE") && ran.err.contains("1 of 1"), "{}", ran.err);
+    // It may be stored all the same, and then not once more.
+    assert!(ran.err.contains(&format!("--idempotency-key {}", key_of(&asked[0]))), "{}", ran.err);
     assert!(asked[0].ends_with(r#"{"targets":{"all":true},"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
 }
 
