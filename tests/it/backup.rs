@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::platform::{Platform, Registered};
 use crate::process::{Process, Said, Served, gatecast, run};
+use crate::serve::{handles_sigterm, make_fifo};
 use crate::wire::{PATIENCE, Sse};
 
 /// So small that events leave the ring all the time.
@@ -180,4 +181,17 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     let made = fs::read(&file).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 65);
     assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_whose_disk_hangs_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    // Whoever opens it waits for a reader.
+    make_fifo(&partial(&file));
+    let mut hangs = Process::spawn(&mut gatecast(&["backup", &file.display().to_string()], &[]));
+    handles_sigterm(&hangs).await;
+    hangs.signal("TERM").await;
+    assert_eq!(hangs.ended().await.code(), Some(1), "{:?}", hangs.err.whole().await);
+    assert!(!file.exists());
 }
