@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,6 +160,11 @@ fn partial(file: &Path) -> PathBuf {
     file.with_extension("partial")
 }
 
+/// Who may do what with a file.
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
 #[tokio::test]
 async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,6 +172,7 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     for signal in ["INT", "TERM"] {
         let mut process = under_way(&file).await;
         assert!(!file.exists(), "it appears once it is whole");
+        assert_eq!(mode(&partial(&file)), 0o600, "and is its owner's alone");
         process.signal(signal).await;
         assert_eq!(process.ended().await.code(), Some(1), "{:?}", process.err.whole().await);
         assert!(!file.exists() && !partial(&file).exists());
@@ -178,6 +185,7 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     assert!(!file.exists() && partial(&file).exists());
     assert_eq!(backup(&platform, &file).await.exit, 0);
     assert!(!partial(&file).exists());
+    assert_eq!(mode(&file), 0o600, "hashes of tokens and artifacts are nobody else's");
     let made = fs::read(&file).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 65);
     assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
