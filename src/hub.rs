@@ -230,6 +230,7 @@ impl Hub {
             self.directory.clone(),
             self.pulse.clone(),
             admin.clone(),
+            self.proxies.clone(),
             self.refusal_log.clone(),
             self.watching.clone(),
         );

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,7 +23,7 @@ Examples:
 Publishing and delivery go on. All that was answered before the command began is in the file, and of what is answered
 meanwhile a part: of each gateway its events up to one moment. It appears under its name once it is whole, checked and on
 disk; an existing file is not overwritten, and an interrupted backup (exit code 1) leaves none. It holds everything,
-artifacts and the hashes of tokens too.")]
+artifacts and the hashes of tokens too, so only its owner may read it.")]
 pub(super) struct Backup {
     /// The file to write
     file: PathBuf,
@@ -53,6 +53,9 @@ impl Backup {
     }
 }
 
+/// It holds what the data directory does, which is nobody else's either.
+const MODE: u32 = 0o600;
+
 /// What a backup is called until it is whole. It is locked, so that of two commands with one name one fails before
 /// anything is asked, and what a command left that was killed is in nobody's way.
 struct Partial {
@@ -66,7 +69,7 @@ impl Partial {
         path.push(".partial");
         let path = PathBuf::from(path);
         let taken = || -> io::Result<File> {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            let file = File::options().create(true).truncate(false).write(true).mode(MODE).open(&path)?;
             let taken_by_another = || io::Error::new(io::ErrorKind::ResourceBusy, "another backup is writing it");
             file.try_lock().map_err(|error| match error {
                 TryLockError::WouldBlock => taken_by_another(),

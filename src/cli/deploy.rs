@@ -88,8 +88,9 @@ impl Deploy {
             api.put_api(*id, revision, yaml).await?;
         }
         let answer = api.deploy(*id, revision, &deployments).await?;
-        output.answer(&answer, |all, out| write(all, "Deployed to", out))?;
-        all_told(answer.value.iter().map(|one| &one.code))
+        let written = output.answer(&answer, |all, out| write(all, "Deployed to", out));
+        all_told(answer.value.iter().map(|one| &one.code), None)?;
+        Ok(written?)
     }
 }
 
@@ -97,8 +98,9 @@ impl Undeploy {
     pub(super) async fn run(self, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
         let deployments = self.what.deployments();
         let answer = api.undeploy(self.what.api, &self.what.revision, &deployments).await?;
-        output.answer(&answer, |all, out| write(all, "Undeployed from", out))?;
-        all_told(answer.value.iter().map(|one| &one.code))
+        let written = output.answer(&answer, |all, out| write(all, "Undeployed from", out));
+        all_told(answer.value.iter().map(|one| &one.code), None)?;
+        Ok(written?)
     }
 }
 

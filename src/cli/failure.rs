@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use gatecast_storage::StoreError;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::exit::Exit;
 use super::printable::printable;
@@ -42,12 +43,14 @@ pub(super) enum Failure {
     File { path: PathBuf, source: io::Error },
     #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
     Rejected { status: Option<u16>, code: String, detail: String },
-    #[error("{reason}; the event may be stored")]
-    Unconfirmed { reason: String, key: String },
+    #[error("the event may be stored: {error}")]
+    Unconfirmed { error: ApiError, key: String },
     #[error("{failed} of {total} gateways were not told")]
-    Partial { failed: usize, total: usize },
+    Partial { failed: usize, total: usize, key: Option<String> },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
+    #[error("the new token {token} cannot be shown: {source}")]
+    TokenUnseen { gateway: Uuid, token: String, source: io::Error },
     #[error("interrupted; nothing was written")]
     Interrupted,
     #[error("the store has {0} fault(s)")]
@@ -69,10 +72,8 @@ impl Failure {
             // configured where none can be shown.
             Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
             Self::Serve(_) if self.is_token_unseen() => Exit::Config,
-            Self::Api(ApiError::Unreachable(_)) => Exit::Unreachable,
-            Self::Api(ApiError::Unanswered(_)) | Self::Unconfirmed { .. } => Exit::TryLater,
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => Exit::Unreachable,
-            Self::Api(ApiError::Refused { status, .. }) => Exit::from_status(*status),
+            Self::Api(error) | Self::Unconfirmed { error, .. } => exit_of_call(error),
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => Exit::NotFound,
             Self::Rejected { status, .. } => status.map_or(Exit::Unauthorized, Exit::from_status),
             Self::NoApiKey => Exit::Unauthorized,
@@ -82,12 +83,12 @@ impl Failure {
             Self::Url(_) | Self::ApiKey(_) | Self::AdminToken(_) | Self::Input { .. } | Self::File { .. } => Exit::Data,
             // What the files of certificates hold is all that can be wrong with it.
             Self::Link(LinkError::Tls(_)) | Self::Client(ClientError::Link(LinkError::Tls(_))) => Exit::Data,
-            // A reader that went away (`gatecast listen | head`) has what it wanted.
+            // A reader that went away (`gatecast listen | head`) has what it wanted. What was not done goes before.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Api(_)
-            | Self::Link(_)
+            Self::Link(_)
             | Self::Client(_)
             | Self::Output(_)
+            | Self::TokenUnseen { .. }
             | Self::Partial { .. }
             | Self::Interrupted => Exit::Failure,
         }
@@ -102,7 +103,8 @@ impl Failure {
                     writeln!(err, "  - {}", printable(&fault.to_string()))?;
                 }
             }
-            Self::Api(ApiError::Refused { problem, .. }) => write_problem(problem, err)?,
+            Self::Api(ApiError::Refused { problem, .. })
+            | Self::Unconfirmed { error: ApiError::Refused { problem, .. }, .. } => write_problem(problem, err)?,
             Self::Rejected { code, .. } => writeln!(err, "  code: {}", printable(code))?,
             _ => {}
         }
@@ -119,7 +121,10 @@ impl Failure {
             Self::Config(faults) => json!({ "faults": faults.iter().map(ToString::to_string).collect::<Vec<_>>() }),
             Self::Api(ApiError::Refused { problem, status, .. }) => json!({ "status": status, "problem": problem }),
             Self::Rejected { status, code, .. } => json!({ "status": status, "code": code }),
-            Self::Unconfirmed { key, .. } => json!({ "idempotencyKey": key }),
+            Self::Unconfirmed { error: ApiError::Refused { problem, status, .. }, key } => {
+                json!({ "status": status, "problem": problem, "idempotencyKey": key })
+            }
+            Self::Unconfirmed { key, .. } | Self::Partial { key: Some(key), .. } => json!({ "idempotencyKey": key }),
             _ => Value::Null,
         };
         if let (Some(fault), Value::Object(more)) = (fault.as_object_mut(), more) {
@@ -187,6 +192,12 @@ impl Failure {
             Self::Unconfirmed { key, .. } => {
                 return Some(format!("Repeat it within 10 minutes with --idempotency-key {key}: it is stored once"));
             }
+            Self::TokenUnseen { gateway, token, .. } => {
+                let token = printable(token);
+                return Some(format!(
+                    "Nobody can use it. Revoke it: gatecast token revoke --gateway {gateway} {token}"
+                ));
+            }
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => IN_FRONT,
             Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {
                 "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
@@ -201,6 +212,11 @@ impl Failure {
                 return Some(format!("Try again in {} s.", wait.as_secs()));
             }
             Self::Api(ApiError::Strange(_)) => IN_FRONT,
+            Self::Partial { key: Some(key), .. } => {
+                return Some(format!(
+                    "Repeat it within 10 minutes with --idempotency-key {key}: it is stored once for each gateway"
+                ));
+            }
             Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
             Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
@@ -217,6 +233,16 @@ impl Failure {
 
 const IN_FRONT: &str = "Does --url name a gatecast server, and not something in front of it?";
 
+/// What a call without success means for the process.
+fn exit_of_call(error: &ApiError) -> Exit {
+    match error {
+        ApiError::Unreachable(_) => Exit::Unreachable,
+        ApiError::Unanswered(_) => Exit::TryLater,
+        ApiError::Refused { status, .. } => Exit::from_status(*status),
+        ApiError::Strange(_) => Exit::Failure,
+    }
+}
+
 /// What an error of the store means for the process.
 fn exit_of(error: &StoreError) -> Exit {
     match error {
@@ -230,10 +256,13 @@ fn exit_of(error: &StoreError) -> Exit {
     }
 }
 
-/// Fails if some of several gateways were not told.
-pub(super) fn all_told<'c>(codes: impl Iterator<Item = &'c Option<String>> + Clone) -> Result<(), Failure> {
+/// Fails if some of several gateways were not told. `key` is what the call can be repeated by.
+pub(super) fn all_told<'c>(
+    codes: impl Iterator<Item = &'c Option<String>> + Clone,
+    key: Option<String>,
+) -> Result<(), Failure> {
     let (failed, total) = (codes.clone().flatten().count(), codes.count());
-    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total }) }
+    if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total, key }) }
 }
 
 fn write_problem(problem: &Problem, err: &mut dyn Write) -> io::Result<()> {

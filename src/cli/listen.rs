@@ -156,17 +156,17 @@ impl Session<'_> {
 const GRACE: Duration = Duration::from_millis(1500);
 
 /// Resolves at Ctrl+C or SIGTERM. Both are heard from the moment of the call, on a task of their own: whatever has not
-/// ended [`GRACE`] later, such as a write that nobody takes or the look-up of a name, ends with the process.
+/// ended [`GRACE`] later, such as a write that nobody takes or the look-up of a name, ends with the process, by `overdue`.
 #[cfg(unix)]
-pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn interrupted(overdue: Exit) -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let heard = tokio::spawn(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         // A thread outlives the runtime, which ends tasks but waits for look-ups.
-        std::thread::spawn(|| {
+        std::thread::spawn(move || {
             std::thread::park_timeout(GRACE);
-            std::process::exit(Exit::Ok.code().into());
+            std::process::exit(overdue.code().into());
         });
     });
     // The task only ends otherwise with the runtime.
@@ -175,7 +175,7 @@ pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
 
 /// Resolves at Ctrl+C.
 #[cfg(not(unix))]
-pub(super) fn interrupted() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn interrupted(_: Exit) -> io::Result<impl Future<Output = ()>> {
     Ok(async {
         // Where it cannot be heard, the process ends by the system's default.
         if tokio::signal::ctrl_c().await.is_err() {

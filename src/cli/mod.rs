@@ -201,9 +201,12 @@ where
         Command::Undeploy(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Publish(command) => command.run(&remote.api(&env)?, &mut output).await,
         Command::Stats(command) => command.run(&remote.api(&env)?, &mut output).await,
-        Command::Backup(command) => command.run(&remote.api(&env)?, &mut output, listen::interrupted()?).await,
+        Command::Backup(command) => {
+            let stop = listen::interrupted(Failure::Interrupted.exit())?;
+            command.run(&remote.api(&env)?, &mut output, stop).await
+        }
         Command::Store(command) => command.run(&env, &mut output).await,
-        Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted()?).await,
+        Command::Listen(command) => command.run(&remote, &env, &mut output, listen::interrupted(Exit::Ok)?).await,
         Command::Doctor(command) => command.run(&remote, &env, &mut output).await,
     }
 }

@@ -12,13 +12,16 @@ pub(super) struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Writes the answer: as it came for programs, else as `words` says it.
+    /// Writes the answer: as it came for programs, else as `words` says it. In one write, so that a reader that went away
+    /// has got all of it or nothing.
     pub(super) fn answer<T>(
         &mut self,
         answer: &Answer<T>,
         words: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        if self.json { writeln!(self.out, "{}", answer.json) } else { words(&answer.value, self.out) }
+        let mut text = Vec::new();
+        if self.json { writeln!(text, "{}", answer.json) } else { words(&answer.value, &mut text) }?;
+        self.out.write_all(&text)
     }
 }
 

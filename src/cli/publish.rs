@@ -56,7 +56,8 @@ impl Publish {
         let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
         let failed = |error| match error {
-            ApiError::Unanswered(reason) => Failure::Unconfirmed { reason, key },
+            // Neither a server that waited in vain for its store nor a proxy that did for its server knows what became of it.
+            ApiError::Unanswered(_) | ApiError::Refused { status: 500.., .. } => Failure::Unconfirmed { error, key },
             error => error.into(),
         };
         if let [gateway] = self.gateway[..] {
@@ -72,8 +73,9 @@ impl Publish {
             None => Targets::GatewayIds(self.gateway),
         };
         let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
-        output.answer(&answer, |all, out| write(&all.results, out))?;
-        all_told(answer.value.results.iter().map(|one| &one.code))
+        let written = output.answer(&answer, |all, out| write(&all.results, out));
+        all_told(answer.value.results.iter().map(|one| &one.code), conditions.idempotency_key)?;
+        Ok(written?)
     }
 }
 

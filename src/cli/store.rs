@@ -86,8 +86,8 @@ impl StoreCommand {
         match self {
             Self::Check(data) => {
                 let checked = check_store(data.dir(env)?, clock).await?;
-                write_checked(output, &checked)?;
-                if checked.fault_count > 0 { Err(Failure::Faults(checked.fault_count)) } else { Ok(()) }
+                let written = write_checked(output, &checked);
+                if checked.fault_count > 0 { Err(Failure::Faults(checked.fault_count)) } else { Ok(written?) }
             }
             Self::Repair(data) => Ok(write_repaired(output, &repair_store(data.dir(env)?, clock).await?)?),
             Self::Export(Portable { file, data }) => {

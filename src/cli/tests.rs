@@ -1,5 +1,7 @@
 //! The command line as a whole.
 
+use std::io;
+
 use clap::CommandFactory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,14 +18,20 @@ struct Ran {
 }
 
 async fn gatecast(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let mut out = Vec::new();
+    let ran = writing_to(&mut out, args, env).await;
+    Ran { out: String::from_utf8(out).unwrap(), ..ran }
+}
+
+async fn writing_to(out: &mut dyn Write, args: &[&str], env: &[(&str, &str)]) -> Ran {
     let cli = Cli::try_parse_from(std::iter::once(&"gatecast").chain(args)).unwrap();
     let env = Environment::new(env.iter().map(|(name, value)| (name.into(), value.into())));
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = run(cli, Io { env, out: &mut out, err: &mut err }, |effective, _| async move {
+    let mut err = Vec::new();
+    let exit = run(cli, Io { env, out, err: &mut err }, |effective, _| async move {
         Err(format!("serving on {}", effective.config.listen).into())
     })
     .await;
-    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+    Ran { exit, out: String::new(), err: String::from_utf8(err).unwrap() }
 }
 
 /// Answers requests in turn and gives back what was asked: request line, headers and body.
@@ -166,6 +174,8 @@ async fn publish_chooses_its_call_by_its_targets() {
     let results = format!(r#"{{"count":1,"results":[{{"gatewayId":"{GATEWAY}","code":"UNAVAILABLE"}}]}}"#);
     let (ran, asked) = with_server(&all, vec![("200 OK", results)]).await;
     assert!(ran.exit == Exit::Failure && ran.out.contains("UNAVAILABLE") && ran.err.contains("1 of 1"), "{}", ran.err);
+    // It may be stored all the same, and then not once more.
+    assert!(ran.err.contains(&format!("--idempotency-key {}", key_of(&asked[0]))), "{}", ran.err);
     assert!(asked[0].ends_with(r#"{"targets":{"all":true},"type":"t.x","payload":{"n":1.50}}"#), "{}", asked[0]);
 }
 
@@ -179,15 +189,46 @@ async fn hangs_up(listener: TcpListener) -> String {
     String::from_utf8(request).unwrap()
 }
 
+/// The key that a publish was sent with.
+fn key_of(asked: &str) -> &str {
+    asked.split("\r\n").find_map(|line| line.strip_prefix("idempotency-key: ")).expect("a key")
+}
+
 #[tokio::test]
 async fn a_publish_without_an_answer_may_be_repeated_by_the_key_that_it_was_sent_with() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let args = ["--url", &url, "publish", "--gateway", GATEWAY, "--type", "t.x", "--payload", "{}"];
     let (ran, asked) = tokio::join!(gatecast(&args, &[]), hangs_up(listener));
-    let key = asked.split("\r\n").find_map(|line| line.strip_prefix("idempotency-key: ")).expect("a key");
+    let key = key_of(&asked);
     assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
     assert!(ran.err.contains("may be stored") && ran.err.contains(&format!("--idempotency-key {key}")), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_publish_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
+    let args = ["publish", "--gateway", GATEWAY, "--type", "t.x", "--payload", "{}"];
+    let problem = r#"{"title":"Service Unavailable","code":"UNAVAILABLE","trackingId":"t-1"}"#;
+    for (status, body, exit, part) in [
+        ("503 Service Unavailable", problem, Exit::TryLater, "tracking id: t-1"),
+        ("504 Gateway Time-out", "<html>", Exit::TryLater, "504"),
+        ("502 Bad Gateway", "<html>", Exit::TryLater, "502"),
+        ("500 Internal Server Error", "<html>", Exit::Failure, "500"),
+    ] {
+        let (ran, asked) = with_server(&args, vec![(status, body.to_owned())]).await;
+        let repeat = format!("--idempotency-key {}", key_of(&asked[0]));
+        assert_eq!(ran.exit, exit, "{status}: {}", ran.err);
+        for part in [part, "may be stored", &repeat] {
+            assert!(ran.err.contains(part), "{part}: {}", ran.err);
+        }
+        let (ran, asked) = with_server(&[&["--json"], &args[..]].concat(), vec![(status, body.to_owned())]).await;
+        let error = serde_json::from_str::<serde_json::Value>(&ran.err).unwrap()["error"].take();
+        assert_eq!(error["idempotencyKey"], key_of(&asked[0]), "{error}");
+        assert_eq!(error["status"].to_string(), status[..3], "{error}");
+    }
+    let refused = vec![("429 Too Many Requests", r#"{"code":"RATE_LIMITED"}"#.to_owned())];
+    let (ran, _) = with_server(&args, refused).await;
+    assert!(ran.exit == Exit::TryLater && !ran.err.contains("may be stored"), "{}", ran.err);
 }
 
 #[tokio::test]
@@ -242,6 +283,64 @@ async fn a_wrong_scheme_is_named() {
         assert_eq!(ran.exit, Exit::Unreachable, "{}", ran.err);
         assert!(ran.err.contains(&format!("the address starts with {other}")), "{}", ran.err);
         assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+    }
+}
+
+/// An output whose reader went away.
+struct Unread;
+
+impl Write for Unread {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A command whose server answers so, and whose output nobody reads.
+async fn unread(args: &[&str], answer: &str) -> Ran {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let args = [&["--url", &url], args].concat();
+    let (mut out, script) = (Unread, vec![("200 OK", answer.to_owned())]);
+    tokio::join!(writing_to(&mut out, &args, &[]), answers(listener, script)).0
+}
+
+#[tokio::test]
+async fn what_was_not_done_is_no_success_though_nobody_reads_of_it() {
+    let told = format!(r#"{{"gatewayId":"{GATEWAY}"}},{{"gatewayId":"{GATEWAY}","code":"STORE_FULL"}}"#);
+    let deployments = ["--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    let results = format!(r#"{{"results":[{told}]}}"#);
+    for (args, answer) in [
+        (&["publish", "--all", "--type", "t.x", "--payload", "{}"][..], results),
+        (&[&["deploy", "--vhost", "h"], &deployments[..]].concat(), format!("[{told}]")),
+        (&[&["undeploy"], &deployments[..]].concat(), format!("[{told}]")),
+    ] {
+        for args in [args, &[&["--json"], args].concat()] {
+            let ran = unread(args, &answer).await;
+            assert!(ran.exit == Exit::Failure && ran.err.contains("1 of 2"), "{args:?}: {}", ran.err);
+        }
+    }
+    // Nobody listens at that port.
+    let doctor = ["--url", "http://127.0.0.1:1", "doctor", "--api-key", "key"];
+    for args in [&doctor[..], &[&["--json"], &doctor[..]].concat()] {
+        let ran = writing_to(&mut Unread, args, &[]).await;
+        assert_eq!(ran.exit, Exit::Unreachable, "{args:?}: {}", ran.err);
+    }
+    let ran = unread(&["gateway", "list"], r#"{"list":[]}"#).await;
+    assert_eq!((ran.exit, &*ran.err), (Exit::Ok, ""), "who read enough has what it wanted");
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_was_shown_is_named_so_that_it_can_be_revoked() {
+    let args = ["token", "create", "--gateway", GATEWAY];
+    for args in [&args[..], &[&["--json"], &args[..]].concat()] {
+        let ran = unread(args, r#"{"id":"token-7","token":"secret"}"#).await;
+        let revoke = format!("gatecast token revoke --gateway {GATEWAY} token-7");
+        assert!(ran.exit == Exit::Failure && ran.err.contains(&revoke), "{args:?}: {}", ran.err);
+        assert!(!ran.err.contains("secret"), "{}", ran.err);
     }
 }
 

@@ -51,11 +51,13 @@ impl TokenCommand {
         match self {
             Self::Create { gateway, expires_at } => {
                 let answer = api.create_token(gateway, expires_at.as_deref()).await?;
-                Ok(output.answer(&answer, |token, out| {
+                let shown = output.answer(&answer, |token, out| {
                     writeln!(out, "✓ Made token {}", printable(&token.id))?;
                     writeln!(out, "  Token: {}", printable(token.reveal()))?;
                     writeln!(out, "It is not shown again. Next: gatecast listen --api-key …")
-                })?)
+                });
+                let shown = shown.and_then(|()| output.out.flush());
+                shown.map_err(|source| Failure::TokenUnseen { gateway, token: answer.value.id, source })
             }
             Self::List { gateway, page } => list(gateway, page, api, output).await,
             Self::Revoke { gateway, id } => {

@@ -144,8 +144,12 @@ impl Effective {
         let is_from_file = self.value(&setting::ADMIN_TOKEN_FILE).is_some();
         let token = if is_from_file { &setting::ADMIN_TOKEN_FILE } else { &setting::ADMIN_TOKEN };
         let token = (self.config.admin_token != before.config.admin_token).then_some(token.name);
+        let traces = self.config.traces.as_ref().zip(before.config.traces.as_ref());
+        let headers = traces.is_some_and(|(now, before)| now.headers != before.headers);
+        // The report says only that they are set.
+        let secrets = [token, headers.then_some(setting::OTLP_HEADERS.name)];
         let is_changed =
-            |setting: &&Setting| token == Some(setting.name) || self.value(setting) != before.value(setting);
+            |setting: &&Setting| secrets.contains(&Some(setting.name)) || self.value(setting) != before.value(setting);
         setting::ALL.into_iter().filter(is_changed).collect()
     }
 

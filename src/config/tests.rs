@@ -121,6 +121,15 @@ fn what_changed_is_named_as_it_was_written() {
     assert_eq!(names(&first, &first), [""; 0]);
     let [one, two] = ["token-number-one", "token-number-two"].map(|t| load_env(true, &[("GATECAST_ADMIN_TOKEN", t)]));
     assert_eq!(names(&two.unwrap(), &one.unwrap()), ["GATECAST_ADMIN_TOKEN"]);
+    let traced = |headers: &str| {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+        load_env(true, &[endpoint, ("OTEL_EXPORTER_OTLP_HEADERS", headers)]).unwrap()
+    };
+    let [one, two] = ["authorization=one", "authorization=two"].map(traced);
+    assert_eq!(names(&two, &one), ["OTEL_EXPORTER_OTLP_HEADERS"]);
+    assert_eq!(names(&one, &traced("Authorization = one")), [""; 0], "only written differently");
+    let untraced = load_env(true, &[("OTEL_EXPORTER_OTLP_HEADERS", "authorization=one")]).unwrap();
+    assert_eq!(names(&one, &untraced), ["OTEL_EXPORTER_OTLP_ENDPOINT"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::viewing::Viewing;
 use crate::api::error::{ApiError, problem};
 use crate::auth::Operators;
 use crate::gate::{in_time, not_a_handshake};
+use crate::proxies::Proxies;
 use crate::refusal_log::{Line, RefusalLog, Refused};
 use crate::session::Works;
 
@@ -25,6 +26,7 @@ pub(crate) struct Observers {
     directory: Arc<Directory>,
     pulse: Arc<Pulse>,
     operators: Arc<Operators>,
+    proxies: Proxies,
     refusal_log: Arc<RefusalLog>,
     draining: CancellationToken,
     places: Arc<Semaphore>,
@@ -36,10 +38,12 @@ impl Observers {
         directory: Arc<Directory>,
         pulse: Arc<Pulse>,
         operators: Arc<Operators>,
+        proxies: Proxies,
         refusal_log: Arc<RefusalLog>,
         draining: CancellationToken,
     ) -> Self {
-        Self { works, directory, pulse, operators, refusal_log, draining, places: Arc::new(Semaphore::new(VIEWS_MAX)) }
+        let places = Arc::new(Semaphore::new(VIEWS_MAX));
+        Self { works, directory, pulse, operators, proxies, refusal_log, draining, places }
     }
 
     async fn try_admit(&self, handshake: &Handshake) -> Result<Box<dyn Session>, ApiError> {
@@ -47,7 +51,7 @@ impl Observers {
             return Err(ApiError::Draining);
         }
         let standing = self.operators.watch(handshake).map_err(|error| {
-            let address = handshake.peer.ip();
+            let address = self.proxies.client(handshake);
             if let Some(Line { unlogged }) = self.refusal_log.line(address, Refused::Watch(error)) {
                 warn!(peer.ip = %address, reason = %error, unlogged, "A request to watch was refused.");
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::platform::{Platform, Registered};
 use crate::process::{Process, Said, Served, gatecast, run};
+use crate::serve::{handles_sigterm, make_fifo};
 use crate::wire::{PATIENCE, Sse};
 
 /// So small that events leave the ring all the time.
@@ -158,6 +160,11 @@ fn partial(file: &Path) -> PathBuf {
     file.with_extension("partial")
 }
 
+/// Who may do what with a file.
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
 #[tokio::test]
 async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
@@ -165,6 +172,7 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     for signal in ["INT", "TERM"] {
         let mut process = under_way(&file).await;
         assert!(!file.exists(), "it appears once it is whole");
+        assert_eq!(mode(&partial(&file)), 0o600, "and is its owner's alone");
         process.signal(signal).await;
         assert_eq!(process.ended().await.code(), Some(1), "{:?}", process.err.whole().await);
         assert!(!file.exists() && !partial(&file).exists());
@@ -177,7 +185,21 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     assert!(!file.exists() && partial(&file).exists());
     assert_eq!(backup(&platform, &file).await.exit, 0);
     assert!(!partial(&file).exists());
+    assert_eq!(mode(&file), 0o600, "hashes of tokens and artifacts are nobody else's");
     let made = fs::read(&file).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 65);
     assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
+}
+
+#[tokio::test]
+async fn an_interrupted_backup_whose_disk_hangs_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    // Whoever opens it waits for a reader.
+    make_fifo(&partial(&file));
+    let mut hangs = Process::spawn(&mut gatecast(&["backup", &file.display().to_string()], &[]));
+    handles_sigterm(&hangs).await;
+    hangs.signal("TERM").await;
+    assert_eq!(hangs.ended().await.code(), Some(1), "{:?}", hangs.err.whole().await);
+    assert!(!file.exists());
 }

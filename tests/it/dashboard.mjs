@@ -235,6 +235,29 @@ const scenarios = {
     page.quiet();
   },
 
+  /** A list that shrinks and then is empty while somebody looks at its last page. */
+  async shrinks() {
+    const page = await open();
+    const [look, of] = [() => page.evaluate(() => document.dispatchEvent(new Event('visibilitychange'))), `${url}/api/v1/gateways`];
+    const keep = async (count) => {
+      const { list } = await (await page.request.get(`${of}?limit=200`)).json();
+      await Promise.all(list.slice(count).map(({ id }) => page.request.delete(`${of}/${id}`)));
+      await look();
+    };
+    await page.goto(`${url}/#/gateways`);
+    const pages = page.getByRole('navigation', { name: 'Pages of gateways' });
+    for (const where of ['51–100 of 101', '101–101 of 101']) {
+      await pages.getByRole('button', { name: 'Next' }).click();
+      await pages.getByText(where).waitFor();
+    }
+    for (const [count, where] of [[100, '51–100 of 100'], [51, '51–51 of 51'], [0, 'none']]) {
+      await keep(count);
+      await pages.getByText(where).waitFor();
+    }
+    await page.getByText('No gateway is registered').waitFor();
+    page.quiet();
+  },
+
   /** So many connections: how long a person waits, in milliseconds. */
   async crowd() {
     const page = await open({ expected: ['status of 401'] });

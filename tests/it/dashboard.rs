@@ -218,6 +218,15 @@ async fn who_goes_astray_or_looks_at_what_is_deleted_is_told_so() {
     ends_well(browser("astray", &app, &json!({"gateway": gateway.id.to_string()}))).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_shrinks_takes_whoever_looks_at_its_last_page_along() {
+    let app = App::start().await;
+    for n in 0..101 {
+        app.register(&format!("gateway-{n}")).await;
+    }
+    ends_well(browser("shrinks", &app, &json!({}))).await;
+}
+
 /// A gateway's connection over SSE, once it is acknowledged: read, and not looked at, for as long as the task lives.
 async fn held(platform: &Platform, token: &str, replica: usize) -> JoinHandle<()> {
     let mut stream = tls(platform.address, &[b"http/1.1"]).await.unwrap();

@@ -210,3 +210,23 @@ async fn who_is_refused_again_and_again_has_one_line_a_minute_for_each_reason_an
     let call = said("A call was refused")[0];
     assert!(call.len() < 600 && call.contains("peer.ip=127.0.0.1"), "{call}");
 }
+
+#[tokio::test]
+async fn who_is_refused_to_watch_behind_a_proxy_has_a_line_of_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("GATECAST_ADMIN_TOKEN", ADMIN), ("GATECAST_TRUSTED_PROXIES", "127.0.0.1")];
+    let mut served = Served::dev(data.path(), &settings).await;
+    let stream = served.platform.url("/api/internal/v1/dashboard/stream");
+    let clients = ["203.0.113.7", "203.0.113.8"];
+    for client in clients {
+        let watch = served.platform.http.get(&stream).header("X-Forwarded-For", client);
+        assert_eq!(watch.send().await.unwrap().status(), 401);
+    }
+    served.process.signal("TERM").await;
+    let log = served.process.err.whole().await;
+    let lines: Vec<_> = log.iter().filter(|line| line.contains("A request to watch was refused")).collect();
+    assert_eq!(lines.len(), clients.len(), "{log:#?}");
+    for (line, client) in lines.iter().zip(clients) {
+        assert!(line.contains(&format!("peer.ip={client} ")), "{line}");
+    }
+}

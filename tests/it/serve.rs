@@ -115,7 +115,7 @@ async fn sigterm_and_sigint_say_goodbye_and_exit_0() {
 }
 
 /// Until the process handles SIGTERM: before, that ends it.
-async fn handles_sigterm(process: &Process) {
+pub(crate) async fn handles_sigterm(process: &Process) {
     let caught = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
@@ -129,7 +129,7 @@ async fn handles_sigterm(process: &Process) {
     timeout(PATIENCE, handled).await.expect("SIGTERM is handled");
 }
 
-fn make_fifo(path: &Path) {
+pub(crate) fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, Registered};
-use crate::process::{Process, Served, run};
+use crate::process::{Process, Served, gatecast, run};
 use crate::wire::Sse;
 
 async fn store(command: &[&str], data: &Path) -> (i32, Value) {
@@ -100,6 +101,11 @@ async fn check_says_what_there_is_and_what_is_wrong() {
     assert_eq!(said.exit, 65);
     assert!(said.out.contains("fault: directory.copy: it is missing"), "{}", said.out);
     assert!(said.err.contains("gatecast store repair"), "{}", said.err);
+    let (unread, broken) = std::io::pipe().unwrap();
+    drop(unread);
+    let mut unheard = gatecast(&["store", "check", "--data-dir", &data], &[]);
+    let status = unheard.stdout(broken).stderr(Stdio::null()).status().await.unwrap();
+    assert_eq!(status.code(), Some(65), "a store has its faults though nobody reads of them");
 }
 
 #[tokio::test]

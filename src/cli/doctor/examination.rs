@@ -64,11 +64,11 @@ pub(super) async fn examine(
     clock: &dyn Clock,
     idle: Duration,
     progress: &mut Progress<'_>,
-) -> std::io::Result<Examination> {
+) -> Examination {
     let reached = probe.reach().await;
-    progress.reached(&reached)?;
+    progress.reached(&reached);
     if reached.is_err() {
-        return Ok(Examination { reached, streams: None });
+        return Examination { reached, streams: None };
     }
     let mut credential = Credential::ApiKey;
     let mut opening = open(probe, credential).await;
@@ -79,7 +79,7 @@ pub(super) async fn examine(
         }
     }
     let answered_at = clock.now();
-    progress.answered(&opening)?;
+    progress.answered(&opening);
     let mut streams = Streams {
         credential,
         opening,
@@ -90,9 +90,9 @@ pub(super) async fn examine(
         sse: None,
     };
     if !is_unauthorized(&streams.opening) {
-        hold(probe, &mut streams, idle, progress).await?;
+        hold(probe, &mut streams, idle, progress).await;
     }
-    Ok(Examination { reached, streams: Some(streams) })
+    Examination { reached, streams: Some(streams) }
 }
 
 async fn open(probe: &Probe, by: Credential) -> Result<Polled, Unopened> {
@@ -105,12 +105,7 @@ fn is_unauthorized(opening: &Result<Polled, Unopened>) -> bool {
     matches!(opening, Err(Unopened::Refused(head)) if head.status == 401)
 }
 
-async fn hold(
-    probe: &Probe,
-    streams: &mut Streams,
-    idle: Duration,
-    progress: &mut Progress<'_>,
-) -> std::io::Result<()> {
+async fn hold(probe: &Probe, streams: &mut Streams, idle: Duration, progress: &mut Progress<'_>) {
     let by = streams.credential;
     let position = streams.ack().and_then(|ack| ack.position.clone());
     let connection = streams.opening.as_ref().ok().and_then(|polled| polled.connection.clone());
@@ -123,12 +118,11 @@ async fn hold(
             polls(probe, by, connection, position.clone(), idle)
         )
     };
-    let (websocket, sse, (cursor_arrives, polls)) = progress.during(idle, all).await?;
-    progress.held(Transport::WebSocket, &websocket)?;
-    progress.held(Transport::Sse, &sse)?;
+    let (websocket, sse, (cursor_arrives, polls)) = progress.during(idle, all).await;
+    progress.held(Transport::WebSocket, &websocket);
+    progress.held(Transport::Sse, &sse);
     (streams.websocket, streams.sse) = (Some(websocket), Some(sse));
     (streams.cursor_arrives, streams.polls) = (cursor_arrives, polls);
-    Ok(())
 }
 
 type Polls = Vec<(Duration, Result<Polled, Unopened>)>;

@@ -76,18 +76,14 @@ impl Doctor {
         let probe = Probe::new(endpoint, self.api_key.read(env)?, &remote.trust())?;
         let timing = Timing::new(self.connection_timeout);
         let mut progress = Progress { out: (!output.json).then_some(&mut *output.out) };
-        progress.starting(&url, self.idle)?;
-        let seen = examine(&probe, &SystemClock, self.idle, &mut progress).await?;
+        progress.starting(&url, self.idle);
+        let seen = examine(&probe, &SystemClock, self.idle, &mut progress).await;
         let diagnosis = diagnose(&seen, &timing, self.idle);
         let idle_timeout = PROXY_IDLE_MIN.max(timing.life_limit * 2);
         let report = Report { url, diagnosis: &diagnosis, timing, idle_timeout, seen: &seen };
-        if output.json {
-            report.write_json(output.out)?
-        } else {
-            report.write_text(output.out)?
-        }
+        let written = if output.json { report.write_json(output.out) } else { report.write_text(output.out) };
         match diagnosis.exit() {
-            Exit::Ok => Ok(()),
+            Exit::Ok => Ok(written?),
             exit => Err(Failure::Ailing(exit)),
         }
     }

@@ -1,6 +1,6 @@
 //! What happens, as it happens, for people.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at};
@@ -19,21 +19,21 @@ pub(super) struct Progress<'o> {
 }
 
 impl Progress<'_> {
-    fn say(&mut self, line: &str) -> io::Result<()> {
-        let Some(out) = &mut self.out else { return Ok(()) };
-        writeln!(out, "{}", printable(line))?;
-        out.flush()
+    fn say(&mut self, line: &str) {
+        let Some(out) = &mut self.out else { return };
+        // The report goes to the same output, and tells what is wrong with it.
+        let _ = writeln!(out, "{}", printable(line)).and_then(|()| out.flush());
     }
 
-    pub(super) fn starting(&mut self, url: &str, idle: Duration) -> io::Result<()> {
+    pub(super) fn starting(&mut self, url: &str, idle: Duration) {
         self.say(&format!("Examining the way to {url}, for about {}...", seconds(idle)))
     }
 
-    pub(super) fn reached(&mut self, reached: &Result<Reached, Unreached>) -> io::Result<()> {
+    pub(super) fn reached(&mut self, reached: &Result<Reached, Unreached>) {
         let Ok(reached) = reached else { return self.say("✗ not reached") };
         let addresses: Vec<_> = reached.addresses.iter().map(ToString::to_string).collect();
-        self.say(&format!("✓ name: {}", addresses.join(", ")))?;
-        self.say(&format!("✓ TCP to {} in {} ms", reached.address, reached.tcp.as_millis()))?;
+        self.say(&format!("✓ name: {}", addresses.join(", ")));
+        self.say(&format!("✓ TCP to {} in {} ms", reached.address, reached.tcp.as_millis()));
         match reached.tls {
             None => self.say("! no TLS: the key is sent in the clear"),
             Some((took, http2)) => {
@@ -46,7 +46,7 @@ impl Progress<'_> {
         }
     }
 
-    pub(super) fn answered(&mut self, opening: &Result<Polled, Unopened>) -> io::Result<()> {
+    pub(super) fn answered(&mut self, opening: &Result<Polled, Unopened>) {
         match opening {
             Ok(polled) => self.say(&format!("✓ a poll is answered in {} ms", polled.took.as_millis())),
             Err(_) => self.say("✗ a poll is not granted"),
@@ -54,22 +54,22 @@ impl Progress<'_> {
     }
 
     /// Waits for `all`, saying now and then that it does.
-    pub(super) async fn during<T>(&mut self, idle: Duration, all: impl Future<Output = T>) -> io::Result<T> {
-        self.say("… watching websocket, sse and long-poll side by side")?;
+    pub(super) async fn during<T>(&mut self, idle: Duration, all: impl Future<Output = T>) -> T {
+        self.say("… watching websocket, sse and long-poll side by side");
         let (start, mut all) = (Instant::now(), std::pin::pin!(all));
         let mut ticks = interval_at(start + EVERY, EVERY);
         loop {
             tokio::select! {
                 biased;
-                done = &mut all => return Ok(done),
+                done = &mut all => return done,
                 _ = ticks.tick() => {
-                    self.say(&format!("… watched for {} of {}", seconds(start.elapsed()), seconds(idle)))?;
+                    self.say(&format!("… watched for {} of {}", seconds(start.elapsed()), seconds(idle)));
                 }
             }
         }
     }
 
-    pub(super) fn held(&mut self, transport: Transport, watched: &Result<Watched, Unopened>) -> io::Result<()> {
+    pub(super) fn held(&mut self, transport: Transport, watched: &Result<Watched, Unopened>) {
         match watched {
             Ok(watched) if watched.end.is_none() => {
                 self.say(&format!("✓ {transport} held for {}", seconds(watched.held)))

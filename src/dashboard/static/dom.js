@@ -78,7 +78,8 @@ export function pager(label, limit, turn) {
     reset() { offset = 0; },
     /** `total` elements in all. Steps back when the page asked for is gone. */
     show(total) {
-      if (offset > 0 && offset >= total) { offset = Math.floor((total - 1) / limit) * limit; turn(); return; }
+      const last = Math.max(0, Math.ceil(total / limit) - 1) * limit;
+      if (offset > last) { offset = last; turn(); return; }
       const text = total === 0 ? 'none' : `${number(offset + 1)}–${number(Math.min(offset + limit, total))} of ${number(total)}`;
       if (where.textContent !== text) where.textContent = text;
       previous.disabled = offset === 0;
