@@ -293,6 +293,29 @@ async fn an_event_that_nobody_was_there_for_is_on_record_though_somebody_came_wh
 }
 
 #[tokio::test]
+async fn an_event_is_on_record_if_who_was_there_left_before_it_and_who_came_began_after_it() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (token, _) = world.token(gateway).await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let failed = async || world.get("/api/internal/v1/deliveries/failed").await.expect(200)["count"].clone();
+    for (comes_before, on_record) in [(true, 0), (false, 1)] {
+        let first = world.connect(gateway, token).await;
+        let (held, unanswered) = (world.log.held.write().await, world.log.unanswered.write().await);
+        let mut publish = Box::pin(world.admin("POST", &path, deployed("a")));
+        assert!(futures::poll!(&mut publish).is_pending());
+        drop(first);
+        let early = if comes_before { Some(world.connect(gateway, token).await) } else { None };
+        drop(held);
+        assert!(futures::poll!(&mut publish).is_pending());
+        let _replicas = (early, world.connect(gateway, token).await);
+        drop(unanswered);
+        assert_eq!(publish.await.expect(201)["connections"], 1);
+        assert_eq!(failed().await, on_record);
+    }
+}
+
+#[tokio::test]
 async fn a_key_survives_a_restart_with_the_whole_first_answer() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;

@@ -261,6 +261,8 @@ pub(crate) struct FragileLog {
     pub(super) is_full: AtomicBool,
     /// Appends wait while this is held.
     pub(super) held: tokio::sync::RwLock<()>,
+    /// Appends are stored, but not answered while this is held.
+    pub(super) unanswered: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
@@ -272,6 +274,7 @@ impl FragileLog {
             spared: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             held: tokio::sync::RwLock::default(),
+            unanswered: tokio::sync::RwLock::default(),
         }
     }
 
@@ -293,6 +296,7 @@ impl EventLog for FragileLog {
         let fault = fault.filter(|_| self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err());
         if fault != Some(AppendFault::Lost) {
             let done = self.inner.append(to, draft).await;
+            drop(self.unanswered.read().await);
             if fault.is_none() {
                 return done;
             }
