@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, GatewayId, Orders};
+use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, DirectoryError, GatewayId, Orders};
 use http::StatusCode;
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
@@ -187,7 +187,7 @@ pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiEr
     let mut turn = turn(api).await?;
     let now = api.clock.now();
     let rows = api.directory.deployments_of_api(id).into_iter();
-    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed && row.pending.is_none()).map(|row| {
+    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed).map(|row| {
         let status = DeploymentStatus::Undeploying;
         Deployment { id: Uuid::new_v4(), status, event: None, performed_at: now, updated_at: now, ..(*row).clone() }
     });
@@ -199,6 +199,8 @@ pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiEr
             Err(error) => return Err(error),
         }
     }
+    // What gateways were told of a deleted API stays known only if its rows say so.
+    end(api, &mut turn).await?;
     Ok(api.directory.delete_api(id.clone(), now).await?)
 }
 
@@ -300,8 +302,6 @@ async fn tell(
     order: Order,
     call: Option<&Call>,
 ) -> Result<Vec<Result<Published, ApiError>>, ApiError> {
-    // What an earlier call could not store.
-    end(api, turn).await?;
     let events = rows.iter().map(|row| check(api, row, order)).collect::<Result<Vec<_>, _>>()?;
     api.directory.begin_deployments(rows.to_vec()).await?;
     let events = rows.iter().zip(&events).map(|(row, event)| {
@@ -317,12 +317,19 @@ async fn tell(
             Err(_) => turn.push((row.id, None)),
         }
     }
-    end(api, turn).await?;
+    if let Err(error) = end(api, turn).await {
+        // That changes nothing of what gateways were told.
+        warn!(
+            ?error,
+            deployments = turn.len(),
+            "What became of deployments could not be stored; the next call does it."
+        );
+    }
     Ok(results)
 }
 
 /// Tells the directory what became of deployments. What it cannot store now is told again by the next call.
-async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), ApiError> {
+async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), DirectoryError> {
     if turn.is_empty() {
         return Ok(());
     }
@@ -376,8 +383,12 @@ fn payload(row: &Deployment) -> Result<Box<RawValue>, serde_json::Error> {
     })
 }
 
+/// The turn of a call. What became of those before is stored first: the call looks at the rows.
 async fn turn(api: &Platform) -> Result<MutexGuard<'_, Outcomes>, ApiError> {
-    tokio::time::timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await.map_err(|_| ApiError::timeout())
+    let turn = tokio::time::timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await;
+    let mut turn = turn.map_err(|_| ApiError::timeout())?;
+    end(api, &mut turn).await?;
+    Ok(turn)
 }
 
 /// A deployment as it stands.

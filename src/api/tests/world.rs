@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) parts: Arc<Api>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) log: Arc<FragileLog>,
-    records: Arc<MemoryRecords>,
+    pub(super) records: Arc<FragileRecords>,
     tails: Arc<Tails>,
 }
 
@@ -64,7 +64,7 @@ impl World {
     /// The server dies and starts again over what it has stored.
     pub(super) async fn restart(self) -> Self {
         self.log.fails_with.lock().unwrap().take();
-        Self::open(self.records, self.log, self.clock, self.tails).await
+        Self::open(self.records.inner.clone(), self.log, self.clock, self.tails).await
     }
 
     async fn open(
@@ -75,6 +75,7 @@ impl World {
     ) -> Self {
         let retention = RETENTION;
         let beside = log.inner.records();
+        let records = Arc::new(FragileRecords { inner: records, is_full: AtomicBool::new(false) });
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
         let receipts = Arc::new(Receipts::open(beside.clone(), clock.clone()).await.unwrap());
         let deliveries = Deliveries::open(beside.clone(), clock.clone(), DeliveryLimits::default()).await.unwrap();
@@ -330,6 +331,30 @@ impl EventLog for FragileLog {
 
     async fn flush(&self) -> Result<(), LogError> {
         self.inner.flush().await
+    }
+}
+
+/// The directory's tables, which may have no room.
+pub(super) struct FragileRecords {
+    inner: Arc<MemoryRecords>,
+    pub(super) is_full: AtomicBool,
+}
+
+#[async_trait]
+impl Records for FragileRecords {
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.some(table, after, max).await
+    }
+
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(table, key).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full);
+        }
+        self.inner.commit(changes, durability).await
     }
 }
 
