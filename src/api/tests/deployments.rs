@@ -373,3 +373,24 @@ async fn what_is_undeployed_is_what_the_gateway_was_told_though_the_rows_found_n
     assert_eq!(answer[0]["revisionId"], "r1");
     assert_eq!(world.events(gateway).await.pop().unwrap()["payload"]["revisionId"], "r1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_deployments_is_known_once_there_is_room_though_nobody_calls() {
+    for events_fit in [true, false] {
+        let world = World::new().await;
+        let gateway = world.gateway("gw-1").await;
+        let body = |revision: &str| json!([{ "gatewayId": gateway, "revisionId": revision }]);
+        world.admin("POST", &path("deploy-revision"), body("r1")).await.expect(200);
+        for _ in 0..2 {
+            let answer = without_room_at_the_end(&world, body("r2"), events_fit).await;
+            assert_eq!(answer.status, if events_fit { 200 } else { 503 });
+            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            assert_eq!(world.parts.directory.pending_deployments().len(), 1);
+            set_full(&world, false, false);
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+            assert_eq!((&*row.revision, &row.pending), (if events_fit { "r2" } else { "r1" }, &None));
+            assert_eq!(row.event.unwrap().seq.0, world.head(gateway).await);
+        }
+    }
+}
