@@ -479,6 +479,36 @@ async fn a_target_that_is_deleted_before_its_event_was_stored_is_told_so_when_th
 }
 
 #[tokio::test]
+async fn a_batch_whose_type_is_deleted_before_all_is_stored_is_refused_for_the_rest_when_it_is_repeated() {
+    for stored in [1, 0] {
+        let world = World::new().await;
+        let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+        let kind = "/api/internal/v1/event-types/cache.flush";
+        world.admin("PUT", kind, json!({ "schema": {} })).await.expect(201);
+        let body = json!({ "targets": { "gatewayIds": [a, b] }, "type": "cache.flush", "payload": {} });
+        world.log.spared.store(stored, std::sync::atomic::Ordering::SeqCst);
+        *world.log.fails_with.lock().unwrap() = Some(AppendFault::Lost);
+        let first = send_once(&world, &body).await.expect(200);
+        let world = world.restart().await;
+        assert_eq!(world.admin("DELETE", kind, Value::Null).await.status, 204);
+        for _ in 0..2 {
+            let again = send_once(&world, &body).await;
+            assert!(!again.headers.contains_key("idempotency-replayed"));
+            if stored == 0 {
+                again.problem(400, "UNKNOWN_EVENT_TYPE");
+                continue;
+            }
+            let rest = json!({ "gatewayId": b, "code": "UNKNOWN_EVENT_TYPE" });
+            assert_eq!(again.expect(200)["results"], json!([first["results"][0], rest]));
+        }
+        world.admin("PUT", kind, json!({ "schema": {} })).await.expect(201);
+        let whole = send_once(&world, &body).await.expect(200);
+        assert!(whole["results"].as_array().unwrap().iter().all(|result| result["eventId"].is_string()));
+        assert_eq!((world.head(a).await, world.head(b).await), (1, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_batch_larger_than_a_chunk_answers_for_each_gateway_in_order() {
     const GATEWAYS: usize = 2_500;
     let world = World::new().await;
