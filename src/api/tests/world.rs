@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
-use crate::api::{Api, endpoints};
+use crate::api::{Api, Platform, routes};
 use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::{Metrics, Refusals};
@@ -37,6 +37,7 @@ const RETENTION: Retention = Retention {
 /// A platform with nothing in it.
 pub(super) struct World {
     pub(super) filter: BoxedFilter<(warp::reply::Response,)>,
+    pub(super) platform: Arc<Platform>,
     pub(super) parts: Arc<Api>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) log: Arc<FragileLog>,
@@ -133,7 +134,8 @@ impl World {
             backup: None,
             metrics,
         });
-        Self { filter: endpoints(parts.clone()).routes, parts, records, clock, log, tails }
+        let platform = Arc::new(Platform::new(parts.clone()));
+        Self { filter: routes(platform.clone()), platform, parts, records, clock, log, tails }
     }
 
     /// A call without a credential.
