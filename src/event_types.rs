@@ -4,8 +4,10 @@
 //!   outside itself, does not refer to itself, and its patterns run in linear time.
 //! - Each value of a payload may meet all of them: a megabyte can take a good part of a minute. What may take more than
 //!   some milliseconds is known before ([`EventTypes::may_take_long`]), and is no work for a thread of the runtime.
-//! - A schema is compiled once, when its type is registered. A check parses the payload once, whatever its type: one that
-//!   no parser takes would come to its gateways again for ever. So it is nested at most 124 deep, too.
+//! - A schema is compiled once, when its type is registered. Each of its patterns takes up to a quarter of a megabyte and a
+//!   millisecond, so it has at most 100 that differ, and compiling them is no work for a thread of the runtime either.
+//! - A check parses the payload once, whatever its type: one that no parser takes would come to its gateways again for
+//!   ever. So it is nested at most 124 deep, too.
 //! - Keys are shared by all types: `api.undeployed` takes the place of `api.deployed` of the same API in a gateway's
 //!   compacted state. A type whose events end their key (`api.deleted`) leaves a tombstone there. A type whose events
 //!   must not displace those of others has keys of its own ([`KeyRule`]).

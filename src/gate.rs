@@ -104,7 +104,8 @@ impl Gate for Admission {
     }
 }
 
-/// What a log is asked for at an admission, of a gateway or an operator; it has [`BOUNDS_TIMEOUT`].
+/// What a log is asked for at an admission, of a gateway or an operator, or in the turn of a change; it has
+/// [`BOUNDS_TIMEOUT`].
 pub(crate) async fn in_time<T>(asked: impl Future<Output = Result<T, LogError>>) -> Result<T, ApiError> {
     Ok(timeout(BOUNDS_TIMEOUT, asked).await.map_err(|late| ApiError::Unavailable(late.into()))??)
 }

@@ -125,10 +125,15 @@ impl Registry {
         self.entries().count(gateway)
     }
 
+    /// Whether a replica of a gateway is here that is given this event.
+    pub(crate) fn gives(&self, gateway: GatewayId, event: Cursor) -> bool {
+        self.entries().of_gateway(gateway).any(|connection| connection.is_given(event))
+    }
+
     /// The replicas of a gateway that are here and were sent this event.
     pub(crate) fn replicas_with(&self, gateway: GatewayId, event: Cursor) -> Vec<Replica> {
         let entries = self.entries();
-        let connections = entries.by_gateway.range(of(gateway)).filter_map(|(_, id)| entries.connections.get(id));
+        let connections = entries.of_gateway(gateway);
         connections.filter(|one| one.was_sent(event.seq.prev(), event)).map(|one| one.replica()).collect()
     }
 
@@ -219,8 +224,7 @@ impl Registry {
     }
 
     fn of_gateway(&self, gateway: GatewayId) -> Vec<Arc<Connection>> {
-        let entries = self.entries();
-        entries.by_gateway.range(of(gateway)).filter_map(|(_, id)| entries.connections.get(id).cloned()).collect()
+        self.entries().of_gateway(gateway).cloned().collect()
     }
 
     fn close(&self, connections: &[Arc<Connection>], reason: impl Fn(usize) -> CloseReason) {
@@ -241,6 +245,10 @@ impl Entries {
         self.counts.get(&gateway).copied().unwrap_or_default()
     }
 
+    fn of_gateway(&self, gateway: GatewayId) -> impl Iterator<Item = &Arc<Connection>> {
+        self.by_gateway.range(of(gateway)).filter_map(|(_, id)| self.connections.get(id))
+    }
+
     fn remove(&mut self, connection: &Connection) {
         let gateway = connection.channel.gateway;
         self.connections.remove(&connection.id);
@@ -259,9 +267,8 @@ impl Registration {
     /// Whether another connection of the replica has everything after `after` up to `up_to`.
     pub(crate) fn is_made_up_for(&self, replica: &Replica, after: Seq, up_to: Cursor) -> bool {
         let entries = self.registry.entries();
-        let siblings = entries.by_gateway.range(of(self.connection.channel.gateway));
-        let siblings = siblings.filter(|(_, id)| *id != self.connection.id);
-        siblings.filter_map(|(_, id)| entries.connections.get(id)).any(|other| other.has(replica, after, up_to))
+        let mut siblings = entries.of_gateway(self.connection.channel.gateway);
+        siblings.any(|other| other.id != self.connection.id && other.has(replica, after, up_to))
     }
 }
 
@@ -310,5 +317,26 @@ mod tests {
             drop((second, other));
             assert_eq!((counts(), registry.entries().counts.len()), ([0, 0], 0), "nothing is kept of who left");
         }
+    }
+
+    #[test]
+    fn an_event_is_given_to_who_began_before_it_and_to_nobody_else() {
+        let (registry, tails) = (Registry::new(Capacity { total: 9, per_gateway: 9 }), Tails::new());
+        let [gateway, other] = [1, 2].map(|id| GatewayId(Uuid::from_u128(id)));
+        let at = |seq| Cursor { epoch: Epoch(1), seq: Seq(seq) };
+        let enter = |gateway, began| registry.register(identity(), tails.channel(gateway), began).ok().unwrap();
+        let event = at(5);
+        let _elsewhere = enter(other, at(4));
+        assert!(!registry.gives(gateway, event));
+        for (began, is_given) in [(at(0), true), (at(4), true), (at(5), false), (at(9), false)] {
+            let of = enter(gateway, began);
+            assert_eq!(registry.gives(gateway, event), is_given, "{began}");
+            of.connection.moved(at(9));
+            assert_eq!(registry.gives(gateway, event), is_given, "{began}");
+            of.connection.set_since(Seq(0));
+            assert!(registry.gives(gateway, event), "it came with a cursor, so it has all before");
+        }
+        let _of_another_life = enter(gateway, Cursor { epoch: Epoch(2), seq: Seq(9) });
+        assert!(registry.gives(gateway, event), "it is led to this one");
     }
 }

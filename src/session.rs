@@ -320,10 +320,14 @@ impl CursorSession {
     fn climbed(&mut self, climbed: &Climbed, bytes: u32) {
         let Climbed { ref events, to, below, reset, ref overwritten } = *climbed;
         let count = count_of(events.len());
+        let connection = &self.connection;
+        if to.epoch != self.position.epoch {
+            // Where it began was a position in another life of the log; of this one it has everything from its beginning.
+            connection.set_since(Seq(0));
+        }
         (self.position, self.below) = (to, below.map(Box::new));
         self.pacing.delivered(count, bytes);
-        self.connection.sent(count, to, self.works.clock.millis());
-        let connection = &self.connection;
+        connection.sent(count, to, self.works.clock.millis());
         connection.carried.written(count, bytes, None);
         if let Some((reason, lost)) = reset {
             connection.carried.reset(reason, lost.unwrap_or_default());

@@ -8,18 +8,19 @@ use super::Platform;
 use super::error::ApiError;
 use crate::publish::{CheckedEvent, NewEvent};
 
-/// Events that may take long to check and are being checked. What waits for its turn takes no thread.
+/// Events and schemas that may take long and are being checked or compiled. What waits for its turn takes no thread.
 const AT_ONCE: usize = 2;
 /// The longest wait for those that came before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Turns of events that may take long to check, on threads of their own: on one of the runtime's, a payload of a megabyte
-/// under a schema of thousands of subschemas would hold up for seconds all who are served there.
+/// Turns of what may take long, on threads of their own: on one of the runtime's, a payload of a megabyte under a schema of
+/// thousands of subschemas would hold up for seconds all who are served there, and a schema of many patterns for a tenth of
+/// one while it is compiled.
 pub(super) struct Checks(Arc<Semaphore>);
 
-/// As many events are being checked as may be, and none of them was done in time.
+/// As much is being checked as may be, and nothing of it was done in time.
 #[derive(Debug, thiserror::Error)]
-#[error("events that take long to check came before, and took too long")]
+#[error("what takes long to check came before, and took too long")]
 struct NoTurn;
 
 impl Default for Checks {
@@ -30,7 +31,10 @@ impl Default for Checks {
 
 impl Checks {
     /// Does what may take long, once it is its turn. It goes on if nobody waits for it any more, and keeps its turn.
-    async fn take<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    pub(super) async fn take<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.0).acquire_owned()).await;
         // Nobody closes it.
         let Ok(Ok(turn)) = turn else { return Err(ApiError::Unavailable(Box::new(NoTurn))) };

@@ -8,16 +8,17 @@
 mod elements;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, GatewayId, Orders};
+use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, DirectoryError, GatewayId, Orders};
 use http::StatusCode;
 use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::MutexGuard;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -33,10 +34,17 @@ use crate::receipts::standing::{TIMED_OUT, standing};
 
 /// The longest wait for deployments that came before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon the directory is told again what it could not store.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 const STATUS_EXPECTED: &str = "one of DEPLOYING, DEPLOYED, FAILED, UNDEPLOYING, UNDEPLOYED";
 
 /// What became of deployments that the directory does not know of yet.
-pub(super) type Outcomes = Vec<(Uuid, Option<Cursor>)>;
+#[derive(Default)]
+pub(super) struct Outcomes {
+    known: Vec<(Uuid, Option<Cursor>)>,
+    /// Somebody tells it again and again.
+    is_retried: bool,
+}
 
 /// What is asked of gateways about an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,11 +191,11 @@ fn shown(api: &Api, row: &Deployment) -> View {
 
 /// Tells the gateways that an API is deployed to that it is deleted, then deletes it; says whether there was one.
 /// If not all can be told, it stays, and the call may be repeated.
-pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiError> {
+pub(super) async fn delete_api(api: &Arc<Platform>, id: &ApiId) -> Result<bool, ApiError> {
     let mut turn = turn(api).await?;
     let now = api.clock.now();
     let rows = api.directory.deployments_of_api(id).into_iter();
-    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed && row.pending.is_none()).map(|row| {
+    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed).map(|row| {
         let status = DeploymentStatus::Undeploying;
         Deployment { id: Uuid::new_v4(), status, event: None, performed_at: now, updated_at: now, ..(*row).clone() }
     });
@@ -199,6 +207,8 @@ pub(super) async fn delete_api(api: &Platform, id: &ApiId) -> Result<bool, ApiEr
             Err(error) => return Err(error),
         }
     }
+    // What gateways were told of a deleted API stays known only if its rows say so.
+    end(api, &mut turn).await?;
     Ok(api.directory.delete_api(id.clone(), now).await?)
 }
 
@@ -243,7 +253,7 @@ async fn elements(
 
 /// What the call was answered before stays; the other elements are ordered.
 async fn carry_out(
-    api: &Api,
+    api: &Arc<Platform>,
     turn: &mut Outcomes,
     id: &ApiId,
     elements: Vec<Element>,
@@ -294,14 +304,12 @@ fn first(api: &Api, of: GatewayId, call: Option<&Call>) -> Result<Option<(Deploy
 
 /// Tells gateways what the rows say: rows and events are stored, each with the other or not at all. Answers for each row.
 async fn tell(
-    api: &Api,
+    api: &Arc<Platform>,
     turn: &mut Outcomes,
     rows: &[Deployment],
     order: Order,
     call: Option<&Call>,
 ) -> Result<Vec<Result<Published, ApiError>>, ApiError> {
-    // What an earlier call could not store.
-    end(api, turn).await?;
     let events = rows.iter().map(|row| check(api, row, order)).collect::<Result<Vec<_>, _>>()?;
     api.directory.begin_deployments(rows.to_vec()).await?;
     let events = rows.iter().zip(&events).map(|(row, event)| {
@@ -311,27 +319,47 @@ async fn tell(
     let results = append_each(api, events.collect(), call).await;
     for (row, result) in rows.iter().zip(&results) {
         match result {
-            Ok(published) => turn.push((row.id, Some(published.event_id))),
+            Ok(published) => turn.known.push((row.id, Some(published.event_id))),
             // The next start knows.
             Err(error) if error.may_be_stored() => {}
-            Err(_) => turn.push((row.id, None)),
+            Err(_) => turn.known.push((row.id, None)),
         }
     }
-    end(api, turn).await?;
+    if let Err(error) = end(api, turn).await {
+        // That changes nothing of what gateways were told.
+        warn!(%error, deployments = turn.known.len(), "What became of deployments could not be stored; it is tried again.");
+        if !std::mem::replace(&mut turn.is_retried, true) {
+            drop(tokio::spawn(retry(Arc::downgrade(api))));
+        }
+    }
     Ok(results)
 }
 
-/// Tells the directory what became of deployments. What it cannot store now is told again by the next call.
-async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), ApiError> {
-    if turn.is_empty() {
+/// Tells the directory what became of deployments. What it cannot store now stays to be told.
+async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), DirectoryError> {
+    if turn.known.is_empty() {
         return Ok(());
     }
-    api.directory.end_deployments(turn.clone(), api.clock.now()).await?;
-    let told = std::mem::take(turn).into_iter().filter(|(_, event)| event.is_some());
+    api.directory.end_deployments(turn.known.clone(), api.clock.now()).await?;
+    let told = std::mem::take(&mut turn.known).into_iter().filter(|(_, event)| event.is_some());
     if let Err(error) = api.orders.ended(told.map(|(id, _)| id)).await {
         warn!(%error, "Rows of deployments that ended are deleted at the next start only.");
     }
     Ok(())
+}
+
+/// Tells the directory until it knows, though no other call comes: until then its rows show what gateways may not have
+/// been told.
+async fn retry(api: Weak<Platform>) {
+    loop {
+        sleep(RETRY_AFTER).await;
+        let Some(api) = api.upgrade() else { return };
+        let mut turn = api.deployments_turn.lock().await;
+        if end(&api, &mut turn).await.is_ok() {
+            turn.is_retried = false;
+            return;
+        }
+    }
 }
 
 fn row(api: &Api, id: &ApiId, element: Element, order: Order) -> Deployment {
@@ -376,8 +404,12 @@ fn payload(row: &Deployment) -> Result<Box<RawValue>, serde_json::Error> {
     })
 }
 
+/// The turn of a call. What became of those before is stored first: the call looks at the rows.
 async fn turn(api: &Platform) -> Result<MutexGuard<'_, Outcomes>, ApiError> {
-    tokio::time::timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await.map_err(|_| ApiError::timeout())
+    let turn = timeout(TURN_TIMEOUT, api.deployments_turn.lock()).await;
+    let mut turn = turn.map_err(|_| ApiError::timeout())?;
+    end(api, &mut turn).await?;
+    Ok(turn)
 }
 
 /// A deployment as it stands.

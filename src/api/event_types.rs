@@ -55,8 +55,10 @@ pub(super) async fn put(api: &Arc<Platform>, request: &Request<'_>) -> Answer {
         return Err(ApiError::BuiltInType);
     }
     let row = row(api, name, &request.json()?)?;
-    let mut kind = CheckedType::compile(row.clone())
-        .map_err(|faults| ApiError::InvalidBody(faults.into_iter().map(FieldError::from).collect()))?;
+    let compiled = row.clone();
+    let compiled = api.checks.take(move || CheckedType::compile(compiled)).await?;
+    let mut kind =
+        compiled.map_err(|faults| ApiError::InvalidBody(faults.into_iter().map(FieldError::from).collect()))?;
     let api = Arc::clone(api);
     let (kind, is_new) = to_the_end(async move {
         let _turn = api.event_types_turn.lock().await;

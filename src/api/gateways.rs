@@ -14,6 +14,7 @@ use super::fields::Fields;
 use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, to_the_end};
+use crate::gate::in_time;
 
 /// Bytes of a name.
 const NAME_BYTES: RangeInclusive<usize> = 3..=64;
@@ -126,11 +127,10 @@ pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     fields.unchanged("organizationId", &before.organization);
     let update = changeable(&mut fields);
     let update = fields.finish(update)?;
-    keep_anchor(api, before.id, update.catch_up).await?;
     let (updated, id) = (Arc::clone(api), before.id);
     let gateway = to_the_end(async move {
         let api = updated;
-        let gateway = api.directory.update_gateway(id, update, api.clock.now()).await?;
+        let gateway = change(&api, id, update).await?;
         // As it is now: a later update may have been quicker.
         if let Some(gateway) = api.directory.gateway(id) {
             api.registry.close_barred(&gateway);
@@ -164,16 +164,20 @@ pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     reply::no_content()
 }
 
-/// From when on a gateway asks to be caught up, replicas that were never seen are owed everything. Set first: a crash
-/// in between leaves them owed more, never less. A gateway that is registered so is owed its log from the beginning.
-async fn keep_anchor(api: &Api, gateway: GatewayId, now: CatchUp) -> Result<(), ApiError> {
-    let Some(before) = api.directory.gateway(gateway) else { return Ok(()) };
-    match (before.catch_up, now) {
-        (CatchUp::Live, CatchUp::Stored) => api.receipts.set_anchor(gateway, api.log.bounds(gateway).await?.head()),
-        (CatchUp::Stored, CatchUp::Live) => api.receipts.clear_anchor(gateway),
-        (CatchUp::Live, CatchUp::Live) | (CatchUp::Stored, CatchUp::Stored) => {}
+/// From when on a gateway asks to be caught up, replicas that were never seen are owed everything. Set first and unset
+/// last: a crash in between, or a refusal, leaves them owed more, never less. A gateway that is registered so is owed its
+/// log from the beginning.
+async fn change(api: &Platform, id: GatewayId, update: GatewayUpdate) -> Result<Arc<Gateway>, ApiError> {
+    let _turn = api.gateways_turn.lock().await;
+    let before = api.directory.gateway(id).ok_or_else(ApiError::no_gateway)?.catch_up;
+    if (before, update.catch_up) == (CatchUp::Live, CatchUp::Stored) {
+        api.receipts.set_anchor(id, in_time(api.log.bounds(id)).await?.head());
     }
-    Ok(())
+    let gateway = api.directory.update_gateway(id, update, api.clock.now()).await?;
+    if (before, gateway.catch_up) == (CatchUp::Stored, CatchUp::Live) {
+        api.receipts.clear_anchor(id);
+    }
+    Ok(gateway)
 }
 
 /// The members that may change; what is absent is set to its default.

@@ -130,6 +130,7 @@ struct Platform {
     parts: Arc<Api>,
     /// Writes that touch two places (store and memory, rows and log) take turns, so that both see them in one order.
     event_types_turn: Mutex<()>,
+    gateways_turn: Mutex<()>,
     deployments_turn: Mutex<deployments::Outcomes>,
     turns: idempotency::Turns,
     checks: checks::Checks,
@@ -383,6 +384,7 @@ impl Platform {
         Self {
             parts,
             event_types_turn: Mutex::default(),
+            gateways_turn: Mutex::default(),
             deployments_turn: Mutex::default(),
             turns: idempotency::Turns::default(),
             checks: checks::Checks::default(),

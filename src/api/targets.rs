@@ -50,8 +50,8 @@ struct Outcome {
     code: Option<&'static str>,
 }
 
-/// A gateway, and what it was told.
-type Told = (GatewayId, Result<Published, ApiError>);
+/// A gateway, and what it was told, or the code of why it was not.
+type Told = (GatewayId, Result<Published, &'static str>);
 
 /// What a call with a key sets out to do.
 #[derive(Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub(super) async fn publish(api: &Arc<Platform>, request: &Request<'_>) -> Answe
     let asked = Asked { body: request.body.clone(), traceparent: TraceParent::of(request.headers) };
     let Some(call) = call else {
         let (to, event) = asked.check(api).await?;
-        return many_in_time(async { answer(api, publish_to(api, to, &event, None).await) }).await;
+        return many_in_time(async { answer(publish_to(api, to, &event, None).await) }).await;
     };
     let api = Arc::clone(api);
     many_in_time(to_the_end(async move {
@@ -119,37 +119,46 @@ async fn publish_once(api: &Arc<Platform>, asked: &Asked, call: &Call) -> Answer
         Some(event) => publish_to(api, fresh, &event, Some(call)).await,
         None => {
             let event = NewEvent { correlation_id: Some(correlation_id), ..asked.event()? };
-            publish_to(api, fresh, &check(api, event).await?, Some(call)).await
+            match check(api, event).await {
+                Ok(event) => publish_to(api, fresh, &event, Some(call)).await,
+                // What is stored stays so: only the rest is refused.
+                Err(error) if known.iter().any(|known| matches!(known, Some(Ok(_)))) => {
+                    let code = refused(api, &error);
+                    fresh.into_iter().map(|to| (to, Err(code))).collect()
+                }
+                Err(error) => return Err(error),
+            }
         }
     };
     let mut published = published.into_iter();
     let results = to.into_iter().zip(known);
     let results = results.filter_map(|(to, known)| known.map(|known| (to, known)).or_else(|| published.next()));
-    let answer = answer(api, results.collect())?;
+    let answer = answer(results.collect())?;
     Ok(if is_replay { idempotency::replayed(answer) } else { answer })
 }
 
 /// What is known of a gateway before it is told anything: what it was told by an earlier call, or that it is gone.
-fn known(api: &Api, to: GatewayId, call: &Call) -> Result<Option<Result<Published, ApiError>>, ApiError> {
+fn known(api: &Api, to: GatewayId, call: &Call) -> Result<Option<Result<Published, &'static str>>, ApiError> {
     let first = api.publisher.first(to, call)?;
     let is_gone = first.is_none() && api.directory.gateway(to).is_none();
-    Ok(first.map(Ok).or_else(|| is_gone.then(|| Err(ApiError::no_gateway()))))
+    Ok(first.map(Ok).or_else(|| is_gone.then(|| Err(refused(api, &ApiError::no_gateway())))))
 }
 
 async fn publish_to(api: &Api, to: Vec<GatewayId>, event: &CheckedEvent, call: Option<&Call>) -> Vec<Told> {
     let outgoing = to.iter().map(|to| Outgoing::new(*to, event)).collect();
-    let results: Vec<_> = to.iter().copied().zip(append_each(api, outgoing, call).await).collect();
+    let results = to.iter().copied().zip(append_each(api, outgoing, call).await);
+    let results: Vec<_> = results.map(|(to, result)| (to, result.map_err(|error| refused(api, &error)))).collect();
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     info!(gateways = results.len(), failed, "An event was published to several gateways.");
     results
 }
 
-fn answer(api: &Api, results: Vec<Told>) -> Answer {
-    let results: Vec<_> = results.into_iter().map(|(to, result)| outcome(api, to, result)).collect();
+fn answer(results: Vec<Told>) -> Answer {
+    let results: Vec<_> = results.into_iter().map(|(to, result)| outcome(to, result)).collect();
     reply::json(StatusCode::OK, &Results { count: results.len(), results })
 }
 
-fn outcome(api: &Api, gateway_id: GatewayId, result: Result<Published, ApiError>) -> Outcome {
+fn outcome(gateway_id: GatewayId, result: Result<Published, &'static str>) -> Outcome {
     match result {
         Ok(done) => Outcome {
             gateway_id,
@@ -159,13 +168,13 @@ fn outcome(api: &Api, gateway_id: GatewayId, result: Result<Published, ApiError>
             connections: Some(done.connections),
             code: None,
         },
-        Err(error) => Outcome {
+        Err(code) => Outcome {
             gateway_id,
             event_id: None,
             correlation_id: None,
             timestamp: None,
             connections: None,
-            code: Some(refused(api, &error)),
+            code: Some(code),
         },
     }
 }

@@ -199,6 +199,22 @@ fn a_schema_costs_no_more_than_its_bounds() {
 }
 
 #[test]
+fn a_schema_has_no_more_different_patterns_than_it_may() {
+    let patterns = |from: usize, to: usize| (from..to).map(|n| json!({ "pattern": format!("^a+{n}$") }));
+    let most = schema::PATTERNS_MAX;
+    // Each is compiled once, however often it stands there and whatever refers to it.
+    let all: Vec<_> = patterns(0, most).chain(patterns(0, most)).chain([json!({ "$ref": "#/allOf/0" })]).collect();
+    assert!(CheckedType::compile(row(json!({ "allOf": all }), None)).is_ok());
+    let too_many: Vec<_> = patterns(0, most + 1).collect();
+    let fault = refusal(json!({ "allOf": too_many }));
+    assert_eq!(fault.pointer, format!("/schema/allOf/{most}/pattern"));
+    assert!(fault.message.contains("patterns"));
+    let named: serde_json::Map<_, _> = (0..=most).map(|n| (format!("^a+{n:04}$"), json!(true))).collect();
+    let fault = refusal(json!({ "properties": { "a": { "patternProperties": named } } }));
+    assert_eq!(fault.pointer, "/schema/properties/a/patternProperties");
+}
+
+#[test]
 fn what_may_take_long_is_known_before() {
     let types = EventTypes::built_in();
     let may_take_long = |schema: Value, payload_bytes| {

@@ -121,11 +121,10 @@ impl<T> Drop for Appending<'_, T> {
 
 impl Recorder {
     /// An event is stored. Its publisher is told how many were connected before, so it is on record if nobody was, though
-    /// somebody came in between: who began after it is not given it.
+    /// somebody came in between; and if these have left and whoever came began after it, and so is not given it.
     fn stored(&self, id: Cursor, &Stored { to, connections, kind, correlation_id, at, is_alone }: &Stored<'_>) {
-        let now = self.registry.connections_of(to);
-        if connections > 0 && now > 0 {
-            debug!(gateway.id = %to, event.id = %id, event.kind = %kind, connections = now, "Event stored.");
+        if connections > 0 && self.registry.gives(to, id) {
+            debug!(gateway.id = %to, event.id = %id, event.kind = %kind, connections, "Event stored.");
             return;
         }
         if is_alone {
@@ -143,11 +142,9 @@ impl Recorder {
             reason: FailureReason::NotConnected,
             at,
         });
-        if now > 0 {
-            // Who began before it may have got it when this was not on record yet.
-            for replica in self.registry.replicas_with(to, id) {
-                self.deliveries.recovered(to, (id.seq.prev(), id), &replica, at);
-            }
+        // Who began before it may have got it when this was not on record yet.
+        for replica in self.registry.replicas_with(to, id) {
+            self.deliveries.recovered(to, (id.seq.prev(), id), &replica, at);
         }
     }
 }

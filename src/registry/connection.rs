@@ -225,6 +225,13 @@ impl Connection {
         self.was_sent(after, up_to) && self.replica() == *replica
     }
 
+    /// Whether its peer is given an event: it was sent it, or is not as far yet. In another life of the log it is led to
+    /// this one.
+    pub(super) fn is_given(&self, event: Cursor) -> bool {
+        let position = self.position();
+        position.epoch != event.epoch || position.seq < event.seq || self.was_sent(event.seq.prev(), event)
+    }
+
     /// Whether it was sent everything after `after` up to `up_to`.
     pub(super) fn was_sent(&self, after: Seq, up_to: Cursor) -> bool {
         let (since, position) = (Seq(self.since.load(Ordering::Relaxed)), self.position());

@@ -175,9 +175,9 @@ impl Receipts {
         self.shared.look(gateway, |kept| kept.anchor)?
     }
 
-    /// Sets where replicas begin of which nothing is known, unless it is set.
+    /// Sets where replicas begin of which nothing is known.
     pub fn set_anchor(&self, gateway: GatewayId, at: Cursor) {
-        lock(&self.shared.gateway(gateway)).anchor.get_or_insert(at);
+        lock(&self.shared.gateway(gateway)).anchor = Some(at);
         self.shared.soil(RowKey { gateway, replica: None, table: Table::Positions });
     }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use gatecast_storage::{Compaction, DeliveryFilter, FailedDelivery, FailureReason, Replica, Retention};
+use gatecast_storage::{
+    Compaction, Cursor, DeliveryFilter, Epoch, FailedDelivery, FailureReason, Replica, Retention, Seq,
+};
 use gatecast_transports::Handshake;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::faulty_log::Call;
-use crate::world::{Client, Member, Settings, Via, WITHOUT_KEYS, World, handshake};
+use crate::faulty_log::{Call, Fault};
+use crate::world::{ALL, Client, Member, Settings, Via, WITHOUT_KEYS, World, handshake};
 
 /// Longer than any end takes to be noticed.
 const NOTICED: Duration = Duration::from_secs(31);
@@ -289,4 +291,22 @@ async fn ten_thousand_connections_that_drop_at_once_are_recorded_without_a_read(
     assert_eq!(world.failures().len(), GATEWAYS * 100);
     assert_eq!(world.hub.deliveries.totals().count, GATEWAYS as u64 * 100);
     assert_eq!(world.faults.calls(Call::Read), reads);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_reached_a_replica_before_its_publisher_knows_that_it_is_stored_is_no_failure() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let head = world.publish(member.id, 0).await.event_id;
+    let unknown = Cursor { epoch: Epoch(head.epoch.0 ^ 1), seq: Seq(900) };
+    for (n, via) in (1..).zip(ALL) {
+        for cursor in [None, Some(head), Some(unknown)] {
+            let cursor = cursor.map(|cursor| cursor.to_string());
+            let mut client = world.connect(via, &member, cursor.as_deref()).await.unwrap();
+            world.faults.times(1, Call::Append, Fault::SaidLate(Duration::from_secs(1)));
+            let (_, ()) = tokio::join!(world.publish(member.id, n), async { while client.numbers(1).await != [n] {} });
+            let nobody = world.failed().into_iter().filter(|(reason, ..)| *reason == FailureReason::NotConnected);
+            assert_eq!(nobody.count(), 1, "the first alone: {via:?} {cursor:?}");
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     FailsAfter,
     /// It takes this long.
     Slow(Duration),
+    /// It is done at once, and so much later said to be.
+    SaidLate(Duration),
     /// It never answers.
     Hangs,
 }
@@ -87,10 +89,15 @@ impl FaultyLog {
             Some(Fault::Fails) => return Err(failed()),
             Some(Fault::Hangs) => std::future::pending().await,
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-            Some(Fault::FailsAfter) | None => {}
+            Some(Fault::FailsAfter | Fault::SaidLate(_)) | None => {}
         }
         let done = work.await;
-        if fault == Some(Fault::FailsAfter) { Err(failed()) } else { done }
+        match fault {
+            Some(Fault::FailsAfter) => return Err(failed()),
+            Some(Fault::SaidLate(time)) => tokio::time::sleep(time).await,
+            _ => {}
+        }
+        done
     }
 
     /// A flush that fails leaves an engine that refuses to write, as sled's does.

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, AppendFault, ORGANIZATION, World, unknown};
+use super::world::{ADMIN, AppendFault, ORGANIZATION, Reply, World, unknown};
 
 const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
@@ -132,6 +132,7 @@ async fn after_a_crash_at_any_step_the_row_names_an_event_exactly_if_it_is_store
             world.admin("POST", &path(order), body.clone()).await.problem(503, "UNAVAILABLE");
             // Until the restart nobody knows, so nothing else is begun.
             world.admin("POST", &path(order), body.clone()).await.problem(503, "UNAVAILABLE");
+            world.admin("DELETE", &format!("/api/v1/apis/{API}"), Value::Null).await.problem(503, "UNAVAILABLE");
 
             let world = world.restart().await;
             let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
@@ -318,4 +319,78 @@ async fn deleting_an_api_tells_the_gateways_that_have_it() {
     assert_eq!(world.events(a).await.pop().unwrap()["type"], "api.deleted");
     assert_eq!(world.head(b).await, 0);
     world.admin("DELETE", &path, Value::Null).await.problem(404, "API_NOT_FOUND");
+}
+
+/// Deploys such that the rows are put, and there is no room for what became of them; whether there is for events is said.
+async fn without_room_at_the_end(world: &World, body: Value, events_fit: bool) -> Reply {
+    let held = world.log.held.write().await;
+    let path = path("deploy-revision");
+    let call = world.admin("POST", &path, body);
+    let fill = async {
+        while world.parts.directory.pending_deployments().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        set_full(world, true, !events_fit);
+        drop(held);
+    };
+    tokio::join!(call, fill).0
+}
+
+fn set_full(world: &World, records: bool, log: bool) {
+    world.records.is_full.store(records, std::sync::atomic::Ordering::SeqCst);
+    world.log.is_full.store(log, std::sync::atomic::Ordering::SeqCst);
+}
+
+#[tokio::test]
+async fn who_was_told_of_a_deployment_is_told_that_it_is_deleted_though_its_rows_found_no_room() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let api = format!("/api/v1/apis/{API}");
+    let deployed = without_room_at_the_end(&world, json!([{ "gatewayId": gateway }]), true).await;
+    let deployed = deployed.expect(200);
+    assert_eq!(deployed[0]["eventId"], world.events(gateway).await[0]["eventId"], "it is out, whatever the row says");
+    world.admin("DELETE", &api, Value::Null).await.problem(503, "STORE_FULL");
+    set_full(&world, false, false);
+    assert_eq!(world.admin("DELETE", &api, Value::Null).await.status, 204);
+    let events = world.events(gateway).await;
+    assert_eq!((events.len(), &events[1]["type"]), (2, &json!("api.deleted")));
+    let told = events[1]["payload"]["deploymentId"].as_str().unwrap().parse().unwrap();
+    let told = world.parts.directory.told_of_deployment(told).unwrap();
+    assert_eq!(told.event.unwrap().to_string(), events[1]["eventId"]);
+}
+
+#[tokio::test]
+async fn what_is_undeployed_is_what_the_gateway_was_told_though_the_rows_found_no_room() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let body = |revision: &str| json!([{ "gatewayId": gateway, "revisionId": revision }]);
+    world.admin("POST", &path("deploy-revision"), body("r1")).await.expect(200);
+    let refused = without_room_at_the_end(&world, body("r2"), false).await;
+    refused.problem(503, "STORE_FULL");
+    set_full(&world, false, false);
+    let undeploy = format!("/api/v1/apis/{API}/undeploy-revision");
+    let answer = world.admin("POST", &undeploy, json!([{ "gatewayId": gateway }])).await.expect(200);
+    assert_eq!(answer[0]["revisionId"], "r1");
+    assert_eq!(world.events(gateway).await.pop().unwrap()["payload"]["revisionId"], "r1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_deployments_is_known_once_there_is_room_though_nobody_calls() {
+    for events_fit in [true, false] {
+        let world = World::new().await;
+        let gateway = world.gateway("gw-1").await;
+        let body = |revision: &str| json!([{ "gatewayId": gateway, "revisionId": revision }]);
+        world.admin("POST", &path("deploy-revision"), body("r1")).await.expect(200);
+        for _ in 0..2 {
+            let answer = without_room_at_the_end(&world, body("r2"), events_fit).await;
+            assert_eq!(answer.status, if events_fit { 200 } else { 503 });
+            tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+            assert_eq!(world.parts.directory.pending_deployments().len(), 1);
+            set_full(&world, false, false);
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            let row = world.parts.directory.deployment(&API.parse().unwrap(), gateway).unwrap();
+            assert_eq!((&*row.revision, &row.pending), (if events_fit { "r2" } else { "r1" }, &None));
+            assert_eq!(row.event.unwrap().seq.0, world.head(gateway).await);
+        }
+    }
 }

@@ -119,3 +119,28 @@ async fn a_payload_that_takes_long_to_check_holds_up_no_other_call() {
     }
     assert_eq!(world.head(gateway).await, 2);
 }
+
+#[tokio::test]
+async fn a_schema_is_compiled_in_a_turn_of_what_takes_long() {
+    let world = World::new().await;
+    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let hold = [std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel()];
+    let [(go_on, first), (_never, second)] = hold;
+    for held in [first, second] {
+        let begun = begun.clone();
+        let work = world.platform.checks.take(move || {
+            begun.send(()).unwrap();
+            held.recv()
+        });
+        assert!(futures::poll!(pin!(work)).is_pending());
+        begins.recv().await.unwrap();
+    }
+    let mut put = pin!(world.admin("PUT", PATH, order()));
+    for _ in 0..10 {
+        assert!(futures::poll!(&mut put).is_pending(), "no turn is free");
+        world.get(PATH).await.problem(404, "EVENT_TYPE_NOT_FOUND");
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    put.await.expect(201);
+}

@@ -293,6 +293,29 @@ async fn an_event_that_nobody_was_there_for_is_on_record_though_somebody_came_wh
 }
 
 #[tokio::test]
+async fn an_event_is_on_record_if_who_was_there_left_before_it_and_who_came_began_after_it() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let (token, _) = world.token(gateway).await;
+    let path = format!("/api/internal/v1/gateways/{gateway}/events");
+    let failed = async || world.get("/api/internal/v1/deliveries/failed").await.expect(200)["count"].clone();
+    for (comes_before, on_record) in [(true, 0), (false, 1)] {
+        let first = world.connect(gateway, token).await;
+        let (held, unanswered) = (world.log.held.write().await, world.log.unanswered.write().await);
+        let mut publish = Box::pin(world.admin("POST", &path, deployed("a")));
+        assert!(futures::poll!(&mut publish).is_pending());
+        drop(first);
+        let early = if comes_before { Some(world.connect(gateway, token).await) } else { None };
+        drop(held);
+        assert!(futures::poll!(&mut publish).is_pending());
+        let _replicas = (early, world.connect(gateway, token).await);
+        drop(unanswered);
+        assert_eq!(publish.await.expect(201)["connections"], 1);
+        assert_eq!(failed().await, on_record);
+    }
+}
+
+#[tokio::test]
 async fn a_key_survives_a_restart_with_the_whole_first_answer() {
     let world = World::new().await;
     let gateway = world.gateway("gw-1").await;
@@ -452,6 +475,36 @@ async fn a_target_that_is_deleted_before_its_event_was_stored_is_told_so_when_th
         assert!(!again.headers.contains_key("idempotency-replayed"));
         let results = json!([first["results"][0], { "gatewayId": b, "code": "GATEWAY_NOT_FOUND" }]);
         assert_eq!(again.expect(200)["results"], results);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_whose_type_is_deleted_before_all_is_stored_is_refused_for_the_rest_when_it_is_repeated() {
+    for stored in [1, 0] {
+        let world = World::new().await;
+        let (a, b) = (world.gateway("gw-a").await, world.gateway("gw-b").await);
+        let kind = "/api/internal/v1/event-types/cache.flush";
+        world.admin("PUT", kind, json!({ "schema": {} })).await.expect(201);
+        let body = json!({ "targets": { "gatewayIds": [a, b] }, "type": "cache.flush", "payload": {} });
+        world.log.spared.store(stored, std::sync::atomic::Ordering::SeqCst);
+        *world.log.fails_with.lock().unwrap() = Some(AppendFault::Lost);
+        let first = send_once(&world, &body).await.expect(200);
+        let world = world.restart().await;
+        assert_eq!(world.admin("DELETE", kind, Value::Null).await.status, 204);
+        for _ in 0..2 {
+            let again = send_once(&world, &body).await;
+            assert!(!again.headers.contains_key("idempotency-replayed"));
+            if stored == 0 {
+                again.problem(400, "UNKNOWN_EVENT_TYPE");
+                continue;
+            }
+            let rest = json!({ "gatewayId": b, "code": "UNKNOWN_EVENT_TYPE" });
+            assert_eq!(again.expect(200)["results"], json!([first["results"][0], rest]));
+        }
+        world.admin("PUT", kind, json!({ "schema": {} })).await.expect(201);
+        let whole = send_once(&world, &body).await.expect(200);
+        assert!(whole["results"].as_array().unwrap().iter().all(|result| result["eventId"].is_string()));
+        assert_eq!((world.head(a).await, world.head(b).await), (1, 1));
     }
 }
 

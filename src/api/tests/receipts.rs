@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use gatecast_storage::Replica;
 use gatecast_storage::receipts::Start;
+use gatecast_storage::{GatewayId, Replica};
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -14,7 +14,7 @@ fn receipt(event: &Value, status: &str) -> Value {
     json!({ "type": "event.receipt", "payload": { "eventId": event, "status": status, "errorCode": "E-1" } })
 }
 
-async fn deployed(world: &World, gateway: gatecast_storage::GatewayId) -> Value {
+async fn deployed(world: &World, gateway: GatewayId) -> Value {
     let path = format!("/api/v1/apis/{API}/deploy-revision?revisionId=r");
     world.admin("POST", &path, json!([{ "gatewayId": gateway }])).await.expect(200)[0].clone()
 }
@@ -162,4 +162,34 @@ async fn only_what_is_published_after_the_switch_to_stored_is_owed_to_a_replica_
     assert_eq!(world.parts.receipts.anchor(gateway), Some(switched));
     put("live").await;
     assert_eq!(world.parts.receipts.anchor(gateway), None);
+}
+
+#[tokio::test]
+async fn an_update_that_is_refused_changes_nothing_of_what_a_replica_never_seen_is_owed() {
+    let world = World::new().await;
+    let gateway = world.gateway("gw-1").await;
+    let other = world.gateway("gw-2").await;
+    let put = async |gateway: GatewayId, catch_up: &str, names: &[&str]| {
+        let body =
+            json!({ "displayName": "Test", "vhost": "a.example", "catchUp": catch_up, "certificateNames": names });
+        world.admin("PUT", &format!("/api/v1/gateways/{gateway}"), body).await
+    };
+    let refused = async |catch_up: &str| {
+        put(gateway, catch_up, &["taken.example"]).await.problem(409, "CERTIFICATE_NAME_TAKEN");
+        world.records.is_full.store(true, std::sync::atomic::Ordering::SeqCst);
+        put(gateway, catch_up, &[]).await.problem(503, "STORE_FULL");
+        world.records.is_full.store(false, std::sync::atomic::Ordering::SeqCst);
+    };
+    put(other, "live", &["taken.example"]).await.expect(200);
+    for _ in 0..2 {
+        refused("stored").await;
+        deployed(&world, gateway).await;
+        put(gateway, "stored", &[]).await.expect(200);
+        let switched = world.parts.log.bounds(gateway).await.unwrap().head();
+        assert_eq!(world.parts.receipts.anchor(gateway), Some(switched));
+        deployed(&world, gateway).await;
+        refused("live").await;
+        assert_eq!(world.parts.receipts.anchor(gateway), Some(switched));
+        put(gateway, "live", &[]).await.expect(200);
+    }
 }

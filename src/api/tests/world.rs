@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use warp::filters::BoxedFilter;
 
-use crate::api::{Api, endpoints};
+use crate::api::{Api, Platform, routes};
 use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::{Metrics, Refusals};
@@ -37,10 +37,11 @@ const RETENTION: Retention = Retention {
 /// A platform with nothing in it.
 pub(super) struct World {
     pub(super) filter: BoxedFilter<(warp::reply::Response,)>,
+    pub(super) platform: Arc<Platform>,
     pub(super) parts: Arc<Api>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) log: Arc<FragileLog>,
-    records: Arc<MemoryRecords>,
+    pub(super) records: Arc<FragileRecords>,
     tails: Arc<Tails>,
 }
 
@@ -64,7 +65,7 @@ impl World {
     /// The server dies and starts again over what it has stored.
     pub(super) async fn restart(self) -> Self {
         self.log.fails_with.lock().unwrap().take();
-        Self::open(self.records, self.log, self.clock, self.tails).await
+        Self::open(self.records.inner.clone(), self.log, self.clock, self.tails).await
     }
 
     async fn open(
@@ -75,6 +76,7 @@ impl World {
     ) -> Self {
         let retention = RETENTION;
         let beside = log.inner.records();
+        let records = Arc::new(FragileRecords { inner: records, is_full: AtomicBool::new(false) });
         let directory = Arc::new(Directory::open(records.clone()).await.unwrap());
         let receipts = Arc::new(Receipts::open(beside.clone(), clock.clone()).await.unwrap());
         let deliveries = Deliveries::open(beside.clone(), clock.clone(), DeliveryLimits::default()).await.unwrap();
@@ -132,7 +134,8 @@ impl World {
             backup: None,
             metrics,
         });
-        Self { filter: endpoints(parts.clone()).routes, parts, records, clock, log, tails }
+        let platform = Arc::new(Platform::new(parts.clone()));
+        Self { filter: routes(platform.clone()), platform, parts, records, clock, log, tails }
     }
 
     /// A call without a credential.
@@ -261,6 +264,8 @@ pub(crate) struct FragileLog {
     pub(super) is_full: AtomicBool,
     /// Appends wait while this is held.
     pub(super) held: tokio::sync::RwLock<()>,
+    /// Appends are stored, but not answered while this is held.
+    pub(super) unanswered: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
@@ -272,6 +277,7 @@ impl FragileLog {
             spared: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             held: tokio::sync::RwLock::default(),
+            unanswered: tokio::sync::RwLock::default(),
         }
     }
 
@@ -293,6 +299,7 @@ impl EventLog for FragileLog {
         let fault = fault.filter(|_| self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err());
         if fault != Some(AppendFault::Lost) {
             let done = self.inner.append(to, draft).await;
+            drop(self.unanswered.read().await);
             if fault.is_none() {
                 return done;
             }
@@ -326,6 +333,30 @@ impl EventLog for FragileLog {
 
     async fn flush(&self) -> Result<(), LogError> {
         self.inner.flush().await
+    }
+}
+
+/// The directory's tables, which may have no room.
+pub(super) struct FragileRecords {
+    inner: Arc<MemoryRecords>,
+    pub(super) is_full: AtomicBool,
+}
+
+#[async_trait]
+impl Records for FragileRecords {
+    async fn some(&self, table: Table, after: Option<&[u8]>, max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.some(table, after, max).await
+    }
+
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(table, key).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full);
+        }
+        self.inner.commit(changes, durability).await
     }
 }
 
