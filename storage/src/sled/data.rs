@@ -68,8 +68,12 @@ impl DataDir {
     }
 
     pub(super) fn open_or_create(&self, name: &str) -> Result<Database, StoreError> {
-        let cache = if name == EVENTS { EVENTS_CACHE_BYTES } else { DIRECTORY_CACHE_BYTES };
-        open::open(&self.database(name), cache, Arc::clone(&self.lock))
+        let (path, lock) = (self.database(name), Arc::clone(&self.lock));
+        if name == EVENTS {
+            open::open(&path, EVENTS_CACHE_BYTES, lock)
+        } else {
+            open::open(&path, DIRECTORY_CACHE_BYTES, lock).map(Database::with_copy)
+        }
     }
 
     /// Renames a file or database out of the way; it is kept.
