@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
+use crate::platform::{Platform, answer};
 use crate::process::{Process, Served};
 use crate::wire::PATIENCE;
 
@@ -41,6 +42,16 @@ async fn until_open(process: &Process, is_wanted: impl Fn(usize) -> bool) {
     }
 }
 
+/// Sockets that say nothing and leave nothing to be opened.
+async fn all_taken(process: &Process, platform: &Platform) -> Vec<TcpStream> {
+    let mut idle = Vec::new();
+    for _ in 0..FILES_MAX {
+        idle.push(TcpStream::connect(platform.address).await.unwrap());
+    }
+    until_open(process, |open| open >= FILES_MAX).await;
+    idle
+}
+
 #[tokio::test]
 async fn sockets_that_take_all_descriptors_break_no_store() {
     let dir = tempfile::tempdir().unwrap();
@@ -48,13 +59,14 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
     let told = process.err.so_far().into_iter().find(|line| line.contains("LimitNOFILE"));
     assert!(told.is_some_and(|told| told.contains("may open 128 files")), "{:?}", process.err.so_far());
     let gateway = platform.register("one").await;
-    let mut idle = Vec::new();
-    for _ in 0..FILES_MAX {
-        idle.push(TcpStream::connect(platform.address).await.unwrap());
-    }
-    until_open(&process, |open| open >= FILES_MAX).await;
+    let idle = all_taken(&process, &platform).await;
 
     platform.publish(gateway.id, 1).await;
+    // What is kept of a call with a key may be large: that may take a file.
+    let event = json!({"type": "api.deployed", "payload": {"apiId": "pets"}});
+    let call = platform.http.post(platform.url(&format!("/api/internal/v1/gateways/{}/events", gateway.id)));
+    let (status, answer) = answer(call.header("Idempotency-Key", "key").json(&event).send().await.unwrap()).await;
+    assert!(status == 503 && answer["code"] == "UNAVAILABLE", "{answer}");
     let another = json!({"organizationId": uuid::Uuid::new_v4(), "name": "two", "displayName": "Two"});
     let (status, answer) = platform.post("/api/v1/gateways", another.clone()).await;
     assert!(status == 503 && answer["code"] == "UNAVAILABLE", "{answer}");
