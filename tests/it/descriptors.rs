@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::platform::{Platform, answer};
 use crate::process::{Process, Served};
-use crate::wire::PATIENCE;
+use crate::wire::{PATIENCE, Sse};
 
 /// What the server may have open, its own files included.
 const FILES_MAX: usize = 128;
@@ -75,6 +75,35 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
     until_open(&process, |open| open < FILES_MAX / 2).await;
     assert_eq!(platform.post("/api/v1/gateways", another).await.0, 201);
     platform.publish(gateway.id, 2).await;
+    assert_eq!(platform.get("/ready").await.0, 200);
+}
+
+/// What replicas report is written and not synced: the file that it takes is, by the next publish.
+#[tokio::test]
+async fn a_file_that_was_made_while_there_were_descriptors_is_synced_when_there_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let Served { process, platform } = limited(dir.path(), "-n").await;
+    let gateway = platform.register("one").await;
+    let _connection = Sse::connect(&platform.http, platform.address, &gateway.token, None).await.unwrap();
+    let mut failed = Vec::new();
+    for n in 0..100 {
+        let event = platform.publish(gateway.id, n).await;
+        let [code, message] = [128, 256].map(|characters| "\u{1f600}".repeat(characters));
+        let payload = json!({"eventId": event, "status": "failed", "errorCode": code, "message": message});
+        failed.push(json!({"type": "event.receipt", "payload": payload}));
+    }
+    for failed in failed.chunks(20) {
+        let call = platform.http.post(platform.url("/api/internal/v1/gateways/receipts"));
+        let (status, answer) = answer(call.header("api-key", &gateway.token).json(failed).send().await.unwrap()).await;
+        assert_eq!(status, 202, "{answer}");
+    }
+    let (blobs, until) = (dir.path().join("events/blobs"), Instant::now() + PATIENCE);
+    while fs::read_dir(&blobs).unwrap().next().is_none() {
+        assert!(Instant::now() < until, "no row takes a file");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _idle = all_taken(&process, &platform).await;
+    platform.publish(gateway.id, 100).await;
     assert_eq!(platform.get("/ready").await.0, 200);
 }
 
