@@ -28,7 +28,8 @@ impl DataDir {
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
         let lock = Arc::new(DataLock::take(path)?);
-        salvage::finish_interrupted(path).map_err(|error| unusable(path, error))?;
+        let finished = salvage::finish_interrupted(path).and_then(|()| second_copy::remove_unfinished(path));
+        finished.map_err(|error| unusable(path, error))?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
@@ -128,9 +129,7 @@ impl DataDir {
             gone(fs::remove_dir_all(birth::unborn(&database)))?;
             gone(fs::remove_dir_all(database))?;
         }
-        let copy = self.path.join(second_copy::NAME);
-        gone(fs::remove_file(second_copy::fresh(&copy)))?;
-        gone(fs::remove_file(copy))
+        gone(fs::remove_file(self.path.join(second_copy::NAME)))
     }
 }
 

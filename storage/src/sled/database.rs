@@ -269,8 +269,9 @@ impl Database {
     /// Keeps a second copy of all records from now on.
     pub(super) fn start_copy(&self, data: &Path) -> Result<(), StoreError> {
         let copy = SecondCopy::open(data, self)?;
+        let has_all = copy.has_all();
         self.syncing().copy = Some(copy);
-        Ok(())
+        if has_all { Ok(()) } else { self.sync() }
     }
 
     /// Records are being changed: the second copy, if there is one, follows at the next sync.
