@@ -297,7 +297,8 @@ impl Hub {
     /// Ends what has run out and looks after positions and what is gone, for as long as it is polled.
     pub async fn keep_time(&self) {
         let gone = gatecast_storage::forget_gone(&self.directory, &*self.log, &self.receipts, &self.deliveries);
-        tokio::join!(self.leases.expire(), self.works.tail.check_positions(), self.pulse.beat(), gone);
+        let left = self.orders.end_left(&self.directory, &*self.clock);
+        tokio::join!(self.leases.expire(), self.works.tail.check_positions(), self.pulse.beat(), gone, left);
     }
 
     /// Admits nobody from now on and tells every connection when to come back, each in its own slot.

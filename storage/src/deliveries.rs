@@ -141,6 +141,12 @@ impl Deliveries {
         })
     }
 
+    /// The gateways of which something is kept.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<GatewayId> {
+        self.shared.book().gateways()
+    }
+
     /// Drops what is kept of a gateway.
     pub fn forget(&self, gateway: GatewayId) {
         self.change(|book, _| book.forget(gateway));

@@ -2,20 +2,24 @@
 //!
 //! A deletion takes a gateway out of the [`Directory`] first, so that nobody is admitted any more, and then drops what is
 //! kept of it. A crash between the two, or a log that cannot be written then, leaves a log that nobody asks for again: a
-//! new gateway has a new id. [`forget_gone`] finds these after a start, beside everything else: 100,000 logs take it
-//! 0.2 s, of which none is a start's.
+//! new gateway has a new id. So does one within the second after it leave what belongs to the log, which is written behind.
+//! [`forget_gone`] finds these after a start, beside everything else: 100,000 logs take it 0.2 s, of which none is a start's.
 
+use std::collections::HashSet;
 use std::time::Duration;
+
+use tokio::task::yield_now;
 
 use crate::deliveries::Deliveries;
 use crate::directory::Directory;
+use crate::ids::GatewayId;
 use crate::log::{EventLog, LogError};
 use crate::receipts::Receipts;
 
 /// How long after a start it is looked for them: first come all who were connected.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
-/// Logs that are looked at before others get a turn.
-const LOGS_AT_ONCE: usize = 1_024;
+/// Gateways that are looked at before others get a turn.
+const GATEWAYS_AT_ONCE: usize = 1_024;
 
 /// Forgets, once and some time after it is called, what is kept of gateways that are not in the directory: logs, and
 /// what belongs to them. What cannot be forgotten then is at the next start.
@@ -23,7 +27,9 @@ pub async fn forget_gone(directory: &Directory, log: &dyn EventLog, receipts: &R
     tokio::time::sleep(LOOK_AFTER).await;
     match forget_all(directory, log, receipts, deliveries).await {
         Ok(0) => {}
-        Ok(logs) => tracing::info!(logs, "Logs were dropped of gateways whose deletion had not come to its end."),
+        Ok(gateways) => {
+            tracing::info!(gateways, "What was kept of gateways whose deletion had not come to its end is gone.")
+        }
         Err(error) => tracing::warn!(%error, "Logs of deleted gateways may be left; the next start looks again."),
     }
 }
@@ -34,19 +40,32 @@ async fn forget_all(
     receipts: &Receipts,
     deliveries: &Deliveries,
 ) -> Result<u64, LogError> {
-    let (mut logs, mut last) = (0, None);
+    // Looked up after something of it was found: a gateway is in the directory before there is anything.
+    let is_gone = |of: &GatewayId| directory.gateway(*of).is_none();
+    let (mut forgotten, mut last) = (0, None);
     loop {
-        let gateways = log.gateways(last, LOGS_AT_ONCE).await?;
-        let Some(of) = gateways.last() else { return Ok(logs) };
+        let gateways = log.gateways(last, GATEWAYS_AT_ONCE).await?;
+        let Some(of) = gateways.last() else { break };
         last = Some(*of);
-        // Looked up after its log was found: a gateway is in the directory before it has one.
-        for gone in gateways.into_iter().filter(|of| directory.gateway(*of).is_none()) {
+        for gone in gateways.into_iter().filter(is_gone) {
             deliveries.forget(gone);
             receipts.forget(gone);
             log.forget(gone).await?;
-            logs += 1;
+            forgotten += 1;
         }
     }
+    let known: HashSet<_> = receipts.gateways().into_iter().chain(deliveries.gateways()).collect();
+    for (n, of) in known.into_iter().enumerate() {
+        if is_gone(&of) {
+            deliveries.forget(of);
+            receipts.forget(of);
+            forgotten += 1;
+        }
+        if n % GATEWAYS_AT_ONCE == 0 {
+            yield_now().await;
+        }
+    }
+    Ok(forgotten)
 }
 
 #[cfg(test)]
@@ -56,9 +75,8 @@ mod tests {
     use super::*;
     use crate::clock::{Clock as _, ManualClock};
     use crate::contract::{ROOMY, gateway};
-    use crate::deliveries::DeliveryLimits;
+    use crate::deliveries::{DeliveryFilter, DeliveryLimits, Failure, FailureReason};
     use crate::directory::{Access, CatchUp, Gateway, OrganizationId};
-    use crate::ids::GatewayId;
     use crate::log::NoFollower;
     use crate::receipts::{Replica, Start};
     use crate::stores::open_memory;
@@ -87,7 +105,7 @@ mod tests {
         let deliveries = Deliveries::open(stores.events_records.clone(), clock.clone(), DeliveryLimits::default());
         let deliveries = deliveries.await.unwrap();
         let (mut heads, mut gone) = (Vec::new(), Vec::new());
-        for n in 0..3 * LOGS_AT_ONCE {
+        for n in 0..3 * GATEWAYS_AT_ONCE {
             let of = gateway();
             let head = stores.log.bounds(of).await.unwrap().head();
             drop(receipts.enter(of, Replica::of(Some("a"), [127, 0, 0, 1].into()), Start::After(head), true));
@@ -106,6 +124,34 @@ mod tests {
         for (of, head) in gone {
             assert_eq!(stores.log.owner_of(head.epoch).await.unwrap(), None);
             assert_eq!(receipts.replicas(of, head.epoch).len(), 0);
+        }
+    }
+
+    /// Its log goes at once, and what belongs to that a second later.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_gateways_whose_log_is_gone_is_forgotten_too() {
+        let clock = Arc::new(ManualClock::default());
+        let stores = open_memory(ROOMY, clock.clone(), Arc::new(NoFollower));
+        let directory = Directory::open(stores.directory_records.clone()).await.unwrap();
+        let [kept, of_receipts, of_deliveries, of_both] = [(); 4].map(|()| gateway());
+        directory.create_gateway(registered(kept, &clock)).await.unwrap();
+        let receipts = Receipts::open(stores.events_records.clone(), clock.clone()).await.unwrap();
+        let deliveries = Deliveries::open(stores.events_records.clone(), clock.clone(), DeliveryLimits::default());
+        let deliveries = deliveries.await.unwrap();
+        let head = stores.log.bounds(kept).await.unwrap().head();
+        for of in [kept, of_receipts, of_both] {
+            drop(receipts.enter(of, Replica::of(Some("a"), [127, 0, 0, 1].into()), Start::After(head), true));
+        }
+        for gateway in [kept, of_deliveries, of_both] {
+            let (event_type, correlation_id, reason) = (None, None, FailureReason::NotConnected);
+            let (at, event, events, replica) = (clock.now(), head, 1, None);
+            deliveries.record(Failure { gateway, replica, event, events, event_type, correlation_id, reason, at });
+        }
+        forget_gone(&directory, &*stores.log, &receipts, &deliveries).await;
+        for of in [kept, of_receipts, of_deliveries, of_both] {
+            let failed = DeliveryFilter { gateway: Some(of), ..DeliveryFilter::default() };
+            let left = (receipts.replicas(of, head.epoch).len(), deliveries.query(&failed, 0, 1).0);
+            assert_eq!(left, if of == kept { (1, 1) } else { (0, 0) });
         }
     }
 }

@@ -257,6 +257,12 @@ impl Receipts {
         self.shared.look(gateway, |kept| kept.timeline(event, &subjects)).unwrap_or_default()
     }
 
+    /// The gateways of which something is kept.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<GatewayId> {
+        self.shared.gateways.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// Drops what is kept of a gateway.
     pub fn forget(&self, gateway: GatewayId) {
         let gone = self.shared.map_mut().remove(&gateway);

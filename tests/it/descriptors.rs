@@ -9,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
+use crate::platform::{Platform, answer};
 use crate::process::{Process, Served};
-use crate::wire::PATIENCE;
+use crate::wire::{PATIENCE, Sse};
 
 /// What the server may have open, its own files included.
 const FILES_MAX: usize = 128;
@@ -41,6 +42,16 @@ async fn until_open(process: &Process, is_wanted: impl Fn(usize) -> bool) {
     }
 }
 
+/// Sockets that say nothing and leave nothing to be opened.
+async fn all_taken(process: &Process, platform: &Platform) -> Vec<TcpStream> {
+    let mut idle = Vec::new();
+    for _ in 0..FILES_MAX {
+        idle.push(TcpStream::connect(platform.address).await.unwrap());
+    }
+    until_open(process, |open| open >= FILES_MAX).await;
+    idle
+}
+
 #[tokio::test]
 async fn sockets_that_take_all_descriptors_break_no_store() {
     let dir = tempfile::tempdir().unwrap();
@@ -48,13 +59,14 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
     let told = process.err.so_far().into_iter().find(|line| line.contains("LimitNOFILE"));
     assert!(told.is_some_and(|told| told.contains("may open 128 files")), "{:?}", process.err.so_far());
     let gateway = platform.register("one").await;
-    let mut idle = Vec::new();
-    for _ in 0..FILES_MAX {
-        idle.push(TcpStream::connect(platform.address).await.unwrap());
-    }
-    until_open(&process, |open| open >= FILES_MAX).await;
+    let idle = all_taken(&process, &platform).await;
 
     platform.publish(gateway.id, 1).await;
+    // What is kept of a call with a key may be large: that may take a file.
+    let event = json!({"type": "api.deployed", "payload": {"apiId": "pets"}});
+    let call = platform.http.post(platform.url(&format!("/api/internal/v1/gateways/{}/events", gateway.id)));
+    let (status, answer) = answer(call.header("Idempotency-Key", "key").json(&event).send().await.unwrap()).await;
+    assert!(status == 503 && answer["code"] == "UNAVAILABLE", "{answer}");
     let another = json!({"organizationId": uuid::Uuid::new_v4(), "name": "two", "displayName": "Two"});
     let (status, answer) = platform.post("/api/v1/gateways", another.clone()).await;
     assert!(status == 503 && answer["code"] == "UNAVAILABLE", "{answer}");
@@ -63,6 +75,35 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
     until_open(&process, |open| open < FILES_MAX / 2).await;
     assert_eq!(platform.post("/api/v1/gateways", another).await.0, 201);
     platform.publish(gateway.id, 2).await;
+    assert_eq!(platform.get("/ready").await.0, 200);
+}
+
+/// What replicas report is written and not synced: the file that it takes is, by the next publish.
+#[tokio::test]
+async fn a_file_that_was_made_while_there_were_descriptors_is_synced_when_there_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let Served { process, platform } = limited(dir.path(), "-n").await;
+    let gateway = platform.register("one").await;
+    let _connection = Sse::connect(&platform.http, platform.address, &gateway.token, None).await.unwrap();
+    let mut failed = Vec::new();
+    for n in 0..100 {
+        let event = platform.publish(gateway.id, n).await;
+        let [code, message] = [128, 256].map(|characters| "\u{1f600}".repeat(characters));
+        let payload = json!({"eventId": event, "status": "failed", "errorCode": code, "message": message});
+        failed.push(json!({"type": "event.receipt", "payload": payload}));
+    }
+    for failed in failed.chunks(20) {
+        let call = platform.http.post(platform.url("/api/internal/v1/gateways/receipts"));
+        let (status, answer) = answer(call.header("api-key", &gateway.token).json(failed).send().await.unwrap()).await;
+        assert_eq!(status, 202, "{answer}");
+    }
+    let (blobs, until) = (dir.path().join("events/blobs"), Instant::now() + PATIENCE);
+    while fs::read_dir(&blobs).unwrap().next().is_none() {
+        assert!(Instant::now() < until, "no row takes a file");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _idle = all_taken(&process, &platform).await;
+    platform.publish(gateway.id, 100).await;
     assert_eq!(platform.get("/ready").await.0, 200);
 }
 

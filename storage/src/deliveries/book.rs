@@ -210,6 +210,10 @@ impl Book {
         (total, page)
     }
 
+    pub(super) fn gateways(&self) -> Vec<GatewayId> {
+        self.gateways.keys().copied().collect()
+    }
+
     pub(super) fn forget(&mut self, gateway: GatewayId) {
         let numbers: Vec<_> = self.gateways.get(&gateway).into_iter().flat_map(|of| of.numbers.iter()).collect();
         for number in numbers {

@@ -14,7 +14,7 @@ fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
 }
 
-fn gateway(organization: OrganizationId, name: &str, created: i64) -> Gateway {
+pub(crate) fn gateway(organization: OrganizationId, name: &str, created: i64) -> Gateway {
     Gateway {
         id: GatewayId(Uuid::new_v4()),
         organization,
@@ -51,7 +51,7 @@ fn told() -> Cursor {
     Cursor { epoch: Epoch(7), seq: Seq(42) }
 }
 
-fn deployment(api: &str, gateway: GatewayId) -> Deployment {
+pub(crate) fn deployment(api: &str, gateway: GatewayId) -> Deployment {
     Deployment {
         id: Uuid::new_v4(),
         api: api.parse().unwrap(),
@@ -69,7 +69,7 @@ fn deployment(api: &str, gateway: GatewayId) -> Deployment {
     }
 }
 
-fn organization() -> OrganizationId {
+pub(crate) fn organization() -> OrganizationId {
     OrganizationId(Uuid::new_v4())
 }
 

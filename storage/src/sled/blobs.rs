@@ -16,12 +16,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Dir;
+use rustix::io::Errno;
 
 use super::segments::Blob;
 
 pub(super) struct Blobs {
     path: PathBuf,
-    /// Looked at again and again: where no file can be opened, as with too many sockets, a sync without new files goes on.
+    /// Looked at again and again: where no file can be opened, as with too many sockets, a sync goes on.
     directory: Dir,
     kept: PathBuf,
     kept_directory: File,
@@ -99,7 +100,12 @@ impl Blobs {
 
     fn keep(&self, name: &OsString) -> io::Result<()> {
         let (path, kept) = (self.path.join(name), self.kept.join(name));
-        File::open(&path)?.sync_all()?;
+        match File::open(&path) {
+            // A commit that was not synced has made it, or a reader, before all descriptors were taken. There is a handle to
+            // its file system: with all that is on that, it is synced as well.
+            Err(error) if is_out_of_files(&error) => rustix::fs::syncfs(self.directory.fd()?)?,
+            file => file?.sync_all()?,
+        }
         match fs::hard_link(&path, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if fs::metadata(&path)?.ino() == fs::metadata(&kept)?.ino() {
@@ -143,6 +149,10 @@ pub(super) fn remove(database: &Path, blob: &Blob) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The place in the log of the message that a file was first.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::data::{DIRECTORY, DataDir, EVENTS};
-use super::database::{Database, failed};
+use super::database::{Database, Found, failed};
 use super::second_copy::{self, Sums};
 use super::{keys, suspect, walk};
 use crate::answers::Answers;
@@ -69,8 +69,13 @@ pub(super) async fn check(dir: &DataDir, clock: Arc<dyn Clock>) -> Result<Checke
                 let db = Arc::new(db);
                 let looked = Arc::clone(&db);
                 let data = dir.path().to_owned();
-                let rows = move || rows(name, &looked, &data);
-                checked = merge(checked, tokio::task::spawn_blocking(rows).await.map_err(failed)?);
+                let rows = move || {
+                    if name == DIRECTORY {
+                        settle(&looked, &data)?;
+                    }
+                    Ok::<_, StoreError>(rows(name, &looked, &data))
+                };
+                checked = merge(checked, tokio::task::spawn_blocking(rows).await.map_err(failed)??);
                 let records = Arc::new(ReadOnly(Mutex::new(Some(db))));
                 if let Err(error) = decode(name, Arc::clone(&records) as Arc<dyn Records>, Arc::clone(&clock)).await {
                     checked.fault(format!("{name}: {error}"));
@@ -81,6 +86,20 @@ pub(super) async fn check(dir: &DataDir, clock: Arc<dyn Clock>) -> Result<Checke
         }
     }
     Ok(checked)
+}
+
+/// What a crash has left of the directory and its second copy is made one, as by a start. What was closed has to be so, and
+/// what is damaged stays as it is.
+fn settle(directory: &Database, data: &Path) -> Result<(), StoreError> {
+    let has_to_be_one = directory.found == Found::AsClosed || suspect::is_proved(&data.join(DIRECTORY));
+    if has_to_be_one || second_copy::read(&data.join(second_copy::NAME), |_, _| Ok(())).is_err() {
+        return Ok(());
+    }
+    match guarded(directory, || directory.start_copy(data)) {
+        // Whoever looks at the rows meets it again, and tells of it.
+        Err(StoreError::Damaged { .. }) => Ok(()),
+        settled => settled,
+    }
 }
 
 fn merge(mut a: Checked, b: Checked) -> Checked {

@@ -269,8 +269,8 @@ impl Committer {
     fn note_files(&mut self, may_open: bool) {
         match (std::mem::replace(&mut self.is_out_of_files, !may_open), may_open) {
             (false, false) => tracing::error!(
-                "The process has as many files and sockets open as it may: nothing but events is stored until it has \
-                 fewer. Let it open more (LimitNOFILE, ulimit -n); no restart is needed once there are fewer."
+                "The process has as many files and sockets open as it may: nothing but events of calls without a key is \
+                 stored until it has fewer. Let it open more (LimitNOFILE, ulimit -n); no restart is needed once there are fewer."
             ),
             (true, true) => tracing::info!("The store can open files again."),
             _ => {}

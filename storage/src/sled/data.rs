@@ -28,7 +28,8 @@ impl DataDir {
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
         let lock = Arc::new(DataLock::take(path)?);
-        salvage::finish_interrupted(path).map_err(|error| unusable(path, error))?;
+        let finished = salvage::finish_interrupted(path).and_then(|()| second_copy::remove_unfinished(path));
+        finished.map_err(|error| unusable(path, error))?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
@@ -68,8 +69,12 @@ impl DataDir {
     }
 
     pub(super) fn open_or_create(&self, name: &str) -> Result<Database, StoreError> {
-        let cache = if name == EVENTS { EVENTS_CACHE_BYTES } else { DIRECTORY_CACHE_BYTES };
-        open::open(&self.database(name), cache, Arc::clone(&self.lock))
+        let (path, lock) = (self.database(name), Arc::clone(&self.lock));
+        if name == EVENTS {
+            open::open(&path, EVENTS_CACHE_BYTES, lock)
+        } else {
+            open::open(&path, DIRECTORY_CACHE_BYTES, lock).map(Database::with_copy)
+        }
     }
 
     /// Renames a file or database out of the way; it is kept.
@@ -124,9 +129,7 @@ impl DataDir {
             gone(fs::remove_dir_all(birth::unborn(&database)))?;
             gone(fs::remove_dir_all(database))?;
         }
-        let copy = self.path.join(second_copy::NAME);
-        gone(fs::remove_file(second_copy::fresh(&copy)))?;
-        gone(fs::remove_file(copy))
+        gone(fs::remove_file(self.path.join(second_copy::NAME)))
     }
 }
 

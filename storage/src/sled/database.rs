@@ -25,6 +25,8 @@ pub(super) struct Database {
     /// After the tree.
     at_end: NoteAtEnd,
     pub(super) found: Found,
+    /// There is a second copy of all records, or will be.
+    has_copy: bool,
     path: PathBuf,
     /// Entries whose rows are not in their logs yet.
     pub(super) young: Young,
@@ -89,6 +91,7 @@ impl Database {
             tree,
             at_end: NoteAtEnd::new(path),
             found,
+            has_copy: false,
             path: path.to_owned(),
             young: Young::default(),
             is_damaged: AtomicBool::new(false),
@@ -257,11 +260,18 @@ impl Database {
         self.put(keys::SYNCS, &totals.row(next)[..])
     }
 
+    /// It has a second copy: it is not said to be closed after a crash before [`Self::start_copy`] has made the two one.
+    pub(super) fn with_copy(mut self) -> Self {
+        self.has_copy = true;
+        self
+    }
+
     /// Keeps a second copy of all records from now on.
     pub(super) fn start_copy(&self, data: &Path) -> Result<(), StoreError> {
         let copy = SecondCopy::open(data, self)?;
+        let has_all = copy.has_all();
         self.syncing().copy = Some(copy);
-        Ok(())
+        if has_all { Ok(()) } else { self.sync() }
     }
 
     /// Records are being changed: the second copy, if there is one, follows at the next sync.
@@ -406,7 +416,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let synced_ends = *self.synced_ends.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let is_copied = self.syncing().copy.as_ref().is_none_or(SecondCopy::has_all);
+        let is_copied = match &self.syncing().copy {
+            Some(copy) => copy.has_all(),
+            None => !self.has_copy || self.found == Found::AsClosed,
+        };
         let is_synced = synced_ends == Some(self.ends.load(Ordering::Relaxed));
         self.at_end.is_exact = !self.is_damaged() && is_synced && is_copied;
     }

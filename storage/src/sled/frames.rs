@@ -95,6 +95,11 @@ impl<R: Read> FrameReader<R> {
         Ok(Self { from, at: Position::of_kind(kind) })
     }
 
+    /// Where the last frame ends that was read.
+    pub(super) fn at(&self) -> Position {
+        self.at
+    }
+
     /// # Errors
     /// `InvalidData` if the frame is damaged.
     pub(super) fn next(&mut self) -> io::Result<Frame> {

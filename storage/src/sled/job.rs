@@ -113,9 +113,14 @@ impl Job {
         }
     }
 
-    /// Whether it may make files: records may be large, entries are in parts.
+    /// Whether it may make files: records may be large, or be in a page with large ones, also those that are stored with
+    /// entries; these are in parts.
     pub(super) fn opens_files(&self) -> bool {
-        matches!(self, Self::Commit { .. })
+        match self {
+            Self::Commit { .. } => true,
+            Self::Append { drafts, .. } => drafts.iter().any(|(_, draft)| !draft.beside.is_empty()),
+            _ => false,
+        }
     }
 
     pub(super) fn need(&self) -> Need {

@@ -6,7 +6,7 @@ use crate::records::StoreError;
 /// what it has buffered, its snapshots, the deletes that make room, and whoever else writes to the file system.
 pub(super) const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// Room below which nothing at all is written.
-const LAST_RESERVE_BYTES: u64 = RESERVE_BYTES / 2;
+pub(super) const LAST_RESERVE_BYTES: u64 = RESERVE_BYTES / 2;
 /// What sled writes per byte of a row before it uses the room of what it replaced again: 9–10 measured.
 const WRITTEN_PER_BYTE: u64 = 12;
 /// Bytes of a row beside what it holds: key, heads, the page it is in.

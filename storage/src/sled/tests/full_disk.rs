@@ -1,5 +1,7 @@
 //! Where the file system has no room: what takes some is refused, what frees some is done, and nothing is broken.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,15 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::faults::{SMALL, draft, engine, engine_at};
+use super::faults::{SMALL, draft, engine, engine_at, stores};
 use crate::clock::ManualClock;
 use crate::contract::{ALL, ROOMY, gateway, texts};
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::{Draft, EventLog, LogError, NoFollower, Retention};
 use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
+use crate::sled::data::{DIRECTORY, DataDir};
+use crate::sled::database::Database;
 use crate::sled::engine::Engine;
-use crate::sled::space::RESERVE_BYTES;
-use crate::sled::{SledLog, SledRecords};
+use crate::sled::space::{LAST_RESERVE_BYTES, RESERVE_BYTES};
+use crate::sled::{SledLog, SledRecords, check_store, second_copy};
 
 #[tokio::test]
 async fn a_full_file_system_refuses_what_takes_room_and_goes_on_when_there_is_some() {
@@ -151,4 +155,73 @@ async fn an_append_for_which_there_is_room_lets_go_of_nothing_for_which_there_is
     }
     let start = Cursor { seq: Seq(0), epoch: log.bounds(of).await.unwrap().epoch };
     assert_eq!(log.compacted(of, start, ALL).await.unwrap().entries.len(), 51);
+}
+
+/// A directory of 3 MB that was closed, and where its second copy is.
+async fn large_directory(data: &Path) -> PathBuf {
+    let opened = stores(data).await.unwrap();
+    for n in 0..30 {
+        put(&*opened.directory_records, n).await;
+    }
+    data.join(second_copy::NAME)
+}
+
+async fn put(records: &dyn Records, n: u8) {
+    let change = Change { table: Table::Meta, key: vec![n].into(), row: Some(vec![n; 100_000].into()) };
+    records.commit(vec![change], Durability::Synced).await.unwrap();
+}
+
+/// The directory on a file system with so much room.
+fn with_room(data: &Path, left: u64) -> Database {
+    let db = DataDir::take(data).unwrap().open(DIRECTORY).unwrap();
+    db.room_max.store(left, Ordering::SeqCst);
+    db
+}
+
+/// What a kill between the two leaves, whole or half written.
+#[tokio::test]
+async fn a_copy_that_lacks_the_last_change_is_given_that_and_takes_no_room_for_another_copy() {
+    for (half_written, room) in [(0, RESERVE_BYTES + 300_000), (500, LAST_RESERVE_BYTES)] {
+        let data = TempDir::new().unwrap();
+        let copy = large_directory(data.path()).await;
+        let before = fs::read(&copy).unwrap();
+        let opened = stores(data.path()).await.unwrap();
+        put(&*opened.directory_records, 30).await;
+        let delete = Change { table: Table::Meta, key: vec![7].into(), row: None };
+        opened.directory_records.commit(vec![delete], Durability::Synced).await.unwrap();
+        drop(opened);
+        let after = fs::read(&copy).unwrap();
+        fs::write(&copy, &after[..before.len() + half_written]).unwrap();
+        fs::remove_file(data.path().join(DIRECTORY).join("clean")).unwrap();
+
+        let refused = with_room(data.path(), 50_000).start_copy(data.path());
+        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+        with_room(data.path(), room).start_copy(data.path()).unwrap();
+        let then = fs::read(&copy).unwrap();
+        assert!(then.len() <= after.len() && then.starts_with(&before), "{} {}", then.len(), after.len());
+        assert_eq!(second_copy::rows(&copy).unwrap().len(), 30);
+        with_room(data.path(), 0).start_copy(data.path()).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), then, "it is what the directory says it is");
+        let checked = check_store(data.path(), Arc::new(ManualClock::default())).await.unwrap();
+        assert_eq!(checked.faults, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_copy_for_which_there_is_no_room_is_refused_and_leaves_nothing() {
+    let data = TempDir::new().unwrap();
+    let copy = large_directory(data.path()).await;
+    fs::remove_file(&copy).unwrap();
+    let unfinished = second_copy::fresh(&copy);
+    // Of a process that was killed.
+    fs::write(&unfinished, vec![0; 1_000_000]).unwrap();
+    for left in [0, LAST_RESERVE_BYTES + 100_000] {
+        let db = with_room(data.path(), left);
+        assert!(!unfinished.exists(), "it takes room that sled may need to open");
+        let refused = db.start_copy(data.path());
+        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+        assert!(!unfinished.exists() && !copy.exists());
+    }
+    with_room(data.path(), LAST_RESERVE_BYTES + 4_000_000).start_copy(data.path()).unwrap();
+    assert_eq!(second_copy::rows(&copy).unwrap().len(), 30);
 }

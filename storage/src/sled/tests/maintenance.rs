@@ -220,7 +220,7 @@ async fn a_directory_and_a_copy_that_are_both_damaged_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_lost_or_lags_behind_is_written_anew_at_the_start() {
+async fn a_copy_that_is_lost_or_lags_behind_is_whole_after_a_start() {
     let data = TempDir::new().unwrap();
     filled(data.path()).await;
     let copy = data.path().join(second_copy::NAME);

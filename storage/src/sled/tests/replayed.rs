@@ -15,7 +15,7 @@ use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::{Draft, EventLog, NoFollower, Page};
 use crate::records::{Change, Durability, StoreError, Table};
 use crate::sled::data::{DIRECTORY, DataDir, EVENTS};
-use crate::sled::{SledLog, check_store, keys, repair_store, replay, segments};
+use crate::sled::{SledLog, check_store, export_store, keys, repair_store, replay, second_copy, segments};
 use crate::stores::Stores;
 
 /// Changes rows of a database that is closed, as a replay that passes over something leaves them.
@@ -224,6 +224,48 @@ async fn what_a_crash_has_left_of_a_change_is_in_the_second_copy_as_well_or_in_n
     assert_eq!(rows_of(&stores(data.path()).await.unwrap()).await, [Bytes::from(vec![1])]);
     let checked = check_store(data.path(), Arc::new(ManualClock::default())).await.unwrap();
     assert_eq!(checked.faults, Vec::<String>::new());
+}
+
+/// Of a kill before the sync nothing is in the second copy; of one after it the copy lacks what is on disk.
+#[tokio::test]
+async fn a_store_that_was_killed_has_no_faults_and_is_exported_as_it_would_be_started() {
+    for (is_synced, rows) in [(false, 9), (true, 10)] {
+        let data = TempDir::new().unwrap();
+        let (directory, copy) = (nine_rows(data.path()).await, data.path().join(second_copy::NAME));
+        let copied = fs::read(&copy).unwrap();
+        if is_synced {
+            let opened = stores(data.path()).await.unwrap();
+            opened.directory_records.commit(vec![row_of(9)], Durability::Synced).await.unwrap();
+            drop(opened);
+            fs::write(&copy, copied).unwrap();
+        } else {
+            change(&directory, |tree| drop(tree.insert(keys::record(Table::Meta, &[9]), &[9]).unwrap()));
+        }
+        fs::remove_file(directory.join("clean")).unwrap();
+        let (clock, export) = (Arc::new(ManualClock::default()), data.path().join("export"));
+        for _ in 0..2 {
+            let checked = check_store(data.path(), clock.clone()).await.unwrap();
+            assert_eq!((checked.faults, checked.directory_rows), (Vec::new(), rows));
+        }
+        assert_eq!(export_store(data.path(), export, clock).await.unwrap().directory_rows, rows);
+        assert_eq!(rows_of(&stores(data.path()).await.unwrap()).await.len() as u64, rows);
+    }
+}
+
+/// Else the next one would take for answered what was not.
+#[tokio::test]
+async fn a_directory_that_was_not_held_against_its_copy_after_a_crash_is_not_said_to_be_closed() {
+    let data = TempDir::new().unwrap();
+    let directory = nine_rows(data.path()).await;
+    for was_closed in [true, false] {
+        if !was_closed {
+            fs::remove_file(directory.join("clean")).unwrap();
+        }
+        drop(DataDir::take(data.path()).unwrap().open(DIRECTORY).unwrap());
+        assert_eq!(directory.join("clean").exists(), was_closed);
+    }
+    drop(stores(data.path()).await.unwrap());
+    assert!(directory.join("clean").exists());
 }
 
 /// What sled has not replayed may be a row, its newest change, or that it is deleted, as a token that was revoked: all
