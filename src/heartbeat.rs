@@ -46,12 +46,12 @@ pub(crate) enum Beat {
     Never,
 }
 
-/// What is due at `now`, death before life.
-pub(crate) fn beat(timing: &Timing, liveness: Liveness, now: Instant, life: Instant, ping: Instant) -> Beat {
+/// What is due at `now`, death before life. But nobody is dead who was not asked for a sign of life since its last one.
+pub(crate) fn beat(timing: &Timing, liveness: Liveness, now: Instant, life: Instant, pinged: Instant) -> Beat {
     match liveness {
         Liveness::PingPong => {
-            let (death, ping) = (life + timing.life_limit, ping + timing.ping_every);
-            if now >= death {
+            let (death, ping) = (life + timing.life_limit, pinged + timing.ping_every);
+            if now >= death && pinged > life {
                 Beat::Dead
             } else if now >= ping {
                 Beat::Ping
@@ -60,11 +60,18 @@ pub(crate) fn beat(timing: &Timing, liveness: Liveness, now: Instant, life: Inst
             }
         }
         Liveness::WriteOnly => {
-            let comment = ping + timing.comment_every;
+            let comment = pinged + timing.comment_every;
             if now >= comment { Beat::Ping } else { Beat::Wait(comment) }
         }
         Liveness::Lease => Beat::Never,
     }
+}
+
+/// From when on the silence of a peer counts that is pinged `now`, and was `before`. The first ping since its last sign of life
+/// may have been late (the process was stopped, its machine asleep), and leaves it as long for an answer as one in time.
+pub(crate) fn life_at_ping(timing: &Timing, life: Instant, (before, now): (Instant, Instant)) -> Instant {
+    let is_first = before <= life;
+    now.checked_sub(timing.ping_every).filter(|in_time| is_first && *in_time > life).unwrap_or(life)
 }
 
 #[cfg(test)]
@@ -85,6 +92,23 @@ mod tests {
         assert_eq!(at(20_000, pinged), Beat::Wait(start + 30 * SECOND));
         assert_eq!(at(29_999, pinged), Beat::Wait(start + 30 * SECOND));
         assert_eq!(at(30_000, pinged), Beat::Dead);
+    }
+
+    /// As after a pause of the whole machine: nobody was asked for a sign of life in time.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_asked_for_life_in_time_is_asked_before_it_is_dead() {
+        let (timing, start) = (Timing::new(30 * SECOND), Instant::now());
+        let at = |seconds, life: Instant, ping| beat(&timing, Liveness::PingPong, start + seconds * SECOND, life, ping);
+        assert_eq!(at(35, start, start), Beat::Ping);
+        assert_eq!(at(35, start + SECOND, start), Beat::Ping, "it has answered the last one");
+        // Its ping goes out, and it has as long for the answer as with one in time.
+        let pinged = start + 35 * SECOND;
+        let life = life_at_ping(&timing, start, (start, pinged));
+        assert_eq!(at(44, life, pinged), Beat::Wait(start + 45 * SECOND));
+        assert_eq!(at(45, life, pinged), Beat::Dead);
+        // Not once more with each ping that it leaves without an answer.
+        assert_eq!(life_at_ping(&timing, life, (pinged, start + 55 * SECOND)), life);
+        assert_eq!(life_at_ping(&timing, start, (start, start + 20 * SECOND)), start, "in time");
     }
 
     proptest! {

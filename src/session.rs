@@ -24,7 +24,7 @@ use crate::auth::{Authenticator, Validity};
 use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
-use crate::heartbeat::{Beat, Timing, beat};
+use crate::heartbeat::{Beat, Timing, beat, life_at_ping};
 use crate::hold::Hold;
 use crate::metrics::Live;
 use crate::next_poll::NextPoll;
@@ -456,7 +456,8 @@ impl Session for CursorSession {
             }
             Handed::Compacted { climbed, bytes } => self.climbed(&climbed, bytes),
             Handed::Ping(payload) => {
-                self.pinged = Instant::now();
+                let before = std::mem::replace(&mut self.pinged, Instant::now());
+                self.life = life_at_ping(&self.works.timing, self.life, (before, self.pinged));
                 debug!(connection.id = %self.connection.id, position = %self.position, "Ping sent.");
                 self.pacing.pinged(*payload, self.pinged);
             }

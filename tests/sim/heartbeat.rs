@@ -83,6 +83,29 @@ async fn each_long_poll_connection_ends_30_s_after_its_own_last_poll_whatever_po
     assert!(world.hub.registry.is_empty());
 }
 
+/// The process was stopped, or its machine asleep: nothing that was due in between was done in time.
+#[tokio::test(start_paused = true)]
+async fn who_was_not_pinged_while_the_server_stood_still_is_pinged_first_and_stays_if_it_answers() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let [mut answers, mut silent] =
+        [world.connect(Via::WebSocket, &member, None).await, world.connect(Via::WebSocket, &member, None).await]
+            .map(Result::unwrap);
+    for client in [&mut answers, &mut silent] {
+        client.message().await.unwrap();
+    }
+    silent.pongs = false;
+    tokio::time::advance(Duration::from_secs(45)).await;
+    let back = Instant::now();
+    let ended = async {
+        assert_eq!(silent.message().await, Err(CloseReason::NoLife));
+        back.elapsed()
+    };
+    let (ended, stays) = tokio::join!(ended, timeout(LIMIT * 4, answers.message()));
+    assert_eq!(ended, Duration::from_secs(10), "as long as after a ping in time");
+    assert!(stays.is_err(), "its pings are answered: {stays:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_peer_that_answers_stays_for_an_hour_and_is_pinged_every_20_s() {
     let world = World::new().await;
