@@ -6,8 +6,10 @@ use tracing::{debug, warn};
 /// What a registered connection may take: its own socket, and two of who asks for something meanwhile (the permit of an
 /// accepted socket goes to the next one once a transport has it).
 const PER_CONNECTION: u64 = 3;
-/// Sockets beyond these, and the store's files.
-const SPARE: u64 = 1_100;
+/// Sockets beyond these, and [`FILES`].
+const SPARE: u64 = 1_024 + FILES;
+/// What is open that is no socket of a peer: the store's files, mostly.
+const FILES: u64 = 76;
 
 /// Lets the process open as much as it may ever, and says so if that is too little for so many connections. The limit of
 /// a shell or an init is often 1,024, for programs that use `select`.
@@ -27,6 +29,12 @@ pub(crate) fn raise_limit(connections_max: u32) {
              LimitNOFILE (ulimit -n) to {needed}, or WS_MAX_CONNECTIONS to less."
         );
     }
+}
+
+/// How many sockets of peers the process may have open at once; `None` if that has no limit.
+pub(crate) fn sockets_max() -> Option<usize> {
+    let limit = getrlimit(Resource::Nofile).current?;
+    Some(usize::try_from(limit.saturating_sub(FILES)).unwrap_or(usize::MAX))
 }
 
 fn needed(connections_max: u32) -> u64 {

@@ -103,7 +103,7 @@ impl Server {
         let (tracer, exporter) = export.unzip();
         let hub = Hub::open(stores, tails, clock, limits(config), tracer.unwrap_or_default()).await?;
         let hub = Arc::new(hub.with_certificate(tls.as_ref().map(|tls| tls.expiry())));
-        let places = Places::new(config.max_connections as usize, hub.proxies.clone());
+        let places = Places::new(config.max_connections as usize, descriptors::sockets_max(), hub.proxies.clone());
         let wire = Wire::new(config.connection_timeout, places);
         let listener = Listener::bind(config.listen, &wire)
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection::{Service, Wire, serve};
+use super::places::Warning;
 use super::tls::Tls;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn` (4,096 by default).
@@ -51,6 +52,7 @@ impl Listener {
         tasks: TaskTracker,
         drain: CancellationToken,
     ) {
+        let failing = Warning::default();
         loop {
             let Some(free) = wire.places.free().await else { return };
             match self.socket.accept().await {
@@ -65,7 +67,9 @@ impl Listener {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "Cannot accept connections; trying again.");
+                    if failing.is_due() {
+                        warn!(%error, "Cannot accept connections; trying again, ten times a second.");
+                    }
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                 }
             }
@@ -89,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_accepted_has_what_was_asked_of_sockets() {
-        let wire = Wire::new(Duration::from_secs(30), Places::new(1, Proxies::default()));
+        let wire = Wire::new(Duration::from_secs(30), Places::new(1, None, Proxies::default()));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &wire).unwrap();
         let peer = TcpStream::connect(listener.address()).await.unwrap();
         let (accepted, _) = listener.socket.accept().await.unwrap();

@@ -29,6 +29,8 @@ pub(super) struct Places {
     free: Arc<Semaphore>,
     /// How many there may be.
     max: Mutex<usize>,
+    /// How many sockets the process may have, these and those of registered connections, if that has a limit.
+    sockets_max: Option<usize>,
     taken: Arc<Taken>,
     /// Whoever is behind them has no address here.
     proxies: Proxies,
@@ -46,12 +48,13 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// For so many connections that may be registered.
-    pub(super) fn new(connections_max: usize, proxies: Proxies) -> Self {
-        let max = places_max(connections_max);
+    /// For so many connections that may be registered, where the process may have so many sockets.
+    pub(super) fn new(connections_max: usize, sockets_max: Option<usize>, proxies: Proxies) -> Self {
+        let max = places_max(connections_max, sockets_max);
         Self {
             free: Arc::new(Semaphore::new(max)),
             max: Mutex::new(max),
+            sockets_max,
             taken: Arc::default(),
             proxies,
             full: Warning::default(),
@@ -62,7 +65,7 @@ impl Places {
     /// How many connections may be registered from now on. Fewer places than are taken end no connection: as many as
     /// are free are given up.
     pub(super) fn set_connections_max(&self, connections_max: usize) {
-        let wanted = places_max(connections_max);
+        let wanted = places_max(connections_max, self.sockets_max);
         let mut now = self.max.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted > *now {
             self.free.add_permits(wanted - *now);
@@ -104,8 +107,11 @@ impl Places {
     }
 }
 
-fn places_max(connections_max: usize) -> usize {
-    connections_max.saturating_mul(2) + SPARE_SOCKETS
+/// Where there may be fewer sockets than it takes (the log has said so), registered connections leave half of them: an
+/// address could else take all that can be opened with its share.
+fn places_max(connections_max: usize, sockets_max: Option<usize>) -> usize {
+    let wanted = connections_max.saturating_mul(2) + SPARE_SOCKETS;
+    sockets_max.map_or(wanted, |max| wanted.min(max.saturating_sub(connections_max).max(max / 2)))
 }
 
 /// How many sockets each address has, of those that have any.
@@ -149,11 +155,11 @@ impl Drop for OfAddress {
 
 /// Something to warn of that may go on for long.
 #[derive(Default)]
-struct Warning(Mutex<Option<Instant>>);
+pub(super) struct Warning(Mutex<Option<Instant>>);
 
 impl Warning {
     /// Whether it is to be said: the last time was a while ago.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| now - last >= WARN_EVERY);
@@ -171,7 +177,7 @@ mod tests {
     use super::*;
 
     fn places(connections_max: usize, trusted: &[&str]) -> Places {
-        Places::new(connections_max, Proxies::new(trusted.iter().map(|net| net.parse().unwrap()).collect()))
+        Places::new(connections_max, None, Proxies::new(trusted.iter().map(|net| net.parse().unwrap()).collect()))
     }
 
     /// Takes as many places as there are for it, to a bound.
@@ -190,6 +196,16 @@ mod tests {
         assert!(!fill(&places, "198.51.100.1", 50).is_empty(), "{} are free", places.free.available_permits());
         drop(first);
         assert!(fill(&places, "192.0.2.1", 500).len() == 500, "they came back");
+    }
+
+    #[tokio::test]
+    async fn no_address_takes_all_that_can_be_opened_where_that_is_little() {
+        let few = Places::new(1_000, Some(948), Proxies::default());
+        assert_eq!(fill(&few, "192.0.2.1", usize::MAX).len(), 316, "two thirds of a half");
+        few.set_connections_max(200);
+        assert_eq!(*few.max.lock().unwrap(), 748);
+        few.set_connections_max(1_000_000);
+        assert_eq!(places_max(1_000, Some(4_024)), places_max(1_000, None), "as is asked for at a start");
     }
 
     #[tokio::test]
