@@ -258,7 +258,7 @@ fn exit_of(error: &StoreError) -> Exit {
 
 /// Fails if some of several gateways were not told. `key` is what the call can be repeated by.
 pub(super) fn all_told<'c>(
-    codes: impl Iterator<Item = &'c Option<String>> + Clone,
+    codes: impl Iterator<Item = Option<&'c str>> + Clone,
     key: Option<String>,
 ) -> Result<(), Failure> {
     let (failed, total) = (codes.clone().flatten().count(), codes.count());

@@ -137,9 +137,10 @@ async fn deploy_uploads_the_artifact_before_the_deployment() {
     std::fs::write(file.path(), "kind: http\n").unwrap();
     let path = file.path().display().to_string();
     let args = ["deploy", "--api", GATEWAY, "--revision", "r 1", "--gateway", GATEWAY, "--file", &path];
-    let deployed = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","eventId":"6f3a9c21-1"}}]"#);
+    let deployed =
+        format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","eventId":"6f3a9c21-1","status":"DEPLOYING"}}]"#);
     let script = vec![
-        ("200 OK", r#"{"vhost":"mg.example.com"}"#.to_owned()),
+        ("200 OK", format!(r#"{{"id":"{GATEWAY}","name":"edge-1","vhost":"mg.example.com"}}"#)),
         ("204 No Content", String::new()),
         ("200 OK", deployed),
     ];
@@ -155,7 +156,8 @@ async fn deploy_uploads_the_artifact_before_the_deployment() {
 #[tokio::test]
 async fn undeploy_leaves_to_the_server_what_is_not_said() {
     let args = ["undeploy", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
-    let (ran, asked) = with_server(&args, vec![("200 OK", format!(r#"[{{"gatewayId":"{GATEWAY}"}}]"#))]).await;
+    let undeployed = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"UNDEPLOYING"}}]"#);
+    let (ran, asked) = with_server(&args, vec![("200 OK", undeployed)]).await;
     assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
     assert!(asked[0].ends_with(&format!(r#"[{{"revisionId":"r","gatewayId":"{GATEWAY}"}}]"#)), "{}", asked[0]);
 }
@@ -262,6 +264,34 @@ async fn what_is_no_gatecast_is_told_from_a_gateway_that_is_not_there() {
 }
 
 #[tokio::test]
+async fn what_answers_anything_with_success_is_no_gatecast_and_has_done_nothing() {
+    let event = ["--type", "t.x", "--payload", "{}"];
+    let api = ["--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    for args in [
+        &[&["publish", "--gateway", GATEWAY], &event[..]].concat()[..],
+        &[&["publish", "--all"], &event[..]].concat(),
+        &["gateway", "create", "--organization", "org", "--name", "edge-1"],
+        &["gateway", "update", GATEWAY, "--vhost", "h"],
+        &["gateway", "delete", GATEWAY],
+        &["token", "revoke", "--gateway", GATEWAY, GATEWAY],
+        &["event-type", "set", "t.x", "--schema", "{}"],
+        &["event-type", "show", "t.x"],
+        &["event-type", "delete", "t.x"],
+        &[&["undeploy"], &api[..]].concat(),
+        &["stats"],
+    ] {
+        for args in [args, &[&["--json"], args].concat()] {
+            let (ran, _) = with_server(args, vec![("200 OK", "{}".to_owned())]).await;
+            assert!(ran.exit != Exit::Ok && ran.out.is_empty(), "{args:?}: {}", ran.out);
+            assert!(ran.err.contains("not what a gatecast server says"), "{args:?}: {}", ran.err);
+        }
+    }
+    let neither = format!(r#"{{"results":[{{"gatewayId":"{GATEWAY}"}}]}}"#);
+    let (ran, _) = with_server(&[&["publish", "--all"], &event[..]].concat(), vec![("200 OK", neither)]).await;
+    assert!(ran.exit != Exit::Ok && ran.out.is_empty(), "{}", ran.out);
+}
+
+#[tokio::test]
 async fn a_wrong_scheme_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -310,13 +340,14 @@ async fn unread(args: &[&str], answer: &str) -> Ran {
 
 #[tokio::test]
 async fn what_was_not_done_is_no_success_though_nobody_reads_of_it() {
-    let told = format!(r#"{{"gatewayId":"{GATEWAY}"}},{{"gatewayId":"{GATEWAY}","code":"STORE_FULL"}}"#);
+    let one = |end: &str| format!(r#"{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"DEPLOYING",{end}}}"#);
+    let told = format!("[{},{}]", one(r#""eventId":"6f3a9c21-1""#), one(r#""eventId":null,"code":"STORE_FULL""#));
     let deployments = ["--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
-    let results = format!(r#"{{"results":[{told}]}}"#);
+    let results = format!(r#"{{"results":{told}}}"#);
     for (args, answer) in [
         (&["publish", "--all", "--type", "t.x", "--payload", "{}"][..], results),
-        (&[&["deploy", "--vhost", "h"], &deployments[..]].concat(), format!("[{told}]")),
-        (&[&["undeploy"], &deployments[..]].concat(), format!("[{told}]")),
+        (&[&["deploy", "--vhost", "h"], &deployments[..]].concat(), told.clone()),
+        (&[&["undeploy"], &deployments[..]].concat(), told),
     ] {
         for args in [args, &[&["--json"], args].concat()] {
             let ran = unread(args, &answer).await;

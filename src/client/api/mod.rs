@@ -21,7 +21,7 @@ use crate::event_types::TypeName;
 pub use backup::Backup;
 pub use error::ApiError;
 pub use shapes::{
-    Answer, Deployed, Deployment, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
+    Answer, Deployed, Deployment, End, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
     NewGateway, Outcome, Outcomes, Page, PublishConditions, Published, Stats, Targets, Token,
 };
 
@@ -84,7 +84,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn delete_gateway(&self, id: Uuid) -> Result<Answer<Value>, ApiError> {
+    pub async fn delete_gateway(&self, id: Uuid) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("/api/v1/gateways/{id}"))).await
     }
 
@@ -113,7 +113,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn revoke_token(&self, gateway: Uuid, token: Uuid) -> Result<Answer<Value>, ApiError> {
+    pub async fn revoke_token(&self, gateway: Uuid, token: Uuid) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("/api/v1/gateways/{gateway}/tokens/{token}"))).await
     }
 
@@ -145,7 +145,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn delete_event_type(&self, name: &TypeName) -> Result<Answer<Value>, ApiError> {
+    pub async fn delete_event_type(&self, name: &TypeName) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("{EVENT_TYPES}/{name}"))).await
     }
 
