@@ -7,13 +7,14 @@ use gatecast_storage::StoreError;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::ServeError;
 use super::exit::Exit;
 use super::printable::printable;
 use crate::auth::AdminSetupError;
 use crate::client::api::ApiError;
 use crate::client::{ClientError, InvalidApiKey, InvalidUrl, LinkError, Problem};
 use crate::config::{ConfigFault, ValueError};
-use crate::server::StartError;
+use crate::server::{StartError, TlsError};
 
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -60,17 +61,24 @@ pub(super) enum Failure {
     #[error("no transport works cleanly from here; what is in the way stands above")]
     Ailing(Exit),
     #[error("the server failed: {0}")]
-    Serve(Box<dyn std::error::Error + Send + Sync>),
+    Serve(ServeError),
 }
 
 impl Failure {
+    /// What ended a server. Its files are read after the settings that name them are found good.
+    pub(super) fn of_server(error: ServeError) -> Self {
+        match error.downcast().map(|error| *error) {
+            Ok(StartError::Tls(TlsError::Files(faults))) => Self::Config(faults),
+            Ok(error) => Self::Serve(error.into()),
+            Err(error) => Self::Serve(error),
+        }
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
-            // The files are read after the settings that name them are found good; and a token is missing that has to be
-            // configured where none can be shown.
-            Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
+            // A token is missing that has to be configured where none can be shown.
             Self::Serve(_) if self.is_token_unseen() => Exit::Config,
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => Exit::Unreachable,
             Self::Api(error) | Self::Unconfirmed { error, .. } => exit_of_call(error),

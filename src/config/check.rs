@@ -32,8 +32,8 @@ const SHUTDOWN_GRACE: (Duration, Duration) = (SECOND, Duration::from_secs(600));
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Checks everything and adds every fault. `None` if there was one.
-pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Config> {
+/// Checks everything but TLS, and adds every fault. `None` if there was one.
+pub(super) fn check(raw: &RawConfig, tls: Option<TlsMode>, faults: &mut Vec<ConfigFault>) -> Option<Config> {
     let before = faults.len();
     let mut check = Check { raw, faults };
     let retention = check.retention();
@@ -43,7 +43,6 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
     let log_format = check.value(&setting::LOG_FORMAT, raw.texts.log_format.as_deref(), log_format);
     let data_dir = check_data_dir(raw, check.faults);
     let store = check.store();
-    let tls = check.tls();
     let admin_token = check.admin_token();
     let listen = check.listen();
     let proxies = raw.texts.trusted_proxies.as_deref().unwrap_or_default();
@@ -73,6 +72,11 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
         traces: traces?,
     };
     sound.then_some(config)
+}
+
+/// Of all that was written only how connections are secured. `None` if that is a fault.
+pub(super) fn check_tls(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<TlsMode> {
+    Check { raw, faults }.tls()
 }
 
 /// Of all that was written only where the data directory is. `None` if that is a fault.

@@ -47,7 +47,8 @@ impl App {
         let dev = !settings.iter().any(|(name, _)| ["GATECAST_TLS_CERT", "GATECAST_TLS"].contains(name));
         let scheme = if settings.contains(&("GATECAST_TLS", "off")) { "http" } else { "https" };
         let sources = Sources { dev, env, ..Sources::default() };
-        let config = config::load(sources, &|path| Err(format!("{path}: no files here"))).unwrap().config;
+        let read = |path: &str| Err(format!("{path}: no files here"));
+        let config = config::load(sources, &read, &|_| Vec::new()).unwrap().config;
         let server = loop {
             match Server::start(&config, |_| panic!("a token is configured, or none is needed")).await {
                 // The tasks of the server that had this directory before are still about to end.
