@@ -244,10 +244,10 @@ const IN_FRONT: &str = "Does --url name a gatecast server, and not something in 
 /// What a call without success means for the process.
 fn exit_of_call(error: &ApiError) -> Exit {
     match error {
-        ApiError::Unreachable(_) => Exit::Unreachable,
+        // What says such things is something else.
+        ApiError::Unreachable(_) | ApiError::Strange(_) => Exit::Unreachable,
         ApiError::Unanswered(_) => Exit::TryLater,
         ApiError::Refused { status, .. } => Exit::from_status(*status),
-        ApiError::Strange(_) => Exit::Failure,
     }
 }
 

@@ -37,10 +37,7 @@ impl DataDir {
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
         let is_store = [DIRECTORY, EVENTS, second_copy::NAME].iter().any(|name| path.join(name).exists());
         if !is_store {
-            return Err(StoreError::Io(Box::new(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no store in {}", path.display()),
-            ))));
+            return Err(unusable(path, io::Error::new(io::ErrorKind::NotFound, "there is no store in it")));
         }
         let dir = Self::take(path)?;
         dir.refuse_unfinished()?;
