@@ -57,7 +57,9 @@ impl Publish {
         let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
         let failed = |error| match error {
             // Neither a server that waited in vain for its store nor a proxy that did for its server knows what became of it.
-            ApiError::Unanswered(_) | ApiError::Refused { status: 500.., .. } => Failure::Unconfirmed { error, key },
+            ApiError::Unanswered { .. } | ApiError::Refused { status: 500.., .. } => {
+                Failure::Unconfirmed { error, key }
+            }
             error => error.into(),
         };
         if let [gateway] = self.gateway[..] {

@@ -237,11 +237,14 @@ async fn a_publish_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
 async fn a_call_without_an_answer_does_not_say_that_there_is_no_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let hang_up = async { drop(listener.accept().await.unwrap().0) };
-    let args = ["--url", &url, "stats"];
-    let (ran, ()) = tokio::join!(gatecast(&args, &[]), hang_up);
-    assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
-    assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+    for (command, changes) in [(&["stats"][..], false), (&["gateway", "delete", GATEWAY], true)] {
+        let hang_up = async { drop(listener.accept().await.unwrap().0) };
+        let args = [&["--url", &url], command].concat();
+        let (ran, ()) = tokio::join!(gatecast(&args, &[]), hang_up);
+        assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+        assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+        assert_eq!(ran.err.contains("may have been done"), changes, "{}", ran.err);
+    }
 }
 
 #[tokio::test]
@@ -386,8 +389,14 @@ async fn refusals_say_what_to_do_and_become_exit_codes() {
         "{}",
         ran.err
     );
-    let (ran, _) = with_server(&["gateway", "delete", GATEWAY], vec![("404 Not Found", problem("NOT_FOUND"))]).await;
-    assert_eq!(ran.exit.code(), 3, "{}", ran.err);
+    for (args, code, list) in [
+        (&["gateway", "delete", GATEWAY][..], "GATEWAY_NOT_FOUND", "gatecast gateway list"),
+        (&["token", "revoke", "--gateway", GATEWAY, GATEWAY], "TOKEN_NOT_FOUND", "gatecast token list"),
+        (&["event-type", "show", "t.x"], "EVENT_TYPE_NOT_FOUND", "gatecast event-type list"),
+    ] {
+        let (ran, _) = with_server(args, vec![("404 Not Found", problem(code))]).await;
+        assert!(ran.exit.code() == 3 && ran.err.contains(list), "{}", ran.err);
+    }
     let ran = gatecast(&["--url", "http://127.0.0.1:1", "stats"], &[]).await;
     assert!(ran.exit.code() == 69 && ran.err.contains("serve --dev"), "{}", ran.err);
     let ran = gatecast(&["listen"], &[]).await;
@@ -426,6 +435,26 @@ async fn a_refused_key_ends_listen_with_77() {
         with_server(&args, vec![("401 Unauthorized", r#"{"code":"UNAUTHORIZED","detail":"no"}"#.into())]).await;
     assert!(ran.exit.code() == 77 && ran.err.contains("token create"), "{}", ran.err);
     assert!(ran.out.contains("✗ Connection rejected: 401"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn who_came_by_a_certificate_alone_is_told_of_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["edge-1.example".to_owned()]).unwrap();
+    let [cert, key] =
+        [("cert.pem", made.cert.pem()), ("key.pem", made.signing_key.serialize_pem())].map(|(name, pem)| {
+            std::fs::write(dir.path().join(name), pem).unwrap();
+            dir.path().join(name).display().to_string()
+        });
+    let by = ["listen", "--transport", "sse", "--cert", &cert, "--key", &key];
+    for (args, part) in [
+        (&by[..], "gateway update ID --certificate-name"),
+        (&[&by[..], &["--api-key", "wrong"]].concat(), "token create"),
+    ] {
+        let refused = r#"{"code":"UNAUTHORIZED","detail":"no"}"#;
+        let (ran, _) = with_server(args, vec![("401 Unauthorized", refused.to_owned())]).await;
+        assert!(ran.exit.code() == 77 && ran.err.contains(part), "{args:?}: {}", ran.err);
+    }
 }
 
 #[tokio::test]
