@@ -106,6 +106,24 @@ async fn serve_hands_on_a_checked_configuration_or_lists_all_faults() {
 }
 
 #[tokio::test]
+async fn the_authorities_of_a_collector_are_looked_at_if_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [missing, no_pem] = ["missing", "no.pem"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::write(&no_pem, "no PEM").unwrap();
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318");
+    for file in [&missing, &no_pem] {
+        let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", file.as_str());
+        for command in ["serve", "config"] {
+            let ran = gatecast(&[command, "--dev"], &[endpoint, certificate, ("WS_MAX_CONNECTIONS", "0")]).await;
+            let told = [certificate.0, file, "WS_MAX_CONNECTIONS"].iter().all(|part| ran.err.contains(part));
+            assert!(ran.exit == Exit::Config && told, "{command}: {}", ran.err);
+        }
+        let ran = gatecast(&["config", "--dev"], &[certificate]).await;
+        assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    }
+}
+
+#[tokio::test]
 async fn config_shows_what_holds_and_no_secret() {
     let env = [("GATECAST_ADMIN_TOKEN", "never-show-this-token"), ("WS_MAX_CONNECTIONS", "7")];
     let ran = gatecast(&["config", "--dev"], &env).await;

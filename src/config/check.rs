@@ -11,7 +11,7 @@ use super::raw::RawConfig;
 use super::setting::{self, Setting};
 use super::value::{self, ValueError};
 use super::{Config, LogFormat, Retention, StoreKind, TlsMode, TraceExport, trace_export};
-use crate::client::Trust;
+use crate::client::{Trust, authorities};
 
 /// Connections at most that can be configured.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -161,8 +161,22 @@ impl Check<'_> {
             self.value(&setting::OTEL_SERVICE_NAME, texts.otel_service_name.as_deref(), trace_export::service);
         let Some(endpoint) = &texts.otlp_endpoint else { return headers.and(service).map(|_| None) };
         let url = self.value(&setting::OTLP_ENDPOINT, Some(endpoint), trace_export::url);
-        let trust = texts.otlp_certificate.as_ref().map_or(Trust::System, |path| Trust::File(path.into()));
-        Some(Some(TraceExport { url: url?, headers: headers?, trust, service: service? }))
+        let trust = self.trust();
+        Some(Some(TraceExport { url: url?, headers: headers?, trust: trust?, service: service? }))
+    }
+
+    /// Whose certificates a collector may have.
+    fn trust(&mut self) -> Option<Trust> {
+        let Some(path) = &self.raw.texts.otlp_certificate else { return Some(Trust::System) };
+        let pem = self.raw.otlp_certificate.as_ref()?;
+        let (name, path) = (setting::OTLP_CERTIFICATE.name, path.into());
+        match pem.clone().and_then(|pem| authorities(pem.as_bytes())) {
+            Ok(_) => Some(Trust::File(path)),
+            Err(problem) => {
+                self.faults.push(ConfigFault::Unreadable { name, path, problem });
+                None
+            }
+        }
     }
 
     fn store(&mut self) -> Option<StoreKind> {

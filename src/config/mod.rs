@@ -168,8 +168,9 @@ impl Effective {
     }
 }
 
-/// Joins and checks the sources. `read` reads the file of an admin token: its text, or what is wrong. `look` looks at the
-/// files of TLS, if there is another fault: a server whose configuration has none waits for files that are being replaced.
+/// Joins and checks the sources. `read` reads the file of an admin token, or of a collector's authorities: its text, or what
+/// is wrong. `look` looks at the files of TLS, if there is another fault: a server whose configuration has none waits for
+/// files that are being replaced.
 ///
 /// # Errors
 /// Every fault there is, not only the first.
