@@ -44,6 +44,7 @@ use self::places::Places;
 pub use self::reload::Reloader;
 use self::tls::Tls;
 pub use self::tls::TlsError;
+pub(crate) use self::tls::file_faults;
 
 /// A server that listens and does not serve yet.
 pub struct Server {

@@ -15,6 +15,8 @@ use super::{Api, Request};
 use crate::registry::ConnectionInfo;
 
 const SORTS: &str = "one of connected, lag, heard";
+/// As transports call themselves.
+const TRANSPORTS: [&str; 3] = ["websocket", "sse", "long-poll"];
 
 /// The shape of the plan's stats endpoint, and more.
 #[derive(Serialize)]
@@ -89,7 +91,7 @@ struct Laggard {
 struct Choice {
     /// Part of a gateway's names or id, of an instance or of a peer's address.
     search: Option<String>,
-    transport: Option<String>,
+    transport: Option<&'static str>,
     sort: Sort,
     /// `None`: all.
     page: Option<PageRequest>,
@@ -169,7 +171,9 @@ impl Choice {
         let is_paged = query.get("limit").is_some() || query.get("offset").is_some();
         Ok(Self {
             search: query.get("search").map(|text| text.to_lowercase()),
-            transport: query.get("transport").map(Into::into),
+            transport: query.parsed_by("transport", &format!("one of {}", TRANSPORTS.join(", ")), |text| {
+                TRANSPORTS.into_iter().find(|name| *name == text)
+            })?,
             sort: sort.unwrap_or(Sort::Connected),
             page: if is_paged { Some(PageRequest::of(query)?) } else { None },
         })
@@ -177,7 +181,7 @@ impl Choice {
 
     /// The connections chosen, of those that come oldest first.
     fn made(self, api: &Api, mut all: Vec<ConnectionInfo>) -> (Vec<ConnectionInfo>, Option<Pagination>) {
-        if let Some(transport) = &self.transport {
+        if let Some(transport) = self.transport {
             all.retain(|info| info.transport == transport);
         }
         if let Some(text) = &self.search {

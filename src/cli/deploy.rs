@@ -89,7 +89,7 @@ impl Deploy {
         }
         let answer = api.deploy(*id, revision, &deployments).await?;
         let written = output.answer(&answer, |all, out| write(all, "Deployed to", out));
-        all_told(answer.value.iter().map(|one| &one.code), None)?;
+        all_told(answer.value.iter().map(|one| one.code.as_deref()), None)?;
         Ok(written?)
     }
 }
@@ -99,7 +99,7 @@ impl Undeploy {
         let deployments = self.what.deployments();
         let answer = api.undeploy(self.what.api, &self.what.revision, &deployments).await?;
         let written = output.answer(&answer, |all, out| write(all, "Undeployed from", out));
-        all_told(answer.value.iter().map(|one| &one.code), None)?;
+        all_told(answer.value.iter().map(|one| one.code.as_deref()), None)?;
         Ok(written?)
     }
 }
@@ -111,11 +111,11 @@ fn write(all: &[Deployed], what: &str, out: &mut dyn io::Write) -> io::Result<()
             Some(code) => writeln!(out, "✗ Gateway {id} was not told: {}", printable(code))?,
             None => writeln!(out, "✓ {what} gateway {id}")?,
         }
-        for (name, value) in [("Deployment", &one.deployment_id), ("Event", &one.event_id), ("Status", &one.status)] {
-            if let Some(value) = value {
-                writeln!(out, "  {name}: {}", printable(value))?;
-            }
+        writeln!(out, "  Deployment: {}", printable(&one.deployment_id))?;
+        if let Some(event) = &one.event_id {
+            writeln!(out, "  Event: {}", printable(event))?;
         }
+        writeln!(out, "  Status: {}", printable(&one.status))?;
     }
     Ok(())
 }

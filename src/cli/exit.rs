@@ -19,7 +19,7 @@ pub enum Exit {
     Config,
     /// The server refuses what it was given, a file cannot be used, or the store is damaged.
     Data,
-    /// The server cannot be reached.
+    /// The server cannot be reached, or what answers is none.
     Unreachable,
     /// The server is busy, draining, limits the rate or gives no answer, or another has the data directory open: try later.
     TryLater,
@@ -72,6 +72,6 @@ Exit codes:
    3  no such gateway, token, API or event type
   64  the server's configuration has faults (all are listed)
   65  the server refuses the data, a file cannot be used, or the store is damaged
-  69  the server cannot be reached
+  69  the server cannot be reached, or what answers is none
   75  the server is busy, draining, limits the rate or gives no answer, or another has the data directory open: try later
   77  the token or key is missing, wrong, revoked or expired";

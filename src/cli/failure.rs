@@ -7,13 +7,14 @@ use gatecast_storage::StoreError;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::ServeError;
 use super::exit::Exit;
 use super::printable::printable;
 use crate::auth::AdminSetupError;
 use crate::client::api::ApiError;
 use crate::client::{ClientError, InvalidApiKey, InvalidUrl, LinkError, Problem};
 use crate::config::{ConfigFault, ValueError};
-use crate::server::StartError;
+use crate::server::{StartError, TlsError};
 
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ pub(super) enum Failure {
     #[error("{}: {source}", .path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("connection rejected: {}{detail}", .status.map(|status| format!("{status} ")).unwrap_or_default())]
-    Rejected { status: Option<u16>, code: String, detail: String },
+    Rejected { status: Option<u16>, code: String, detail: String, has_key: bool },
     #[error("the event may be stored: {error}")]
     Unconfirmed { error: ApiError, key: String },
     #[error("{failed} of {total} gateways were not told")]
@@ -60,17 +61,24 @@ pub(super) enum Failure {
     #[error("no transport works cleanly from here; what is in the way stands above")]
     Ailing(Exit),
     #[error("the server failed: {0}")]
-    Serve(Box<dyn std::error::Error + Send + Sync>),
+    Serve(ServeError),
 }
 
 impl Failure {
+    /// What ended a server. Its files are read after the settings that name them are found good.
+    pub(super) fn of_server(error: ServeError) -> Self {
+        match error.downcast().map(|error| *error) {
+            Ok(StartError::Tls(TlsError::Files(faults))) => Self::Config(faults),
+            Ok(error) => Self::Serve(error.into()),
+            Err(error) => Self::Serve(error),
+        }
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
-            // The files are read after the settings that name them are found good; and a token is missing that has to be
-            // configured where none can be shown.
-            Self::Serve(error) if matches!(error.downcast_ref(), Some(StartError::Tls(_))) => Exit::Config,
+            // A token is missing that has to be configured where none can be shown.
             Self::Serve(_) if self.is_token_unseen() => Exit::Config,
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => Exit::Unreachable,
             Self::Api(error) | Self::Unconfirmed { error, .. } => exit_of_call(error),
@@ -179,16 +187,6 @@ impl Failure {
             Self::Usage(_) => "What there is: --help, after a command or without one",
             Self::Faults(_) => "Make it whole again: gatecast store repair (what was damaged is kept)",
             Self::Config(_) => "All settings with their meanings: gatecast config --dev",
-            // Something is there, and the text says what is wrong with it.
-            Self::Api(ApiError::Unreachable(text))
-                if text.contains("certificate") || text.contains("the address starts with") =>
-            {
-                return None;
-            }
-            Self::Api(ApiError::Unreachable(_)) => {
-                "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"
-            }
-            Self::Api(ApiError::Unanswered(_)) => "It may have been done: see what there is before you repeat it",
             Self::Unconfirmed { key, .. } => {
                 return Some(format!("Repeat it within 10 minutes with --idempotency-key {key}: it is stored once"));
             }
@@ -199,28 +197,20 @@ impl Failure {
                 ));
             }
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => IN_FRONT,
-            Self::Api(ApiError::Refused { status: 401 | 403, .. }) => {
-                "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
-            }
-            Self::Api(ApiError::Refused { problem, .. })
-                if matches!(problem.code.as_deref(), Some("EVENT_TYPE_NOT_FOUND" | "UNKNOWN_EVENT_TYPE")) =>
-            {
-                "List what there is: gatecast event-type list"
-            }
-            Self::Api(ApiError::Refused { status: 404, .. }) => "List what there is: gatecast gateway list",
-            Self::Api(ApiError::Refused { retry_after: Some(wait), .. }) => {
-                return Some(format!("Try again in {} s.", wait.as_secs()));
-            }
-            Self::Api(ApiError::Strange(_)) => IN_FRONT,
+            Self::Api(error) => return hint_of_call(error),
             Self::Partial { key: Some(key), .. } => {
                 return Some(format!(
                     "Repeat it within 10 minutes with --idempotency-key {key}: it is stored once for each gateway"
                 ));
             }
             Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
-            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => "List what there is: gatecast gateway list",
+            Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => LIST_GATEWAYS,
             Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
                 "The key is good, but not from this address or with this certificate. Allow it: gatecast gateway update ID"
+            }
+            Self::Rejected { status: Some(401 | 403) | None, has_key: false, .. } => {
+                "No gateway has a name of this certificate, or nobody whom the server trusts has signed it. Give it to one: \
+                 gatecast gateway update ID --certificate-name NAME"
             }
             Self::Rejected { status: Some(401 | 403) | None, .. } => {
                 "The key is wrong, revoked or expired. Make one: gatecast token create --gateway ID"
@@ -233,13 +223,42 @@ impl Failure {
 
 const IN_FRONT: &str = "Does --url name a gatecast server, and not something in front of it?";
 
+const LIST_GATEWAYS: &str = "List what there is: gatecast gateway list";
+
+/// What to do about a call without success.
+fn hint_of_call(error: &ApiError) -> Option<String> {
+    let hint = match error {
+        // Something is there, and the text says what is wrong with it.
+        ApiError::Unreachable(text) if text.contains("certificate") || text.contains("the address starts with") => {
+            return None;
+        }
+        ApiError::Unreachable(_) => {
+            "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"
+        }
+        ApiError::Unanswered { changes: true, .. } => "It may have been done: see what there is before you repeat it",
+        ApiError::Unanswered { changes: false, .. } => "Nothing was to be changed. Try again",
+        ApiError::Refused { status: 401 | 403, .. } => {
+            "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
+        }
+        ApiError::Refused { problem, retry_after, .. } => match (problem.code.as_deref(), retry_after) {
+            (Some("EVENT_TYPE_NOT_FOUND" | "UNKNOWN_EVENT_TYPE"), _) => "List what there is: gatecast event-type list",
+            (Some("GATEWAY_NOT_FOUND"), _) => LIST_GATEWAYS,
+            (Some("TOKEN_NOT_FOUND"), _) => "List what there is: gatecast token list --gateway ID",
+            (_, Some(wait)) => return Some(format!("Try again in {} s.", wait.as_secs())),
+            _ => return None,
+        },
+        ApiError::Strange(_) => IN_FRONT,
+    };
+    Some(hint.to_owned())
+}
+
 /// What a call without success means for the process.
 fn exit_of_call(error: &ApiError) -> Exit {
     match error {
-        ApiError::Unreachable(_) => Exit::Unreachable,
-        ApiError::Unanswered(_) => Exit::TryLater,
+        // What says such things is something else.
+        ApiError::Unreachable(_) | ApiError::Strange(_) => Exit::Unreachable,
+        ApiError::Unanswered { .. } => Exit::TryLater,
         ApiError::Refused { status, .. } => Exit::from_status(*status),
-        ApiError::Strange(_) => Exit::Failure,
     }
 }
 
@@ -258,7 +277,7 @@ fn exit_of(error: &StoreError) -> Exit {
 
 /// Fails if some of several gateways were not told. `key` is what the call can be repeated by.
 pub(super) fn all_told<'c>(
-    codes: impl Iterator<Item = &'c Option<String>> + Clone,
+    codes: impl Iterator<Item = Option<&'c str>> + Clone,
     key: Option<String>,
 ) -> Result<(), Failure> {
     let (failed, total) = (codes.clone().flatten().count(), codes.count());
@@ -327,7 +346,8 @@ mod tests {
             ("GATEWAY_DELETED", 3, "gateway list"),
             ("ACCESS_WITHDRAWN", 77, "gateway update"),
         ] {
-            let expelled = Failure::Rejected { status: None, code: code.to_owned(), detail: String::new() };
+            let (code, detail) = (code.to_owned(), String::new());
+            let expelled = Failure::Rejected { status: None, code: code.clone(), detail, has_key: true };
             assert_eq!(expelled.exit().code(), exit, "{code}");
             assert!(text(&expelled).contains(hint), "{}", text(&expelled));
         }

@@ -89,6 +89,7 @@ impl Listen {
             trust: remote.trust(),
             ..ClientConfig::new(remote.endpoint(env)?, api_key)
         };
+        let has_key = config.api_key.is_some();
         let client = Client::new(config)?;
         let (mut text, mut json);
         let view: &mut dyn View = if output.json {
@@ -98,7 +99,7 @@ impl Listen {
             text = TextView { out: output.out };
             &mut text
         };
-        Session { client, view, file, saved: None }.follow(self.count, stop).await
+        Session { client, view, file, saved: None, has_key }.follow(self.count, stop).await
     }
 }
 
@@ -107,6 +108,7 @@ struct Session<'v> {
     view: &'v mut dyn View,
     file: Option<ResumeFile>,
     saved: Option<String>,
+    has_key: bool,
 }
 
 impl Session<'_> {
@@ -128,7 +130,9 @@ impl Session<'_> {
             self.save()?;
             match incoming {
                 Incoming::Event { .. } => events += 1,
-                Incoming::Fatal { status, code, detail } => return Err(Failure::Rejected { status, code, detail }),
+                Incoming::Fatal { status, code, detail } => {
+                    return Err(Failure::Rejected { status, code, detail, has_key: self.has_key });
+                }
                 _ => {}
             }
             if count == Some(events) {

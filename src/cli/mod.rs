@@ -92,7 +92,8 @@ Examples:
   gatecast config --dev
   WS_MAX_CONNECTIONS=5000 gatecast config --config gatecast.env --json
 
-Flags win over the environment, the environment over the file, the file over defaults.")]
+Flags win over the environment, the environment over the file, the file over defaults. A configuration with faults, also
+of the certificate files that it names, ends with exit code 64 after listing all of them.")]
     Config(Box<Settings>),
 
     /// Register, list and delete gateways
@@ -188,7 +189,7 @@ where
         Command::Serve(settings) => {
             let effective = settings.load(&remote, &env).map_err(Failure::Config)?;
             let reread = Arc::new(move || settings.load(&remote, &env));
-            serve(effective, reread).await.map_err(Failure::Serve)
+            serve(effective, reread).await.map_err(Failure::of_server)
         }
         Command::Config(settings) => {
             let effective = settings.load(&remote, &env).map_err(Failure::Config)?;

@@ -9,7 +9,7 @@ use super::failure::{Failure, all_told};
 use super::json_argument::json_argument;
 use super::output::Output;
 use super::printable::printable;
-use crate::client::api::{ApiClient, ApiError, NewEvent, Outcome, PublishConditions, Targets};
+use crate::client::api::{ApiClient, ApiError, End, NewEvent, Outcome, PublishConditions, Targets};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -57,7 +57,9 @@ impl Publish {
         let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
         let failed = |error| match error {
             // Neither a server that waited in vain for its store nor a proxy that did for its server knows what became of it.
-            ApiError::Unanswered(_) | ApiError::Refused { status: 500.., .. } => Failure::Unconfirmed { error, key },
+            ApiError::Unanswered { .. } | ApiError::Refused { status: 500.., .. } => {
+                Failure::Unconfirmed { error, key }
+            }
             error => error.into(),
         };
         if let [gateway] = self.gateway[..] {
@@ -74,7 +76,7 @@ impl Publish {
         };
         let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
         let written = output.answer(&answer, |all, out| write(&all.results, out));
-        all_told(answer.value.results.iter().map(|one| &one.code), conditions.idempotency_key)?;
+        all_told(answer.value.results.iter().map(Outcome::code), conditions.idempotency_key)?;
         Ok(written?)
     }
 }
@@ -82,9 +84,9 @@ impl Publish {
 fn write(all: &[Outcome], out: &mut dyn io::Write) -> io::Result<()> {
     for one in all {
         let id = printable(&one.gateway_id);
-        match &one.code {
-            Some(code) => writeln!(out, "✗ Not stored for gateway {id}: {}", printable(code))?,
-            None => writeln!(out, "✓ Stored {} for gateway {id}", printable(one.event_id.as_deref().unwrap_or("it")))?,
+        match &one.end {
+            End::Failed { code } => writeln!(out, "✗ Not stored for gateway {id}: {}", printable(code))?,
+            End::Stored { event_id } => writeln!(out, "✓ Stored {} for gateway {id}", printable(event_id))?,
         }
     }
     writeln!(out, "{} gateways", all.len())

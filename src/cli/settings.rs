@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::iter;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +10,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::remote::{Environment, Remote};
 use crate::config::{self, ConfigFault, Effective, Sources, report, setting};
+use crate::server::file_faults;
 
 /// The largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -59,7 +61,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// What holds, or every fault.
+    /// What holds, or every fault. Those of the files of TLS are among them if there are others; if there are none, whoever
+    /// reads the files tells them.
     pub(super) fn load(&self, remote: &Remote, env: &Environment) -> Result<Effective, Vec<ConfigFault>> {
         let (file, unreadable) = match self.file() {
             Ok(file) => (file, None),
@@ -67,9 +70,9 @@ impl Settings {
         };
         let read = |path: &str| fs::read_to_string(path).map_err(|error| error.to_string());
         let sources = Sources { dev: self.dev, flags: self.flags(remote), env: env.all(), file };
-        match (config::load(sources, &read), unreadable) {
+        match (config::load(sources, &read, &file_faults), unreadable) {
             (Ok(effective), None) => Ok(effective),
-            (Ok(_), Some(fault)) => Err(vec![fault]),
+            (Ok(effective), Some(fault)) => Err(iter::once(fault).chain(file_faults(&effective.config.tls)).collect()),
             (Err(faults), unreadable) => Err(unreadable.into_iter().chain(faults).collect()),
         }
     }
@@ -103,8 +106,12 @@ impl Settings {
     }
 }
 
-/// `gatecast config`.
+/// `gatecast config`. What no server would start with is not shown.
 pub(super) fn show(effective: &Effective, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let faults = file_faults(&effective.config.tls);
+    if !faults.is_empty() {
+        return Err(Failure::Config(faults));
+    }
     if json {
         serde_json::to_writer_pretty(&mut *out, &effective.report).map_err(std::io::Error::from)?;
         writeln!(out)?;

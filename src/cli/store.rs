@@ -44,8 +44,9 @@ deleted: what was damaged stays beside it as NAME.damaged-TIME, to be removed by
 Examples:
   gatecast store export gatecast-2026-11-20.export --data-dir /var/lib/gatecast
 
-The server must be stopped. The file holds everything, artifacts and the hashes of tokens too, with checksums; it appears
-under its name once it is whole and on disk. An existing file is not overwritten. A store with faults is not exported.")]
+The server must be stopped. The file holds everything, artifacts and the hashes of tokens too, with checksums, so only its
+owner may read it; it appears under its name once it is whole and on disk. An existing file is not overwritten. A store with
+faults is not exported.")]
     Export(Portable),
 
     /// Make an empty data directory the store that an export was written from

@@ -106,6 +106,24 @@ async fn serve_hands_on_a_checked_configuration_or_lists_all_faults() {
 }
 
 #[tokio::test]
+async fn the_authorities_of_a_collector_are_looked_at_if_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [missing, no_pem] = ["missing", "no.pem"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::write(&no_pem, "no PEM").unwrap();
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318");
+    for file in [&missing, &no_pem] {
+        let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", file.as_str());
+        for command in ["serve", "config"] {
+            let ran = gatecast(&[command, "--dev"], &[endpoint, certificate, ("WS_MAX_CONNECTIONS", "0")]).await;
+            let told = [certificate.0, file, "WS_MAX_CONNECTIONS"].iter().all(|part| ran.err.contains(part));
+            assert!(ran.exit == Exit::Config && told, "{command}: {}", ran.err);
+        }
+        let ran = gatecast(&["config", "--dev"], &[certificate]).await;
+        assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
+    }
+}
+
+#[tokio::test]
 async fn config_shows_what_holds_and_no_secret() {
     let env = [("GATECAST_ADMIN_TOKEN", "never-show-this-token"), ("WS_MAX_CONNECTIONS", "7")];
     let ran = gatecast(&["config", "--dev"], &env).await;
@@ -137,9 +155,10 @@ async fn deploy_uploads_the_artifact_before_the_deployment() {
     std::fs::write(file.path(), "kind: http\n").unwrap();
     let path = file.path().display().to_string();
     let args = ["deploy", "--api", GATEWAY, "--revision", "r 1", "--gateway", GATEWAY, "--file", &path];
-    let deployed = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","eventId":"6f3a9c21-1"}}]"#);
+    let deployed =
+        format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","eventId":"6f3a9c21-1","status":"DEPLOYING"}}]"#);
     let script = vec![
-        ("200 OK", r#"{"vhost":"mg.example.com"}"#.to_owned()),
+        ("200 OK", format!(r#"{{"id":"{GATEWAY}","name":"edge-1","vhost":"mg.example.com"}}"#)),
         ("204 No Content", String::new()),
         ("200 OK", deployed),
     ];
@@ -155,7 +174,8 @@ async fn deploy_uploads_the_artifact_before_the_deployment() {
 #[tokio::test]
 async fn undeploy_leaves_to_the_server_what_is_not_said() {
     let args = ["undeploy", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
-    let (ran, asked) = with_server(&args, vec![("200 OK", format!(r#"[{{"gatewayId":"{GATEWAY}"}}]"#))]).await;
+    let undeployed = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"UNDEPLOYING"}}]"#);
+    let (ran, asked) = with_server(&args, vec![("200 OK", undeployed)]).await;
     assert_eq!(ran.exit, Exit::Ok, "{}", ran.err);
     assert!(asked[0].ends_with(&format!(r#"[{{"revisionId":"r","gatewayId":"{GATEWAY}"}}]"#)), "{}", asked[0]);
 }
@@ -235,23 +255,27 @@ async fn a_publish_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
 async fn a_call_without_an_answer_does_not_say_that_there_is_no_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let hang_up = async { drop(listener.accept().await.unwrap().0) };
-    let args = ["--url", &url, "stats"];
-    let (ran, ()) = tokio::join!(gatecast(&args, &[]), hang_up);
-    assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
-    assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+    for (command, changes) in [(&["stats"][..], false), (&["gateway", "delete", GATEWAY], true)] {
+        let hang_up = async { drop(listener.accept().await.unwrap().0) };
+        let args = [&["--url", &url], command].concat();
+        let (ran, ()) = tokio::join!(gatecast(&args, &[]), hang_up);
+        assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+        assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
+        assert_eq!(ran.err.contains("may have been done"), changes, "{}", ran.err);
+    }
 }
 
 #[tokio::test]
 async fn what_is_no_gatecast_is_told_from_a_gateway_that_is_not_there() {
     for (status, part) in [
+        ("200 OK", "not something in front of it"),
         ("404 Not Found", "not something in front of it"),
         ("301 Moved Permanently\r\nlocation: https://elsewhere.example/", "https://elsewhere.example/"),
     ] {
         for command in
             [&["gateway", "list"][..], &["listen", "--api-key", "key", "--transport", "poll", "--count", "1"]]
         {
-            if status.starts_with("301") && command[0] == "listen" {
+            if !status.starts_with("404") && command[0] == "listen" {
                 continue;
             }
             let (ran, _) = with_server(command, vec![(status, "<html>".to_owned())]).await;
@@ -259,6 +283,34 @@ async fn what_is_no_gatecast_is_told_from_a_gateway_that_is_not_there() {
             assert!(ran.err.contains(part) && !ran.err.contains("gateway list"), "{}", ran.err);
         }
     }
+}
+
+#[tokio::test]
+async fn what_answers_anything_with_success_is_no_gatecast_and_has_done_nothing() {
+    let event = ["--type", "t.x", "--payload", "{}"];
+    let api = ["--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    for args in [
+        &[&["publish", "--gateway", GATEWAY], &event[..]].concat()[..],
+        &[&["publish", "--all"], &event[..]].concat(),
+        &["gateway", "create", "--organization", "org", "--name", "edge-1"],
+        &["gateway", "update", GATEWAY, "--vhost", "h"],
+        &["gateway", "delete", GATEWAY],
+        &["token", "revoke", "--gateway", GATEWAY, GATEWAY],
+        &["event-type", "set", "t.x", "--schema", "{}"],
+        &["event-type", "show", "t.x"],
+        &["event-type", "delete", "t.x"],
+        &[&["undeploy"], &api[..]].concat(),
+        &["stats"],
+    ] {
+        for args in [args, &[&["--json"], args].concat()] {
+            let (ran, _) = with_server(args, vec![("200 OK", "{}".to_owned())]).await;
+            assert!(ran.exit == Exit::Unreachable && ran.out.is_empty(), "{args:?}: {}", ran.out);
+            assert!(ran.err.contains("not what a gatecast server says"), "{args:?}: {}", ran.err);
+        }
+    }
+    let neither = format!(r#"{{"results":[{{"gatewayId":"{GATEWAY}"}}]}}"#);
+    let (ran, _) = with_server(&[&["publish", "--all"], &event[..]].concat(), vec![("200 OK", neither)]).await;
+    assert!(ran.exit != Exit::Ok && ran.out.is_empty(), "{}", ran.out);
 }
 
 #[tokio::test]
@@ -310,13 +362,14 @@ async fn unread(args: &[&str], answer: &str) -> Ran {
 
 #[tokio::test]
 async fn what_was_not_done_is_no_success_though_nobody_reads_of_it() {
-    let told = format!(r#"{{"gatewayId":"{GATEWAY}"}},{{"gatewayId":"{GATEWAY}","code":"STORE_FULL"}}"#);
+    let one = |end: &str| format!(r#"{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"DEPLOYING",{end}}}"#);
+    let told = format!("[{},{}]", one(r#""eventId":"6f3a9c21-1""#), one(r#""eventId":null,"code":"STORE_FULL""#));
     let deployments = ["--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
-    let results = format!(r#"{{"results":[{told}]}}"#);
+    let results = format!(r#"{{"results":{told}}}"#);
     for (args, answer) in [
         (&["publish", "--all", "--type", "t.x", "--payload", "{}"][..], results),
-        (&[&["deploy", "--vhost", "h"], &deployments[..]].concat(), format!("[{told}]")),
-        (&[&["undeploy"], &deployments[..]].concat(), format!("[{told}]")),
+        (&[&["deploy", "--vhost", "h"], &deployments[..]].concat(), told.clone()),
+        (&[&["undeploy"], &deployments[..]].concat(), told),
     ] {
         for args in [args, &[&["--json"], args].concat()] {
             let ran = unread(args, &answer).await;
@@ -354,8 +407,14 @@ async fn refusals_say_what_to_do_and_become_exit_codes() {
         "{}",
         ran.err
     );
-    let (ran, _) = with_server(&["gateway", "delete", GATEWAY], vec![("404 Not Found", problem("NOT_FOUND"))]).await;
-    assert_eq!(ran.exit.code(), 3, "{}", ran.err);
+    for (args, code, list) in [
+        (&["gateway", "delete", GATEWAY][..], "GATEWAY_NOT_FOUND", "gatecast gateway list"),
+        (&["token", "revoke", "--gateway", GATEWAY, GATEWAY], "TOKEN_NOT_FOUND", "gatecast token list"),
+        (&["event-type", "show", "t.x"], "EVENT_TYPE_NOT_FOUND", "gatecast event-type list"),
+    ] {
+        let (ran, _) = with_server(args, vec![("404 Not Found", problem(code))]).await;
+        assert!(ran.exit.code() == 3 && ran.err.contains(list), "{}", ran.err);
+    }
     let ran = gatecast(&["--url", "http://127.0.0.1:1", "stats"], &[]).await;
     assert!(ran.exit.code() == 69 && ran.err.contains("serve --dev"), "{}", ran.err);
     let ran = gatecast(&["listen"], &[]).await;
@@ -397,6 +456,26 @@ async fn a_refused_key_ends_listen_with_77() {
 }
 
 #[tokio::test]
+async fn who_came_by_a_certificate_alone_is_told_of_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["edge-1.example".to_owned()]).unwrap();
+    let [cert, key] =
+        [("cert.pem", made.cert.pem()), ("key.pem", made.signing_key.serialize_pem())].map(|(name, pem)| {
+            std::fs::write(dir.path().join(name), pem).unwrap();
+            dir.path().join(name).display().to_string()
+        });
+    let by = ["listen", "--transport", "sse", "--cert", &cert, "--key", &key];
+    for (args, part) in [
+        (&by[..], "gateway update ID --certificate-name"),
+        (&[&by[..], &["--api-key", "wrong"]].concat(), "token create"),
+    ] {
+        let refused = r#"{"code":"UNAUTHORIZED","detail":"no"}"#;
+        let (ran, _) = with_server(args, vec![("401 Unauthorized", refused.to_owned())]).await;
+        assert!(ran.exit.code() == 77 && ran.err.contains(part), "{args:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_listen_cleanly() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -433,7 +512,8 @@ async fn store_finds_the_data_directory_where_serve_does() {
         let args = [&["store", "check"][..], &flag.map_or(vec![], |flag| vec!["--data-dir", flag])].concat();
         let env: Vec<_> = variable.into_iter().map(|value| ("GATECAST_DATA_DIR", value)).collect();
         let ran = gatecast(&args, &env).await;
-        assert!(ran.err.contains(&format!("there is no store in {dir}\n")), "{flag:?} {variable:?}: {}", ran.err);
+        let no_store = format!("the data directory {dir} cannot be used: there is no store in it\n");
+        assert!(ran.err.contains(&no_store) && ran.exit.code() == 65, "{flag:?} {variable:?}: {}", ran.err);
     }
     let ran = gatecast(&["store", "check"], &[("GATECAST_DATA_DIR", "a\0b")]).await;
     assert!(ran.exit.code() == 64 && ran.err.contains("NUL"), "{}", ran.err);

@@ -58,6 +58,7 @@ pub use message::{Ack, Reset};
 use picker::Picker;
 pub use picker::{InvalidTransport, Transport, TransportChoice};
 pub use problem::{FieldError, Problem};
+pub(crate) use tls::authorities;
 pub use tls::{Identity, TlsError, Trust, client_config};
 pub(crate) use trouble::retry_after;
 use trouble::{Refusal, Trouble};

@@ -1,5 +1,6 @@
 //! Whom to trust. Always with ring, never with a process-wide default provider.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,12 +108,17 @@ fn system_roots() -> RootCertStore {
 
 fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let fault = |problem: String| TlsError::Authorities { path: path.to_owned(), problem };
+    let pem = fs::read(path).map_err(|error| fault(error.to_string()))?;
+    authorities(&pem).map_err(fault)
+}
+
+/// The authorities in a PEM text, of which there must be one; or what is wrong.
+pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))? {
-        let certificate = certificate.map_err(|e| fault(e.to_string()))?;
-        roots.add(certificate).map_err(|e| fault(e.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(roots) }
+    if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
 /// Accepts every certificate, but still checks that the peer holds its key.

@@ -121,11 +121,18 @@ pub(super) fn causes(error: &dyn Error) -> String {
     text + advice
 }
 
+/// webpki's word for a certificate that may sign others, as `openssl req -x509` makes one unless told otherwise.
+pub(super) const IS_OF_AUTHORITY: &str = "CaUsedAsEndEntity";
+
 /// What to say beside the words of rustls, hyper and tungstenite, which name neither an option nor a scheme.
 fn advice(text: &str) -> Option<&'static str> {
     let has = |part| text.contains(part);
-    if has("UnknownIssuer") || has("CaUsedAsEndEntity") {
-        // The second is webpki's word for what is signed by itself.
+    if has(IS_OF_AUTHORITY) {
+        Some(
+            " (it is an authority's and no server's: make another, with openssl by \
+             -addext basicConstraints=critical,CA:FALSE)",
+        )
+    } else if has("UnknownIssuer") {
         Some(" (a self-signed server needs --insecure, a private authority --ca FILE)")
     } else if has("received corrupt message") {
         Some(" (it does not speak TLS: without TLS the address starts with http://)")

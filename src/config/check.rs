@@ -11,7 +11,7 @@ use super::raw::RawConfig;
 use super::setting::{self, Setting};
 use super::value::{self, ValueError};
 use super::{Config, LogFormat, Retention, StoreKind, TlsMode, TraceExport, trace_export};
-use crate::client::Trust;
+use crate::client::{Trust, authorities};
 
 /// Connections at most that can be configured.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -32,8 +32,8 @@ const SHUTDOWN_GRACE: (Duration, Duration) = (SECOND, Duration::from_secs(600));
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Checks everything and adds every fault. `None` if there was one.
-pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Config> {
+/// Checks everything but TLS, and adds every fault. `None` if there was one.
+pub(super) fn check(raw: &RawConfig, tls: Option<TlsMode>, faults: &mut Vec<ConfigFault>) -> Option<Config> {
     let before = faults.len();
     let mut check = Check { raw, faults };
     let retention = check.retention();
@@ -43,7 +43,6 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
     let log_format = check.value(&setting::LOG_FORMAT, raw.texts.log_format.as_deref(), log_format);
     let data_dir = check_data_dir(raw, check.faults);
     let store = check.store();
-    let tls = check.tls();
     let admin_token = check.admin_token();
     let listen = check.listen();
     let proxies = raw.texts.trusted_proxies.as_deref().unwrap_or_default();
@@ -73,6 +72,11 @@ pub(super) fn check(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<Co
         traces: traces?,
     };
     sound.then_some(config)
+}
+
+/// Of all that was written only how connections are secured. `None` if that is a fault.
+pub(super) fn check_tls(raw: &RawConfig, faults: &mut Vec<ConfigFault>) -> Option<TlsMode> {
+    Check { raw, faults }.tls()
 }
 
 /// Of all that was written only where the data directory is. `None` if that is a fault.
@@ -157,8 +161,22 @@ impl Check<'_> {
             self.value(&setting::OTEL_SERVICE_NAME, texts.otel_service_name.as_deref(), trace_export::service);
         let Some(endpoint) = &texts.otlp_endpoint else { return headers.and(service).map(|_| None) };
         let url = self.value(&setting::OTLP_ENDPOINT, Some(endpoint), trace_export::url);
-        let trust = texts.otlp_certificate.as_ref().map_or(Trust::System, |path| Trust::File(path.into()));
-        Some(Some(TraceExport { url: url?, headers: headers?, trust, service: service? }))
+        let trust = self.trust();
+        Some(Some(TraceExport { url: url?, headers: headers?, trust: trust?, service: service? }))
+    }
+
+    /// Whose certificates a collector may have.
+    fn trust(&mut self) -> Option<Trust> {
+        let Some(path) = &self.raw.texts.otlp_certificate else { return Some(Trust::System) };
+        let pem = self.raw.otlp_certificate.as_ref()?;
+        let (name, path) = (setting::OTLP_CERTIFICATE.name, path.into());
+        match pem.clone().and_then(|pem| authorities(pem.as_bytes())) {
+            Ok(_) => Some(Trust::File(path)),
+            Err(problem) => {
+                self.faults.push(ConfigFault::Unreadable { name, path, problem });
+                None
+            }
+        }
     }
 
     fn store(&mut self) -> Option<StoreKind> {

@@ -60,6 +60,14 @@ pub enum ConfigFault {
         /// The system's word.
         problem: String,
     },
+    /// What the files that settings name hold is not what it is to be.
+    #[error("{names} cannot be used: {problem}")]
+    Unusable {
+        /// The settings.
+        names: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// Values that are fine alone and not together.
     #[error("{0}")]
     Together(&'static str),

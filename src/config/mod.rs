@@ -168,16 +168,26 @@ impl Effective {
     }
 }
 
-/// Joins and checks the sources. `read` reads the file of an admin token: its text, or what is wrong.
+/// Joins and checks the sources. `read` reads the file of an admin token, or of a collector's authorities: its text, or what
+/// is wrong. `look` looks at the files of TLS, if there is another fault: a server whose configuration has none waits for
+/// files that are being replaced.
 ///
 /// # Errors
 /// Every fault there is, not only the first.
-pub fn load(sources: Sources, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Effective, Vec<ConfigFault>> {
+pub fn load(
+    sources: Sources,
+    read: &dyn Fn(&str) -> Result<String, String>,
+    look: &dyn Fn(&TlsMode) -> Vec<ConfigFault>,
+) -> Result<Effective, Vec<ConfigFault>> {
     let mut faults = Vec::new();
     let raw = RawConfig::join(sources, read, &mut faults);
-    match check::check(&raw, &mut faults) {
+    let tls = check::check_tls(&raw, &mut faults);
+    match check::check(&raw, tls.clone(), &mut faults) {
         Some(config) if faults.is_empty() => Ok(Effective { report: report::report(&raw, &config), config }),
-        _ => Err(faults),
+        _ => {
+            faults.extend(tls.iter().flat_map(look));
+            Err(faults)
+        }
     }
 }
 

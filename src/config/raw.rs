@@ -90,12 +90,14 @@ pub struct RawConfig {
     pub(super) dev: bool,
     pub(super) texts: Texts,
     pub(super) admin_token_file: Option<Result<String, String>>,
+    /// Only if there is a collector.
+    pub(super) otlp_certificate: Option<Result<String, String>>,
     sources: BTreeMap<&'static str, Source>,
 }
 
 impl RawConfig {
-    /// Joins the sources: flags over environment over file. `read` reads the file that `GATECAST_ADMIN_TOKEN_FILE`
-    /// names and answers its text or what is wrong; it is called at most once.
+    /// Joins the sources: flags over environment over file. `read` reads a file that a setting names, and answers
+    /// its text or what is wrong; it is called at most once for each.
     ///
     /// Names that start with `GATECAST_` and are none are faults, except those that Kubernetes injects for a service
     /// called `gatecast`.
@@ -119,7 +121,8 @@ impl RawConfig {
         // Every field is an `Option<String>`, and from a map that cannot fail.
         let texts = Texts::init_from_hashmap(&layers.values).unwrap_or_default();
         let admin_token_file = texts.admin_token_file.as_deref().map(read);
-        Self { dev: sources.dev, texts, admin_token_file, sources: layers.sources }
+        let otlp_certificate = texts.otlp_certificate.as_deref().filter(|_| texts.otlp_endpoint.is_some()).map(read);
+        Self { dev: sources.dev, texts, admin_token_file, otlp_certificate, sources: layers.sources }
     }
 
     /// Where the value of a setting is from.

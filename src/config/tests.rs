@@ -10,7 +10,7 @@ fn load_env(dev: bool, pairs: &[(&str, &str)]) -> Result<Effective, Vec<ConfigFa
         "/token" => Ok("a-token-from-a-file\nsecond line".to_owned()),
         _ => Err("no such file".to_owned()),
     };
-    load(Sources { dev, env, ..Sources::default() }, &read)
+    load(Sources { dev, env, ..Sources::default() }, &read, &|_| Vec::new())
 }
 
 fn faults(dev: bool, pairs: &[(&str, &str)]) -> Vec<String> {
@@ -114,7 +114,7 @@ fn what_changed_is_named_as_it_was_written() {
     };
     let file = |text: &str| {
         let env = vec![("GATECAST_ADMIN_TOKEN_FILE".into(), "/token".into())];
-        load(Sources { dev: true, env, ..Sources::default() }, &|_| Ok(text.to_owned())).unwrap()
+        load(Sources { dev: true, env, ..Sources::default() }, &|_| Ok(text.to_owned()), &|_| Vec::new()).unwrap()
     };
     let [first, second] = ["the-first-token", "the-second-token"].map(file);
     assert_eq!(names(&second, &first), ["GATECAST_ADMIN_TOKEN_FILE"]);
@@ -175,6 +175,7 @@ proptest! {
 
     #[test]
     fn no_file_panics(text in "[A-Z_=#\"' \\n0-9a-z]{0,200}") {
-        let _ = load(Sources { dev: true, file: Some(("f".into(), text)), ..Sources::default() }, &|_| Ok(String::new()));
+        let sources = Sources { dev: true, file: Some(("f".into(), text)), ..Sources::default() };
+        let _ = load(sources, &|_| Ok(String::new()), &|_| Vec::new());
     }
 }

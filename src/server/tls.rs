@@ -1,6 +1,7 @@
 //! TLS: a certificate and key from files, read again when they change, or made for `--dev`; and whose client certificates
 //! count.
 
+use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use rustls::crypto::ring::{self, Ticketer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CipherSuite, CommonState, HandshakeKind, RootCertStore, ServerConfig};
 use tracing::{error, info};
@@ -23,7 +24,7 @@ use tracing::{error, info};
 use super::socket::Socket;
 use super::tls_stream::TlsStream;
 use crate::certificate::{Expiry, end_of};
-use crate::config::TlsMode;
+use crate::config::{ConfigFault, Setting, TlsMode, setting};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -37,25 +38,27 @@ const LOOKS_AT_START: u32 = 8;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read as PEM.
-    #[error("cannot read {what} from {path}: {detail}")]
-    File {
-        /// Certificate, key or authorities.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        detail: String,
-    },
-    /// The key is not the certificate's, or of a kind that is not supported.
-    #[error("certificate and key cannot be used: {0}")]
+    /// All that is wrong with the files.
+    #[error("{}", one_line(.0))]
+    Files(Vec<ConfigFault>),
+    /// rustls cannot be set up.
+    #[error(transparent)]
     Rustls(#[from] rustls::Error),
-    /// The authorities of client certificates cannot be used.
-    #[error("the authorities of client certificates cannot be used: {0}")]
-    ClientAuthorities(#[from] VerifierBuilderError),
     /// No certificate could be made.
     #[error("no certificate could be made: {0}")]
     SelfSigned(#[from] rcgen::Error),
+}
+
+fn one_line(faults: &[ConfigFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What is wrong with the files that the mode names, as they are now.
+pub(crate) fn file_faults(mode: &TlsMode) -> Vec<ConfigFault> {
+    match Tls::read(mode) {
+        Err(TlsError::Files(faults)) => faults,
+        _ => Vec::new(),
+    }
 }
 
 /// Accepts TLS with the current certificate.
@@ -215,38 +218,56 @@ impl Files {
 
     fn read(&self) -> Result<Current, TlsError> {
         let provider = provider();
-        current(self.certified(&provider)?, self.verifier(&provider)?, provider)
+        let (certified, clients) =
+            both(self.certified(&provider), self.verifier(&provider)).map_err(TlsError::Files)?;
+        current(certified, clients, provider)
     }
 
     /// Client certificates are asked for and not insisted on: tokens go on to count.
-    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Faults> {
         let Some(path) = &self.client_ca else { return Ok(Arc::new(NoClientAuth)) };
         let mut roots = RootCertStore::empty();
-        for authority in certificates("authorities of client certificates", path)? {
-            roots.add(authority)?;
+        for authority in certificates(&setting::TLS_CLIENT_CA, path)? {
+            roots.add(authority).map_err(|error| unreadable(&setting::TLS_CLIENT_CA, path, &error))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        Ok(verifier.allow_unauthenticated().build()?)
+        verifier.allow_unauthenticated().build().map_err(|error| unusable(setting::TLS_CLIENT_CA.name, &error))
     }
 
-    fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, TlsError> {
-        let chain = certificates("certificate", &self.cert)?;
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unreadable("key", &self.key, error.to_string()))?;
-        Ok(CertifiedKey::from_der(chain, key, provider)?)
+    fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, Faults> {
+        let key = PrivateKeyDer::from_pem_file(&self.key);
+        let key = key.map_err(|error| unreadable(&setting::TLS_KEY, &self.key, &error));
+        let (chain, key) = both(certificates(&setting::TLS_CERT, &self.cert), key)?;
+        let names = "GATECAST_TLS_CERT and GATECAST_TLS_KEY";
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| unusable(names, &error))
     }
 }
 
-fn unreadable(what: &'static str, path: &Path, detail: String) -> TlsError {
-    TlsError::File { what, path: path.to_owned(), detail }
+/// All that is wrong with some of the files.
+type Faults = Vec<ConfigFault>;
+
+/// Both, or all that is wrong with either.
+fn both<A, B>(one: Result<A, Faults>, other: Result<B, Faults>) -> Result<(A, B), Faults> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => Err([one.err(), other.err()].into_iter().flatten().flatten().collect()),
+    }
+}
+
+fn unreadable(setting: &Setting, path: &Path, problem: &dyn Display) -> Faults {
+    vec![ConfigFault::Unreadable { name: setting.name, path: path.to_owned(), problem: problem.to_string() }]
+}
+
+fn unusable(names: &'static str, problem: &dyn Display) -> Faults {
+    vec![ConfigFault::Unusable { names, problem: problem.to_string() }]
 }
 
 /// The certificates in a PEM file, of which there must be one.
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(setting: &Setting, path: &Path) -> Result<Vec<CertificateDer<'static>>, Faults> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(what, path, error.to_string()))?;
-    if found.is_empty() { Err(unreadable(what, path, "no CERTIFICATE section".to_owned())) } else { Ok(found) }
+        .map_err(|error| unreadable(setting, path, &error))?;
+    if found.is_empty() { Err(unreadable(setting, path, &"no CERTIFICATE section")) } else { Ok(found) }
 }
 
 /// ring, with AES-128 first, whatever a client has first: the hash that goes with AES-256, SHA-384, is one that no

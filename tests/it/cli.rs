@@ -1,12 +1,14 @@
 //! The command line as its user has it: the real binary against a real server.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::platform::{ORGANIZATION, Platform};
 use crate::process::{Said, run};
+use crate::tls::write_certificate;
 
 const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 const REVISION: &str = "90d10e1c-8560-5c36-9d5a-124ecaa17485";
@@ -138,6 +140,50 @@ async fn a_certificate_that_cannot_be_used_is_a_fault_of_the_configuration() {
         assert!(said.exit == 64 && said.err.contains(file), "{said:?}");
         assert!(!data.exists(), "nothing is made");
     }
+}
+
+#[tokio::test]
+async fn faults_of_files_are_told_with_all_others_and_by_config_too() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    for made in [&one, &two] {
+        fs::create_dir(made).unwrap();
+        write_certificate(made);
+    }
+    let path = |of: &Path, name: &str| of.join(name).display().to_string();
+    let data = path(dir.path(), "data");
+    let settings = |cert: &str, key: &str, ca: &str| {
+        [
+            ("GATECAST_DATA_DIR", data.clone()),
+            ("GATECAST_TLS_CERT", cert.to_owned()),
+            ("GATECAST_TLS_KEY", key.to_owned()),
+            ("GATECAST_TLS_CLIENT_CA", ca.to_owned()),
+        ]
+    };
+    let [no_cert, no_key, no_ca] = ["no-cert.pem", "no-key.pem", "no-ca.pem"].map(|name| path(dir.path(), name));
+    let missing = settings(&no_cert, &no_key, &no_ca);
+    let unlike = settings(&path(&one, "cert.pem"), &path(&two, "key.pem"), &no_ca);
+    let beside: &[(&str, &str)] = &[("WS_MAX_CONNECTIONS", "0"), ("GATECAST_STORE", "tape")];
+    for (settings, others, parts) in [
+        (&missing, beside, vec!["WS_MAX_CONNECTIONS", "GATECAST_STORE", &no_cert, &no_key, &no_ca]),
+        (&missing, &[], vec![&no_cert, &no_key, &no_ca]),
+        (&unlike, &[], vec!["GATECAST_TLS_CERT and GATECAST_TLS_KEY", &no_ca]),
+    ] {
+        let env: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let env = [&env[..], others].concat();
+        for command in [&["config"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+            let said = run(&[&["--json"], command].concat(), &env).await;
+            assert_eq!((said.exit, said.out.as_str()), (64, ""), "{said:?}");
+            // Of a server there are lines of its log before.
+            let error: Value = serde_json::from_str(said.err.lines().last().unwrap()).unwrap();
+            let faults = error["error"]["faults"].as_array().unwrap();
+            assert_eq!(faults.len(), parts.len(), "{command:?}: {error}");
+            for part in &parts {
+                assert!(faults.iter().any(|fault| text(fault).contains(part)), "{command:?}, {part}: {error}");
+            }
+        }
+    }
+    assert!(!Path::new(&data).exists(), "nothing is made");
 }
 
 #[tokio::test]

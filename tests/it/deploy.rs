@@ -11,6 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::process::{Process, Served, gatecast, run};
+use crate::tls::write_certificate;
 use crate::wire::PATIENCE;
 
 fn read(name: &str) -> String {
@@ -95,7 +96,8 @@ async fn accepted(settings: &[(&str, &str)], args: &[&str]) {
 async fn the_unit_and_the_image_name_what_there_is() {
     let (unit, image, env) = (read("gatecast.service"), read("Dockerfile"), read("gatecast.env"));
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("gatecast.env");
+    write_certificate(dir.path());
+    let (file, env) = (dir.path().join("gatecast.env"), env.replace("/etc/gatecast", dir.path().to_str().unwrap()));
     fs::write(&file, &env).unwrap();
     let file = file.display().to_string();
     accepted(&[], &["--config", &file]).await;

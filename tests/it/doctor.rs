@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -208,10 +208,11 @@ async fn a_key_that_is_revoked_in_between_is_no_fault_of_the_way() {
 }
 
 /// A TLS server that closes after the handshake.
-async fn tls_server(names: &[&str], from: (i32, u8, u8), to: (i32, u8, u8)) -> (SocketAddr, String) {
+async fn tls_server(names: &[&str], from: (i32, u8, u8), to: (i32, u8, u8), is_ca: IsCa) -> (SocketAddr, String) {
     let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
     params.not_before = date_time_ymd(from.0, from.1, from.2);
     params.not_after = date_time_ymd(to.0, to.1, to.2);
+    params.is_ca = is_ca;
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -253,18 +254,20 @@ async fn a_certificate_or_a_port_that_is_wrong_is_told_precisely() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
     let ca = ca.to_str().unwrap();
-    for (names, from, to, code) in [
-        (["localhost"], past, then, "certificate-expired"),
-        (["localhost"], (2100, 1, 1), future, "certificate-not-yet-valid"),
-        (["elsewhere.example"], past, future, "certificate-wrong-name"),
+    let authority = IsCa::Ca(BasicConstraints::Unconstrained);
+    for (names, from, to, is_ca, code) in [
+        (["localhost"], past, then, IsCa::NoCa, "certificate-expired"),
+        (["localhost"], (2100, 1, 1), future, IsCa::NoCa, "certificate-not-yet-valid"),
+        (["elsewhere.example"], past, future, IsCa::NoCa, "certificate-wrong-name"),
+        (["localhost"], past, future, authority, "certificate-of-authority"),
     ] {
-        let (address, pem) = tls_server(&names, from, to).await;
+        let (address, pem) = tls_server(&names, from, to, is_ca).await;
         fs::write(ca, pem).unwrap();
         let url = format!("https://localhost:{}", address.port());
         let found = doctor(&url, "k", &["--ca", ca]).await;
         assert_eq!((found.exit, found.all_codes()), (69, vec![code]), "{found:#?}");
     }
-    let (address, _) = tls_server(&["localhost"], past, future).await;
+    let (address, _) = tls_server(&["localhost"], past, future, IsCa::NoCa).await;
     let untrusted = doctor(&format!("https://localhost:{}", address.port()), "k", &[]).await;
     assert_eq!((untrusted.exit, untrusted.all_codes()), (69, vec!["certificate-untrusted"]), "{untrusted:#?}");
     let app = App::start().await;

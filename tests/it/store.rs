@@ -88,7 +88,7 @@ async fn a_data_directory_that_is_none_is_named_with_what_to_do() {
 #[tokio::test]
 async fn check_says_what_there_is_and_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(store(&["check"], &dir.path().join("nothing")).await.0, 1);
+    assert_eq!(store(&["check"], &dir.path().join("nothing")).await.0, 65);
     filled(dir.path()).await;
     let (exit, checked) = store(&["check"], dir.path()).await;
     assert_eq!(

@@ -60,6 +60,7 @@ async fn connections_are_chosen_sorted_and_paged() {
     assert_eq!(shown("transport=sse&limit=5").await, (vec![], 0.into(), 3.into()));
     assert_eq!(shown("sort=lag&limit=1").await.0, ["edge-two"], "the one with an event to come");
     world.get("/api/internal/v1/stats?sort=size").await.problem(400, "INVALID_PARAMETER");
+    world.get("/api/internal/v1/stats?transport=ws").await.problem(400, "INVALID_PARAMETER");
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ impl Finding {
                 Unreached::Network { .. } => "tcp-failed",
                 Unreached::Tls(fault) => match fault {
                     TlsFault::Untrusted => "certificate-untrusted",
+                    TlsFault::OfAuthority => "certificate-of-authority",
                     TlsFault::Expired { .. } => "certificate-expired",
                     TlsFault::NotYetValid => "certificate-not-yet-valid",
                     TlsFault::WrongName { .. } => "certificate-wrong-name",
@@ -263,6 +264,9 @@ fn unreached_words(unreached: &Unreached) -> String {
         Unreached::Tls(TlsFault::Untrusted) => {
             "the certificate is signed by itself or by an authority that is not trusted here".to_owned()
         }
+        Unreached::Tls(TlsFault::OfAuthority) => {
+            "the certificate is an authority's (CA:TRUE), which no server may have, trusted or not".to_owned()
+        }
         Unreached::Tls(TlsFault::Expired { seconds: Some(past) }) if *past >= 86_400 => {
             format!("the certificate expired {} day(s) ago", past / 86_400)
         }
@@ -284,6 +288,9 @@ fn unreached_advice(unreached: &Unreached) -> &'static str {
         Unreached::Refused { .. } => "Is the server running, and on this port?",
         Unreached::Silent { .. } | Unreached::Network { .. } => "Is a firewall in between? Is the address right?",
         Unreached::Tls(TlsFault::Untrusted) => "Name its authority with --ca FILE (only for a test: --insecure)",
+        Unreached::Tls(TlsFault::OfAuthority) => {
+            "Make another: openssl req -x509 … -addext basicConstraints=critical,CA:FALSE (only for a test: --insecure)"
+        }
         Unreached::Tls(TlsFault::Expired { .. } | TlsFault::NotYetValid) => {
             "Renew the certificate, or set this machine's clock right"
         }

@@ -14,9 +14,14 @@ pub enum ApiError {
     /// No server was reached.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
-    /// A server was reached, and no whole answer came: what was asked may have been done.
-    #[error("{0}")]
-    Unanswered(String),
+    /// A server was reached, and no whole answer came.
+    #[error("{reason}")]
+    Unanswered {
+        /// What was seen instead.
+        reason: String,
+        /// Whether the call was to change something, which may have been done.
+        changes: bool,
+    },
     /// The server refused.
     #[error("{status} {}", .problem.detail.as_deref().or(.problem.title.as_deref()).unwrap_or("refused"))]
     Refused {
@@ -34,14 +39,15 @@ pub enum ApiError {
 
 impl ApiError {
     /// No whole answer came to a call that may take so long.
-    pub(super) fn without_answer(error: reqwest::Error, within: Duration) -> Self {
+    pub(super) fn without_answer(error: reqwest::Error, within: Duration, changes: bool) -> Self {
         if error.is_connect() || is_no_http(&error) {
             return Self::Unreachable(causes(&error.without_url()));
         }
-        if error.is_timeout() {
-            return Self::Unanswered(format!("no answer within {} s", within.as_secs()));
-        }
-        Self::Unanswered(format!("no answer: {}", causes(&error.without_url())))
+        let reason = match error.is_timeout() {
+            true => format!("no answer within {} s", within.as_secs()),
+            false => format!("no answer: {}", causes(&error.without_url())),
+        };
+        Self::Unanswered { reason, changes }
     }
 
     pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {

@@ -21,7 +21,7 @@ use crate::event_types::TypeName;
 pub use backup::Backup;
 pub use error::ApiError;
 pub use shapes::{
-    Answer, Deployed, Deployment, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
+    Answer, Deployed, Deployment, End, EventType, FreshToken, Gateway, GatewayFilter, List, NewEvent, NewEventType,
     NewGateway, Outcome, Outcomes, Page, PublishConditions, Published, Stats, Targets, Token,
 };
 
@@ -84,7 +84,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn delete_gateway(&self, id: Uuid) -> Result<Answer<Value>, ApiError> {
+    pub async fn delete_gateway(&self, id: Uuid) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("/api/v1/gateways/{id}"))).await
     }
 
@@ -113,7 +113,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn revoke_token(&self, gateway: Uuid, token: Uuid) -> Result<Answer<Value>, ApiError> {
+    pub async fn revoke_token(&self, gateway: Uuid, token: Uuid) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("/api/v1/gateways/{gateway}/tokens/{token}"))).await
     }
 
@@ -145,7 +145,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As above.
-    pub async fn delete_event_type(&self, name: &TypeName) -> Result<Answer<Value>, ApiError> {
+    pub async fn delete_event_type(&self, name: &TypeName) -> Result<Answer<()>, ApiError> {
         self.call(self.request(Method::DELETE, &format!("{EVENT_TYPES}/{name}"))).await
     }
 
@@ -234,7 +234,7 @@ impl ApiClient {
     /// # Errors
     /// As above.
     pub async fn backup(&self) -> Result<Backup, ApiError> {
-        let unanswered = |error| ApiError::without_answer(error, BACKUP_TIMEOUT);
+        let unanswered = |error| ApiError::without_answer(error, BACKUP_TIMEOUT, false);
         let request = self.request(Method::POST, "/api/internal/v1/backup").timeout(BACKUP_TIMEOUT);
         let response = request.send().await.map_err(unanswered)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -258,8 +258,10 @@ impl ApiClient {
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, ApiError> {
-        let unanswered = |error| ApiError::without_answer(error, CALL_TIMEOUT);
-        let response = request.timeout(CALL_TIMEOUT).send().await.map_err(unanswered)?;
+        let (http, request) = request.timeout(CALL_TIMEOUT).build_split();
+        let changes = request.as_ref().is_ok_and(|request| !request.method().is_safe());
+        let unanswered = |error| ApiError::without_answer(error, CALL_TIMEOUT, changes);
+        let response = http.execute(request.map_err(unanswered)?).await.map_err(unanswered)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unanswered)?;
         if !status.is_success() {

@@ -1,4 +1,5 @@
-//! What the platform API takes and answers. Answers tolerate missing and added members.
+//! What the platform API takes and answers. Answers tolerate added members, and missing ones that are not what they are
+//! about: anything may answer with a success.
 
 use std::fmt;
 
@@ -44,16 +45,18 @@ pub struct NewGateway {
 }
 
 /// A registered gateway.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Gateway {
     /// Its id.
     pub id: String,
     /// Its name.
     pub name: String,
     /// For people.
+    #[serde(default)]
     pub display_name: String,
     /// Whose it is.
+    #[serde(default)]
     pub organization_id: String,
     /// The host name that its APIs are served under.
     pub vhost: Option<String>,
@@ -105,8 +108,8 @@ pub struct Pagination {
 }
 
 /// A token, as it is listed.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Token {
     /// Its id.
     pub id: String,
@@ -158,17 +161,17 @@ pub struct Deployment {
 }
 
 /// What became of one [`Deployment`].
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Deployed {
     /// The gateway.
     pub gateway_id: String,
     /// The deployment.
-    pub deployment_id: Option<String>,
+    pub deployment_id: String,
     /// The event that told the gateway.
     pub event_id: Option<String>,
     /// How it stands.
-    pub status: Option<String>,
+    pub status: String,
     /// Why the gateway could not be told.
     pub code: Option<String>,
 }
@@ -207,8 +210,8 @@ pub struct NewEventType {
 }
 
 /// An event type.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EventType {
     /// Its name.
     #[serde(rename = "type")]
@@ -216,12 +219,15 @@ pub struct EventType {
     /// For people.
     pub description: Option<String>,
     /// The JSON Schema of its payloads.
+    #[serde(default)]
     pub schema: Value,
     /// Where the payload names its entity.
     pub key_pointer: Option<String>,
     /// Whether an event of it ends its entity.
+    #[serde(default)]
     pub ends_key: bool,
     /// Whether it is part of the product.
+    #[serde(default)]
     pub built_in: bool,
 }
 
@@ -247,8 +253,8 @@ pub enum Targets {
 }
 
 /// A stored event.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Published {
     /// Its cursor.
     pub event_id: String,
@@ -259,30 +265,53 @@ pub struct Published {
 }
 
 /// What became of an event that was published to several gateways.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Outcomes {
     /// For each gateway.
     pub results: Vec<Outcome>,
 }
 
-/// What became of it for one gateway: an event, or the code of an error.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What became of it for one gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The gateway.
     pub gateway_id: String,
-    /// The stored event.
-    pub event_id: Option<String>,
-    /// Connections that it goes to now.
-    pub connections: Option<u64>,
-    /// Why it was not stored.
-    pub code: Option<String>,
+    /// An event, or the code of an error.
+    #[serde(flatten)]
+    pub end: End,
+}
+
+impl Outcome {
+    /// Why it was not stored, if it was not.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match &self.end {
+            End::Failed { code } => Some(code),
+            End::Stored { .. } => None,
+        }
+    }
+}
+
+/// How publishing to one of several gateways ended.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all_fields = "camelCase", untagged)]
+pub enum End {
+    /// It was not stored.
+    Failed {
+        /// Why.
+        code: String,
+    },
+    /// It is stored.
+    Stored {
+        /// Its cursor.
+        event_id: String,
+    },
 }
 
 /// Connections and deliveries.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Who is connected.
     pub gateway_connections: Connections,
@@ -291,8 +320,8 @@ pub struct Stats {
 }
 
 /// Who is connected.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Connections {
     /// How many.
     pub total_active: u64,
@@ -301,8 +330,8 @@ pub struct Connections {
 }
 
 /// One connection.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ConnectionStats {
     /// Whose.
     pub gateway_id: String,
@@ -317,8 +346,8 @@ pub struct ConnectionStats {
 }
 
 /// What was delivered.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EventDelivery {
     /// Events written to connections.
     pub total_events_sent: u64,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::Probe;
 use crate::client::dial;
 use crate::client::link::DIAL_TIMEOUT;
-use crate::client::trouble::causes;
+use crate::client::trouble::{IS_OF_AUTHORITY, causes};
 
 /// An address is silent after this long: time for two repetitions of what is lost on the way.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
@@ -73,6 +73,8 @@ pub enum Unreached {
 pub enum TlsFault {
     /// Signed by itself or by an authority that is not trusted here.
     Untrusted,
+    /// It is an authority's own, which is no server's, trusted or not.
+    OfAuthority,
     /// Its time is over.
     Expired {
         /// Since how many seconds, if that is known.
@@ -148,8 +150,7 @@ impl TlsFault {
         match inner {
             Some(RustlsError::InvalidCertificate(certificate)) => match certificate {
                 CertificateError::UnknownIssuer => Self::Untrusted,
-                // Signed by itself, in the words of webpki.
-                CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => Self::Untrusted,
+                CertificateError::Other(other) if other.to_string().contains(IS_OF_AUTHORITY) => Self::OfAuthority,
                 CertificateError::Expired => Self::Expired { seconds: None },
                 CertificateError::ExpiredContext { time, not_after } => {
                     Self::Expired { seconds: Some(time.as_secs().saturating_sub(not_after.as_secs())) }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,8 +71,10 @@ async fn only_who_is_trusted_is_told_the_key() {
 #[tokio::test]
 async fn a_certificate_whose_time_is_over_or_that_is_of_another_is_not_put_right_by_trusting_it() {
     let expired = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let of_authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     for (name, change, word) in [
         ("localhost", &expired as &dyn Fn(&mut CertificateParams), "expired"),
+        ("localhost", &of_authority, "-addext basicConstraints=critical,CA:FALSE"),
         ("elsewhere.example", &|_: &mut CertificateParams| {}, "not valid for name"),
     ] {
         let (mut params, key) = (CertificateParams::new([name.to_owned()]).unwrap(), KeyPair::generate().unwrap());

@@ -119,12 +119,11 @@ fn write(dir: &Path) {
 async fn a_start_waits_for_files_that_are_being_replaced_and_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
-    let mode = TlsMode::Files { cert: cert.clone(), key, client_ca: None };
+    let mode = TlsMode::Files { cert: cert.clone(), key: key.clone(), client_ca: None };
     let began = tokio::time::Instant::now();
-    let TlsError::File { path, .. } = Tls::load(&mode, Arc::new(SystemClock)).await.err().unwrap() else {
-        unreachable!()
-    };
-    assert_eq!((path, began.elapsed()), (cert.clone(), LOOK_AT_START_EVERY * LOOKS_AT_START));
+    let error = Tls::load(&mode, Arc::new(SystemClock)).await.err().unwrap().to_string();
+    assert!([&cert, &key].iter().all(|file| error.contains(file.to_str().unwrap())), "{error}");
+    assert_eq!(began.elapsed(), LOOK_AT_START_EVERY * LOOKS_AT_START);
     write(dir.path());
     let (first, second) = (std::fs::read(&cert).unwrap(), dir.path().join("second"));
     std::fs::create_dir(&second).unwrap();

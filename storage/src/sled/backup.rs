@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::database::{Database, failed};
 use super::engine::Engine;
 use super::frames;
-use super::portable::{DIRECTORY_ROWS, EVENTS_ROWS, Export};
+use super::portable::{self, DIRECTORY_ROWS, EVENTS_ROWS, Export};
 use super::row::Head;
 use super::{keys, walk};
 use crate::ids::GatewayId;
@@ -55,7 +55,7 @@ impl Backup {
 }
 
 fn nameless(path: &Path) -> Result<BufWriter<File>, StoreError> {
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path).map_err(failed)?;
+    let file = portable::create(path)?;
     fs::remove_file(path).map_err(failed)?;
     Ok(BufWriter::new(file))
 }

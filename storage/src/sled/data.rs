@@ -1,5 +1,6 @@
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,9 +25,9 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if there is none.
+    /// Makes the directory if there is none, for its owner alone.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(|error| unusable(path, error))?;
+        make(path).map_err(|error| unusable(path, error))?;
         let lock = Arc::new(DataLock::take(path)?);
         let finished = salvage::finish_interrupted(path).and_then(|()| second_copy::remove_unfinished(path));
         finished.map_err(|error| unusable(path, error))?;
@@ -37,10 +38,7 @@ impl DataDir {
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
         let is_store = [DIRECTORY, EVENTS, second_copy::NAME].iter().any(|name| path.join(name).exists());
         if !is_store {
-            return Err(StoreError::Io(Box::new(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no store in {}", path.display()),
-            ))));
+            return Err(unusable(path, io::Error::new(io::ErrorKind::NotFound, "there is no store in it")));
         }
         let dir = Self::take(path)?;
         dir.refuse_unfinished()?;
@@ -133,8 +131,16 @@ impl DataDir {
     }
 }
 
+/// Hashes of tokens and artifacts are nobody else's; what others have above it may be.
+fn make(path: &Path) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        fs::create_dir_all(above)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// What was not there is gone as well.
-fn gone(removed: io::Result<()>) -> Result<(), StoreError> {
+pub(super) fn gone(removed: io::Result<()>) -> Result<(), StoreError> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
         _ => Ok(()),

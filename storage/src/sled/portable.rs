@@ -1,10 +1,11 @@
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::check::{Checked, check};
-use super::data::{DIRECTORY, DataDir, EVENTS};
+use super::data::{DIRECTORY, DataDir, EVENTS, gone};
 use super::database::{Database, failed};
 use super::frames::{self, Frame, FrameReader, FrameWriter};
 use super::salvage::Rows;
@@ -56,7 +57,7 @@ fn partial(file: &Path) -> PathBuf {
 }
 
 fn write(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
-    let mut to = Export::new(BufWriter::new(File::create(file).map_err(failed)?))?;
+    let mut to = Export::new(BufWriter::new(create(file)?))?;
     let db = dir.open(DIRECTORY)?;
     to.begin(DIRECTORY_ROWS);
     to.tables(&db)?;
@@ -68,6 +69,13 @@ fn write(dir: &DataDir, file: &Path) -> Result<(), StoreError> {
     }
     to.tables(&db)?;
     to.finish()?.sync_all().map_err(failed)
+}
+
+/// A file to export to. It holds what the data directory does, which is nobody else's either, whoever could read what an
+/// interrupted one left under this name.
+pub(super) fn create(path: &Path) -> Result<File, StoreError> {
+    gone(fs::remove_file(path))?;
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(failed)
 }
 
 /// An export under way.

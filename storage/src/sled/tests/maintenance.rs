@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -353,6 +354,30 @@ async fn an_export_brings_everything_elsewhere_and_cursors_stay_valid() {
     }
     let all = |stores: &Stores| stores.directory_records.clone();
     assert_eq!(all(&after).scan(Table::Meta).await.unwrap(), all(&before).scan(Table::Meta).await.unwrap());
+}
+
+fn mode(of: &fs::Metadata) -> u32 {
+    of.permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn what_holds_all_of_a_store_is_its_owners_alone() {
+    let dir = TempDir::new().unwrap();
+    let (above, data, file) = (dir.path().join("above"), dir.path().join("above/data"), dir.path().join("export"));
+    let stores = stores(&data).await.unwrap();
+    assert_eq!(mode(&fs::metadata(&data).unwrap()), 0o700);
+    assert_ne!(mode(&fs::metadata(above).unwrap()), 0o700, "others may have something there");
+    // As an older version left them.
+    let (unfinished, partial) = (data.join("backup.unfinished"), dir.path().join("export.partial"));
+    for left in [&unfinished, &partial] {
+        fs::write(left, "").unwrap();
+        fs::set_permissions(left, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let backup = stores.backup.as_ref().unwrap().collect().await.unwrap();
+    assert_eq!((mode(&backup.metadata().unwrap()), unfinished.exists()), (0o600, false));
+    drop(stores);
+    export_store(&data, &file, clock()).await.unwrap();
+    assert_eq!((mode(&fs::metadata(file).unwrap()), partial.exists()), (0o600, false));
 }
 
 #[tokio::test]
