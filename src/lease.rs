@@ -318,10 +318,11 @@ impl Poll {
         self.lease.ended(self.lease.silenced());
     }
 
-    /// Ends the connection with this poll.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        self.leases.table().remove(self.lease.registration.connection.id);
+    /// Ends the connection with this poll. `false` if another that overlaps it has done so.
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+        let removed = self.leases.table().remove(self.lease.registration.connection.id);
         self.lease.ended(Some(reason));
+        removed.is_some()
     }
 
     /// For the same client's next poll.
