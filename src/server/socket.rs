@@ -27,11 +27,13 @@ pub(super) struct Socket {
     patience: Option<Duration>,
     /// Boxed: who is served is not silenced.
     unsent: Option<Box<Unsent>>,
+    /// Its writing side is closed.
+    is_shut: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, sever: Sever, patience: Duration) -> Self {
-        Self { stream, sever, patience: Some(patience), unsent: None }
+        Self { stream, sever, patience: Some(patience), unsent: None, is_shut: false }
     }
 
     pub(super) fn sever(&self) -> &Sever {
@@ -69,7 +71,9 @@ impl Socket {
             self.unsent = Some(Box::new(Unsent::new(until)));
         }
         let Some(unsent) = &mut self.unsent else { return Poll::Ready(Ok(())) };
-        let is_sent = ready!(unsent.poll_look(&self.stream, cx));
+        // Shut, it is always writable: then only its peer's end, which is read, says that all has left.
+        let looked_at = (!self.is_shut).then_some(&self.stream);
+        let is_sent = ready!(unsent.poll_look(looked_at, cx));
         self.unsent = None;
         if is_sent {
             return Poll::Ready(Ok(()));
@@ -100,11 +104,11 @@ impl Unsent {
     }
 
     /// Whether it has left. What cannot be looked at has not.
-    fn poll_look(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_look(&mut self, socket: Option<&TcpStream>, cx: &mut Context<'_>) -> Poll<bool> {
         if self.look.is_none() {
-            self.look = Look::at(socket).ok();
+            self.look = socket.and_then(|socket| Look::at(socket).ok());
         }
-        if let Some(look) = &mut self.look
+        if let (Some(look), Some(socket)) = (&mut self.look, socket)
             && look.stream.poll_write_ready(cx).is_ready()
         {
             if look.was_empty {
@@ -176,8 +180,77 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         // Closed, it would go on sending and could be reset no more.
-        self.poll_sent(cx)
+        ready!(self.poll_sent(cx))?;
+        self.is_shut = true;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// When whoever is silenced gets nothing more (CONTRACT.md § 7).
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A socket, and its peer's end.
+    async fn accepted() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (peer, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Socket::new(accepted.unwrap().0, Sever::new(), Duration::from_secs(30)), peer.unwrap())
+    }
+
+    /// One that takes nothing more, as its peer reads nothing.
+    async fn full() -> (Socket, TcpStream) {
+        let (mut socket, peer) = accepted().await;
+        poll_fn(|cx| {
+            while Pin::new(&mut socket).poll_write(cx, &[0; 65_536]).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        (socket, peer)
+    }
+
+    /// How its use ends within the second.
+    async fn ends<T>(using: impl Future<Output = io::Result<T>>) -> Option<io::ErrorKind> {
+        let used = tokio::time::timeout(SECOND, using).await.expect("it has an end");
+        used.err().map(|error| error.kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silenced_and_does_not_read_is_severed_whatever_is_done_with_its_socket() {
+        let (mut reads, _peer) = full().await;
+        reads.sever.silence();
+        assert_eq!(ends(reads.read_u8()).await, Some(io::ErrorKind::ConnectionReset));
+        let (mut shuts, _peer) = full().await;
+        shuts.sever.silence();
+        assert_eq!(ends(shuts.shutdown()).await, Some(io::ErrorKind::ConnectionReset));
+        assert!([reads, shuts].iter().all(|socket| socket.sever.is_severed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silenced_behind_the_end_and_does_not_read_is_severed() {
+        let (mut socket, _peer) = full().await;
+        assert_eq!(ends(socket.shutdown()).await, None);
+        socket.sever.silence();
+        assert_eq!(ends(socket.read_u8()).await, Some(io::ErrorKind::ConnectionReset));
+        assert!(socket.sever.is_severed());
+    }
+
+    #[tokio::test]
+    async fn who_is_silenced_and_has_read_all_is_not_severed() {
+        let (mut socket, mut peer) = accepted().await;
+        socket.write_all(b"all").await.unwrap();
+        socket.sever.silence();
+        let mut seen = String::new();
+        let (shut, read) = tokio::join!(socket.shutdown(), peer.read_to_string(&mut seen));
+        assert!(shut.is_ok() && read.is_ok() && !socket.sever.is_severed());
+        assert_eq!(seen, "all");
     }
 }
