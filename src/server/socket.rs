@@ -52,11 +52,16 @@ impl Socket {
         }
     }
 
-    /// After a write, which may have been of what was to be said before the peer was silenced: that is to leave as well.
+    /// After a write, which may have been of what was to be said before the peer was silenced: that is to leave as well. Who
+    /// has to wait may not read meanwhile, as h2 does not before its pong is written.
     fn wrote(&mut self, cx: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Some(unsent) = &mut self.unsent
-            && taken.is_ready()
-        {
+        if taken.is_pending() {
+            return match self.poll_sent(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Pending,
+            };
+        }
+        if let Some(unsent) = &mut self.unsent {
             unsent.look = None;
             cx.waker().wake_by_ref();
         }
@@ -228,10 +233,17 @@ mod tests {
         let (mut reads, _peer) = full().await;
         reads.sever.silence();
         assert_eq!(ends(reads.read_u8()).await, Some(io::ErrorKind::ConnectionReset));
+        let (mut writes, _peer) = full().await;
+        writes.sever.silence();
+        assert_eq!(ends(writes.write_u8(0)).await, Some(io::ErrorKind::ConnectionReset));
+        let (mut gathers, _peer) = full().await;
+        gathers.sever.silence();
+        let several = [IoSlice::new(&[0]), IoSlice::new(&[0])];
+        assert_eq!(ends(gathers.write_vectored(&several)).await, Some(io::ErrorKind::ConnectionReset));
         let (mut shuts, _peer) = full().await;
         shuts.sever.silence();
         assert_eq!(ends(shuts.shutdown()).await, Some(io::ErrorKind::ConnectionReset));
-        assert!([reads, shuts].iter().all(|socket| socket.sever.is_severed()));
+        assert!([reads, writes, gathers, shuts].iter().all(|socket| socket.sever.is_severed()));
     }
 
     #[tokio::test(start_paused = true)]
