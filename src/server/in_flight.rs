@@ -53,7 +53,7 @@ impl InFlight {
     }
 
     /// Resolves when the peer is [stalled](Stall) with what it asked for: it took nothing of it for at least `limit`, and at
-    /// most three times that. What it takes of one answer counts for all: they share a line, and have turns.
+    /// most four times that. What it takes of one answer counts for all: they share a line, and have turns.
     pub(super) async fn stalled_for(&self, limit: Duration) {
         loop {
             let mut stall = Stall::new(limit, self.taken());

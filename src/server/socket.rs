@@ -24,6 +24,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// no limit for what is under way.
 pub(super) const UNSENT_BYTES: u32 = 32 * 1024;
 
+/// For how long TCP bears with a peer that has closed its window while a write waits: longer than the clocks of the transports
+/// ([`gatecast_transports::Stall`]), which know why they end it.
+const BEARS_WITH_IT: Duration = Duration::from_secs(30);
+
 /// A socket and what severs it.
 pub(super) struct Socket {
     stream: TcpStream,
@@ -32,13 +36,15 @@ pub(super) struct Socket {
     patience: Option<Duration>,
     /// Boxed: who is served is not silenced.
     unsent: Option<Box<Unsent>>,
+    /// Boxed: mostly nothing has to wait.
+    waits: Option<Box<Waits>>,
     /// Its writing side is closed.
     is_shut: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, sever: Sever, patience: Duration) -> Self {
-        Self { stream, sever, patience: Some(patience), unsent: None, is_shut: false }
+        Self { stream, sever, patience: Some(patience), unsent: None, waits: None, is_shut: false }
     }
 
     pub(super) fn sever(&self) -> &Sever {
@@ -61,6 +67,7 @@ impl Socket {
     /// has to wait may not read meanwhile, as h2 does not before its pong is written.
     fn wrote(&mut self, cx: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if taken.is_pending() {
+            self.bear_with_it();
             return match self.poll_sent(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 _ => Poll::Pending,
@@ -70,7 +77,29 @@ impl Socket {
             unsent.look = None;
             cx.waker().wake_by_ref();
         }
+        if let Some(waits) = &mut self.waits
+            && !std::mem::take(&mut waits.still)
+        {
+            // If it is not taken, a peer that is dead is found later.
+            let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(waits.patience));
+            self.waits = None;
+        }
         taken
+    }
+
+    /// A write has to wait.
+    fn bear_with_it(&mut self) {
+        if let Some(waits) = &mut self.waits {
+            waits.still = true;
+            return;
+        }
+        let socket = SockRef::from(&self.stream);
+        if let Ok(Some(patience)) = socket.tcp_user_timeout()
+            && patience < BEARS_WITH_IT
+            && socket.set_tcp_user_timeout(Some(BEARS_WITH_IT)).is_ok()
+        {
+            self.waits = Some(Box::new(Waits { patience, still: true }));
+        }
     }
 
     /// Ready unless a silenced peer has not taken all yet; an error when it is too late for that.
@@ -91,6 +120,14 @@ impl Socket {
         self.sever.sever();
         Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
     }
+}
+
+/// A write had to wait.
+struct Waits {
+    /// What TCP has for its peer otherwise.
+    patience: Duration,
+    /// None was taken since. What is taken at once, after that, is.
+    still: bool,
 }
 
 /// What a silenced peer was sent and the kernel still holds.
@@ -258,6 +295,27 @@ mod tests {
         socket.sever.silence();
         assert_eq!(ends(socket.read_u8()).await, Some(io::ErrorKind::ConnectionReset));
         assert!(socket.sever.is_severed());
+    }
+
+    #[tokio::test]
+    async fn tcp_bears_with_a_peer_while_a_write_waits_for_it() {
+        let (mut socket, mut peer) = accepted().await;
+        let usual = Some(Duration::from_secs(14));
+        SockRef::from(&socket.stream).set_tcp_user_timeout(usual).unwrap();
+        poll_fn(|cx| {
+            while Pin::new(&mut socket).poll_write(cx, &[0; 65_536]).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        let patience = |socket: &Socket| SockRef::from(&socket.stream).tcp_user_timeout().unwrap();
+        assert_eq!(patience(&socket), Some(BEARS_WITH_IT));
+        let reading = tokio::spawn(async move { while matches!(peer.read(&mut [0; 65_536]).await, Ok(1..)) {} });
+        socket.write_u8(0).await.unwrap();
+        assert_eq!(patience(&socket), Some(BEARS_WITH_IT), "what was waited for may be the last for now");
+        socket.write_u8(0).await.unwrap();
+        assert_eq!(patience(&socket), usual);
+        drop(socket);
+        reading.await.unwrap();
     }
 
     #[tokio::test]
