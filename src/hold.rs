@@ -39,10 +39,11 @@ impl Hold {
         }
     }
 
-    /// The connection is over, not only this poll of it.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        if let Self::Leased(poll) = self {
-            poll.end(reason);
+    /// The connection is over, not only this poll of it. `false` if it was already.
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Leased(poll) => poll.end(reason),
         }
     }
 }

@@ -217,14 +217,15 @@ impl Leases {
 
     /// The last poll of a lease has ended, which is not in line, or was silenced meanwhile: that is then for nobody else to
     /// see. Another poll may have come by now.
-    fn settle(&self, lease: &Lease, silenced: Option<CloseReason>) {
+    fn settle(&self, lease: &Lease) {
         let id = lease.registration.connection.id;
         let mut table = self.table();
         let mut polls = lease.polls();
         if polls.under_way > 0 || !table.leases.contains_key(&id) {
             return;
         }
-        if let Some(reason) = silenced {
+        // Under the table's lock: whoever is silenced later is in line by the time that this is looked for there.
+        if let Some(reason) = lease.silenced() {
             table.remove(id);
             drop((polls, table));
             return self.ended(lease, reason);
@@ -317,10 +318,11 @@ impl Poll {
         self.lease.ended(self.lease.silenced());
     }
 
-    /// Ends the connection with this poll.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        self.leases.table().remove(self.lease.registration.connection.id);
+    /// Ends the connection with this poll. `false` if another that overlaps it has done so.
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+        let removed = self.leases.table().remove(self.lease.registration.connection.id);
         self.lease.ended(Some(reason));
+        removed.is_some()
     }
 
     /// For the same client's next poll.
@@ -344,21 +346,22 @@ impl Renewal {
 
 impl Drop for Poll {
     fn drop(&mut self) {
-        let silenced = self.lease.silenced();
         let is_settled = {
             let mut polls = self.lease.polls();
             polls.under_way -= 1;
             polls.until = Instant::now() + self.leases.limit;
-            polls.under_way > 0 || (polls.in_line && silenced.is_none())
+            // Looked up behind that: whoever is silenced later has no poll under way.
+            polls.under_way > 0 || (polls.in_line && self.lease.silenced().is_none())
         };
         if !is_settled {
-            self.leases.settle(&self.lease, silenced);
+            self.leases.settle(&self.lease);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use gatecast_storage::{Cursor, DeliveryLimits, Epoch, GatewayId, ManualClock, MemoryRecords, Seq, TokenId};
     use uuid::Uuid;
 
@@ -367,15 +370,16 @@ mod tests {
     use crate::tail::Tails;
 
     const LIMIT: Duration = Duration::from_secs(30);
+    const TOKEN: TokenId = TokenId(Uuid::nil());
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_that_ran_out_is_not_renewed_though_somebody_still_holds_it() {
+    /// The first poll of a connection, which is the only one.
+    async fn first() -> (Arc<Leases>, Poll) {
         let clock = Arc::new(ManualClock::default());
         let registry = Registry::new(Capacity { total: 1, per_gateway: 1 });
         let deliveries =
             Deliveries::open(Arc::new(MemoryRecords::new()), clock.clone(), DeliveryLimits::default()).await.unwrap();
         let leases = Leases::new(LIMIT, registry.clone(), Arc::new(deliveries), clock.clone());
-        let (gateway, proof) = (GatewayId(Uuid::nil()), Proof::Token(TokenId(Uuid::nil())));
+        let (gateway, proof) = (GatewayId(Uuid::nil()), Proof::Token(TOKEN));
         let (instance, address) = (None, "127.0.0.1".parse().unwrap());
         let identity = Identity {
             proof: proof.clone(),
@@ -387,17 +391,49 @@ mod tests {
         let at = Cursor { epoch: Epoch(1), seq: Seq(0) };
         let registration = registry.register(identity, Tails::new().channel(gateway), at).unwrap();
         let valid = Validity { generation: 0, expires_at: None };
-        let first = leases.open(registration, Client { proof, instance, address }, valid);
+        let poll = leases.open(registration, Client { proof, instance, address }, valid);
+        (leases, poll)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_ran_out_is_not_renewed_though_somebody_still_holds_it() {
+        let (leases, first) = first().await;
         // As the task does that is just ending it.
         let (held, renewal) = (first.lease.clone(), first.renewal());
         drop(first);
         tokio::time::advance(LIMIT / 2).await;
         let second = renewal.poll().expect("it is within its time");
-        assert!(leases.end_expired(Instant::now() + LIMIT).is_none() && !registry.is_empty(), "a poll is under way");
+        let has_ended = leases.end_expired(Instant::now() + LIMIT).is_none() && leases.registry.is_empty();
+        assert!(!has_ended, "a poll is under way");
         drop(second);
         assert!(leases.end_expired(Instant::now() + LIMIT).is_none());
         assert!(renewal.poll().is_none());
         drop(held);
-        assert!(registry.is_empty() && renewal.poll().is_none());
+        assert!(leases.registry.is_empty() && renewal.poll().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revocation_is_heard_that_comes_while_others_are_being_ended() {
+        let (leases, poll) = first().await;
+        drop(poll);
+        // Nobody listens now.
+        leases.registry.close_token(TOKEN);
+        assert!(leases.expire().now_or_never().is_none() && leases.registry.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revocation_is_heard_that_comes_while_the_last_poll_ends() {
+        let (leases, poll) = first().await;
+        // Half of the end of a poll.
+        let lease = poll.lease.clone();
+        lease.polls().under_way -= 1;
+        leases.registry.close_token(TOKEN);
+        leases.end_silenced();
+        assert!(!leases.registry.is_empty(), "it is not in line yet");
+        // The other half.
+        leases.settle(&lease);
+        lease.polls().under_way += 1;
+        drop((lease, poll));
+        assert!(leases.registry.is_empty());
     }
 }

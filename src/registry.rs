@@ -56,7 +56,7 @@ pub struct Registry {
     entries: Mutex<Entries>,
     /// What went over their transports.
     pub(crate) traffic: Traffic,
-    /// Told when connections were told to end.
+    /// Told when connections were told to end; one listens.
     pub(crate) closing: Notify,
 }
 
@@ -231,7 +231,8 @@ impl Registry {
         for (index, connection) in connections.iter().enumerate() {
             connection.close(reason(index));
         }
-        self.closing.notify_waiters();
+        // Kept for the one who listens, should it be busy with the ones before.
+        self.closing.notify_one();
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {

@@ -515,13 +515,13 @@ impl Session for CursorSession {
     }
 
     fn ended(&mut self, reason: CloseReason) {
-        if reason == CloseReason::Superseded {
+        // What ends it is told of once, whichever of its polls that comes to first.
+        if reason == CloseReason::Superseded || !self.hold.end(reason) {
             return;
         }
         let (works, state) = (&self.works, (self.liveness, self.given()));
         let registration = self.hold.registration();
         let undelivered = shortfall::at_the_end(&works.deliveries, registration, state, reason, works.clock.now());
-        self.hold.end(reason);
         self.connection.carried.ended(reason);
         let identity = &self.connection.identity;
         if reason == CloseReason::WriteStalled {

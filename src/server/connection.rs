@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use super::certificate_names::certificate_names;
 use super::in_flight::{Counted, InFlight};
 use super::places::{Place, Places};
-use super::socket::Socket;
+use super::socket::{Socket, UNSENT_BYTES};
 use super::streams::Streams;
 use super::tls::Tls;
 use super::unread::Lent;
@@ -74,6 +74,9 @@ impl Wire {
         let set = listening.set_tcp_user_timeout(Some(self.unacknowledged_max));
         if let Err(error) = set.and_then(|()| listening.set_tcp_nodelay(true)) {
             warn!(%error, "A socket option was not taken: dead peers of SSE are found late.");
+        }
+        if let Err(error) = listening.set_tcp_notsent_lowat(UNSENT_BYTES) {
+            warn!(%error, "A socket option was not taken: slow readers may be cut off.");
         }
     }
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gatecast_transports::{Stall, TAKEN_BYTES_MIN};
 use http::Response;
 use http::header::CONTENT_LENGTH;
 use hyper::body::{Body, Frame, SizeHint};
@@ -51,17 +52,25 @@ impl InFlight {
         }
     }
 
-    /// Resolves when the peer took nothing of what it asked for for at least `limit`, and at most twice that. What it
-    /// takes of one answer counts for all: they share a line, and have turns.
+    /// Resolves when the peer is [stalled](Stall) with what it asked for: it took nothing of it for at least `limit`, and at
+    /// most four times that. What it takes of one answer counts for all: they share a line, and have turns.
     pub(super) async fn stalled_for(&self, limit: Duration) {
         loop {
-            let left = self.left.load(Ordering::Acquire);
-            let waits = self.leaving.load(Ordering::Acquire) > 0;
-            sleep(limit).await;
-            if waits && left == self.left.load(Ordering::Acquire) {
-                return;
+            let mut stall = Stall::new(limit, self.taken());
+            while self.leaving.load(Ordering::Acquire) > 0 {
+                let taken = self.taken();
+                stall.stalled(taken).await;
+                if taken == self.taken() {
+                    return;
+                }
             }
+            sleep(limit).await;
         }
+    }
+
+    /// Each piece, and each answer, counts as much as a peer has to take in the limit: one is enough.
+    fn taken(&self) -> u64 {
+        self.left.load(Ordering::Acquire) as u64 * u64::from(TAKEN_BYTES_MIN)
     }
 }
 

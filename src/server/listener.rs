@@ -90,6 +90,7 @@ mod tests {
     use super::*;
     use crate::proxies::Proxies;
     use crate::server::places::Places;
+    use crate::server::socket::UNSENT_BYTES;
 
     #[tokio::test]
     async fn what_is_accepted_has_what_was_asked_of_sockets() {
@@ -100,5 +101,6 @@ mod tests {
         let (ours, theirs) = (SockRef::from(&accepted), SockRef::from(&peer));
         assert!(ours.tcp_nodelay().unwrap() && !theirs.tcp_nodelay().unwrap());
         assert_eq!(ours.tcp_user_timeout().unwrap(), Some(Duration::from_secs(14)));
+        assert_eq!(ours.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
     }
 }

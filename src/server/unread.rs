@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use http::Request;
+use http::header::EXPECT;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -20,7 +21,11 @@ const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A body that goes back when it is dropped: whoever answers reads what is wanted of it.
-pub(super) struct Lent<B>(Option<(B, oneshot::Sender<B>)>);
+pub(super) struct Lent<B> {
+    lent: Option<(B, oneshot::Sender<B>)>,
+    /// Its peer sends it when it is asked for, which is when it is first read (RFC 9110 § 10.1.1).
+    is_held_back: bool,
+}
 
 /// Where it goes back to.
 pub(super) struct Unread<B>(oneshot::Receiver<B>);
@@ -28,11 +33,12 @@ pub(super) struct Unread<B>(oneshot::Receiver<B>);
 /// Lends out a request's body.
 pub(super) fn lend<B>(request: Request<B>) -> (Request<Lent<B>>, Unread<B>) {
     let (back, unread) = oneshot::channel();
-    (request.map(|body| Lent(Some((body, back)))), Unread(unread))
+    let is_held_back = request.headers().contains_key(EXPECT);
+    (request.map(|body| Lent { lent: Some((body, back)), is_held_back }), Unread(unread))
 }
 
 impl<B: Body<Data: Buf> + Unpin> Unread<B> {
-    /// Takes in what is left, to a bound; nothing while it is still lent.
+    /// Takes in what is left, to a bound; nothing while it is still lent, or if its peer still holds it back.
     pub(super) async fn discard(mut self) {
         let Ok(mut body) = self.0.try_recv() else { return };
         // As of nearly every request.
@@ -54,7 +60,9 @@ impl<B: Body<Data: Buf> + Unpin> Unread<B> {
 
 impl<B> Drop for Lent<B> {
     fn drop(&mut self) {
-        if let Some((body, back)) = self.0.take() {
+        if let Some((body, back)) = self.lent.take()
+            && !self.is_held_back
+        {
             // Fails if nobody waits for the answer any more.
             let _ = back.send(body);
         }
@@ -69,18 +77,19 @@ impl<B: Body + Unpin> Body for Lent<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match &mut self.0 {
+        self.is_held_back = false;
+        match &mut self.lent {
             Some((body, _)) => Pin::new(body).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+        self.lent.as_ref().is_none_or(|(body, _)| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(SizeHint::default, |(body, _)| body.size_hint())
+        self.lent.as_ref().map_or_else(SizeHint::default, |(body, _)| body.size_hint())
     }
 }
 
@@ -116,7 +125,11 @@ mod tests {
 
     /// How long it takes to discard a body of which a piece was read.
     async fn discarded(bytes: usize, ends: bool) -> Duration {
-        let (request, unread) = lend(Request::new(Sent { bytes, ends }));
+        discarded_of(Request::new(Sent { bytes, ends })).await
+    }
+
+    async fn discarded_of(request: Request<Sent>) -> Duration {
+        let (request, unread) = lend(request);
         let mut body = request.into_body();
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
         drop(body);
@@ -130,6 +143,20 @@ mod tests {
         assert_eq!(discarded(1 << 20, true).await, Duration::ZERO);
         assert_eq!(discarded(1 << 20, false).await, DISCARD_DEADLINE, "it does not end");
         assert_eq!(discarded(usize::MAX, true).await, Duration::ZERO, "it has too many bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_its_peer_holds_back_is_not_asked_for() {
+        let held_back = || {
+            let sent = Sent { bytes: 1 << 20, ends: false };
+            Request::builder().header(EXPECT, "100-continue").body(sent).unwrap()
+        };
+        let (request, unread) = lend(held_back());
+        drop(request);
+        let before = Instant::now();
+        unread.discard().await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        assert_eq!(discarded_of(held_back()).await, DISCARD_DEADLINE, "it was already");
     }
 
     #[tokio::test(start_paused = true)]

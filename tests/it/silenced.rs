@@ -173,6 +173,41 @@ async fn what_was_written_whole_is_thrown_away_with_the_token_on_every_transport
     assert!(late.iter().all(|(_, _, bytes)| *bytes < OWN_BYTES_MAX), "{late:?}");
 }
 
+/// The server ends the socket behind its answer, as it is asked to, and waits for the peer to end it as well.
+#[tokio::test]
+async fn what_is_the_last_of_a_connection_is_thrown_away_with_the_token() {
+    let mut late = Vec::new();
+    for over in [Over::Plain, Over::Tls] {
+        let app = over.app().await;
+        let gateway = app.register("one").await;
+        let (key, from) = (("api-key", &*gateway.token), ("last-event-id", &*cursor(&app, &gateway).await));
+        let mut poll = ask(&app, over, POLL, &[key, from, ("connection", "close")]).await;
+        publish_large(&app, &gateway, 900 * 1024).await;
+        until(&mut poll, "xxx").await;
+        silence(&app, &gateway).await;
+        late.push((over, rest(&mut poll).await.len()));
+    }
+    assert!(late.iter().all(|(_, bytes)| *bytes < OWN_BYTES_MAX), "{late:?}");
+}
+
+/// As nginx asks unless it is told otherwise: what has no end ends with the socket.
+#[tokio::test]
+async fn what_was_written_over_http_1_0_is_thrown_away_with_the_token() {
+    let app = Over::Plain.app().await;
+    let gateway = app.register("one").await;
+    let mut stream = narrow(&app).await;
+    let connect = format!("GET {SSE} HTTP/1.0\r\nHost: localhost\r\napi-key: {}\r\n\r\n", gateway.token);
+    stream.write_all(connect.as_bytes()).await.unwrap();
+    until(&mut stream, "connection.ack").await;
+    for _ in 0..2 {
+        publish_large(&app, &gateway, 800 * 1024).await;
+    }
+    until(&mut stream, "xxx").await;
+    silence(&app, &gateway).await;
+    let late = rest(&mut stream).await.len();
+    assert!(late < OWN_BYTES_MAX, "{late}");
+}
+
 /// Two gateways share a connection of HTTP/2, as they do behind a proxy. One of them gives its streams no room.
 #[tokio::test]
 async fn what_waits_for_room_over_http_2_is_thrown_away_with_the_token_and_no_other_stream() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gatecast_storage::{
     Compaction, Cursor, DeliveryFilter, Epoch, FailedDelivery, FailureReason, Replica, Retention, Seq,
 };
-use gatecast_transports::Handshake;
+use gatecast_transports::{CloseReason, Handshake};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -192,6 +192,28 @@ async fn a_revoked_replica_misses_what_was_still_to_be_sent_until_it_comes_back_
     a.numbers(2).await;
     settled().await;
     assert!(world.failed()[0].3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_overlapping_polls_of_one_connection_all_miss_is_missed_once() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut polls = vec![world.named(Via::LongPoll, &member, "a", None).await];
+    let cursor = polls[0].cursor.clone();
+    for _ in 0..2 {
+        let transport = Via::LongPoll.transport();
+        let handshake =
+            Handshake { instance: Some("a".to_owned()), ..handshake(&transport, &member, cursor.as_deref()) };
+        let peer = transport.connect(world.hub.gate.as_ref(), handshake).await.unwrap();
+        polls.push(Client { peer, pongs: true, cursor: cursor.clone() });
+    }
+    polls.iter().for_each(|poll| poll.peer.read(false));
+    world.publish(member.id, 0).await;
+    world.revoke(&member).await;
+    for poll in &mut polls {
+        assert_eq!(poll.message().await, Err(CloseReason::TokenRevoked));
+    }
+    assert_eq!(world.failed(), [(FailureReason::Revoked, 1, 1, false)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::close::CloseReason;
-use crate::pipe::PIECE_BYTES;
 use crate::sever::Sever;
+use crate::stall::Stall;
 use crate::transport::Session;
 
 /// A socket, whatever lies under it.
@@ -125,29 +125,27 @@ impl BareSocket {
         (written, matches!(self.socket.flush().now_or_never(), Some(Ok(()))))
     }
 
-    /// Writes what [`Self::write_at_once`] has left, unless the session cuts it off or the peer takes less than 64 KiB in
-    /// `stall`.
+    /// Writes what [`Self::write_at_once`] has left, unless the session cuts it off or the peer is [stalled](Stall), which has
+    /// just taken so many bytes before these.
     pub(crate) async fn write_slowly(
         &mut self,
         bytes: &[u8],
         mut written: usize,
+        before: usize,
         session: &mut dyn Session,
-        stall: Duration,
+        limit: Duration,
     ) -> Result<(), Unwritten> {
-        let (mut due, mut since) = (Instant::now() + stall, written);
+        let mut stall = Stall::new(limit, 0);
         loop {
             let left = bytes.get(written..).unwrap_or_default();
             let reason = tokio::select! {
                 biased;
                 reason = session.cut() => reason,
-                () = sleep_until(due) => CloseReason::WriteStalled,
+                () = stall.stalled((before + written) as u64) => CloseReason::WriteStalled,
                 taken = write_or_flush(&mut self.socket, left) => match taken {
                     Some(0) => return Ok(()),
                     Some(taken) => {
                         written += taken;
-                        if written - since >= PIECE_BYTES {
-                            (due, since) = (Instant::now() + stall, written);
-                        }
                         continue;
                     }
                     None => CloseReason::PeerClosed,

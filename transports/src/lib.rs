@@ -7,7 +7,7 @@
 //! - [`transport`]: the seam. [`Transport`] is implemented here; [`Gate`] and [`Session`] by the server.
 //! - [`close`]: why a connection ends, and how each transport says so: one table.
 //! - [`handshake`]: what a request says, read the same way for every transport.
-//! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer. [`sever`]: the end of a socket whose peer does not read.
+//! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer; [`stall`]: whether it takes what waits for it. [`sever`]: the end of a socket whose peer does not read.
 //! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen. [`host`]: what both it and hyper
 //!   are asked about a request's `Host`.
 //! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
@@ -34,6 +34,7 @@ pub mod scripted;
 pub mod sever;
 mod shared;
 pub mod sse;
+pub mod stall;
 pub mod timing;
 pub mod transport;
 pub mod websocket;
@@ -47,6 +48,7 @@ pub use long_poll::LongPoll;
 pub use scripted::Scripted;
 pub use sever::{Answered, Sever};
 pub use sse::Sse;
+pub use stall::{Stall, TAKEN_BYTES_MIN};
 pub use timing::Timing;
 pub use transport::{
     Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Served, Session, Step, Text, Ticket,

@@ -227,8 +227,7 @@ impl Drop for Outlet {
     }
 }
 
-/// The most to hand over at once, and with [`Timing::write_stall`](crate::Timing::write_stall) the least rate at which
-/// a peer reads that is not stalled.
+/// The most to hand over at once: no more than a peer has to take in the time, so that it shows that it does.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]

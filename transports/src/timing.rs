@@ -7,8 +7,9 @@ use std::time::Duration;
 pub struct Timing {
     /// From the first moment a request could begin to the end of its head, so also how long HTTP/1.1 stays open idle.
     pub head: Duration,
-    /// A peer's socket that takes less than 64 KiB of a waiting write in this time ends its connection (CONTRACT.md
-    /// § 7). Not a limit for a whole step: a large event on a slow line would never arrive, however often it is tried.
+    /// A peer that takes nothing of a waiting write for this time ends its connection (CONTRACT.md § 7), and so does one that
+    /// takes less than 64 KiB in it ([`Stall`](crate::Stall)). Not a limit for a whole step: a large event on a slow line
+    /// would never arrive, however often it is tried.
     pub write_stall: Duration,
     /// From the `101` to the upgraded socket in our hands.
     pub upgrade: Duration,

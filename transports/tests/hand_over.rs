@@ -111,6 +111,19 @@ async fn a_peer_that_does_not_read_is_stalled_without_hyper() {
     assert!((Timing::default().write_stall..Timing::default().write_stall * 2).contains(&before.elapsed()));
 }
 
+/// As kernels take what waits for it: 10 KB/s, and nothing for longer than a peer may be that takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_steadily_is_not_stalled_though_it_takes_lumps() {
+    let script = Script::new([ack()]);
+    let mut peer = without_hyper(&script, 128 * 1024).await;
+    script.change(|state| state.acts = [Act::Deliver(vec![frame("e-1", "test", "x".repeat(1_000_000))])].into());
+    for _ in 0..8 {
+        tokio::time::sleep(Timing::default().write_stall * 6 / 5).await;
+        peer.read_exact(&mut vec![0; 120_000]).await.unwrap();
+    }
+    assert_eq!(script.look(|state| (state.alive, state.ended.len())), (1, 0));
+}
+
 #[tokio::test]
 async fn without_hyper_it_is_served_on_the_spot_and_what_does_not_fit_by_its_task() {
     let script = Script::new([ack()]);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use tokio::time::sleep;
 
 use crate::close::CloseReason;
 use crate::pipe::{Inlet, PIECE_BYTES};
 use crate::sever::Sever;
+use crate::stall::Stall;
 use crate::timing::Timing;
 use crate::transport::{Frames, Session};
 
@@ -140,13 +140,15 @@ impl Sending {
 
     /// Ready when the body was dropped: at its end, for which it asks only once all before may go out, or with its request.
     /// Then nothing is lost: the position is the client's, and the lease runs on.
-    async fn run(&mut self, stall: Duration) -> Result<(), CloseReason> {
+    async fn run(&mut self, limit: Duration) -> Result<(), CloseReason> {
+        let (bytes, mut stall) = (self.body.len(), Stall::new(limit, 0));
         loop {
+            let taken = bytes - self.body.len();
             tokio::select! {
                 biased;
                 _ = self.inlet.stopped() => return Ok(()),
                 _ = self.inlet.taken(), if !self.body.is_empty() => self.offer(),
-                () = sleep(stall) => return Err(CloseReason::WriteStalled),
+                () = stall.stalled(taken as u64) => return Err(CloseReason::WriteStalled),
             }
         }
     }

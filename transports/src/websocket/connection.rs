@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inbound::{Inbound, Rest, Said};
 use super::outbox::Outbox;
@@ -19,6 +19,7 @@ use crate::bare::BoxSocket;
 use crate::close::CloseReason;
 use crate::sever::Sever;
 use crate::shared::{Serve, Shared};
+use crate::stall::Stall;
 use crate::timing::Timing;
 use crate::transport::{Room, Session, Step};
 
@@ -130,6 +131,7 @@ impl Serve for Connection {
     /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now
     /// and then the peer, so that a backlog does not delay what it says.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        self.line.outbox.count_anew();
         self.line.poll_pong(cx)?;
         let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
         loop {
@@ -166,6 +168,7 @@ impl Serve for Connection {
         }
         // It had looked at everything when it came to rest, so what is due since is told by that.
         if self.session.ready() {
+            self.line.outbox.count_anew();
             match ready!(self.poll_next(cx)) {
                 Ok(true) if self.session.ready() => return Poll::Ready(None),
                 Ok(true) => {}
@@ -257,24 +260,16 @@ impl Connection {
     /// Listens while it writes: a peer that answers every event before it reads the next fills its own socket's
     /// buffers, and would never read again if nobody took its answers.
     async fn write_slowly(&mut self) -> Result<(), Box<End>> {
-        let mut taken = self.line.outbox.taken();
-        let mut stalled = std::pin::pin!(sleep(self.timing.write_stall));
+        let mut stall = Stall::new(self.timing.write_stall, 0);
         loop {
             let progress = tokio::select! {
                 biased;
                 reason = self.session.cut() => return Err(End::new(reason, Rest::Frames)),
-                () = &mut stalled => {
-                    let taken_before = std::mem::replace(&mut taken, self.line.outbox.taken());
-                    if taken - taken_before < WRITE_BYTES_MIN {
-                        return Err(End::new(CloseReason::WriteStalled, Rest::Nothing));
-                    }
-                    stalled.as_mut().reset(Instant::now() + self.timing.write_stall);
-                    continue;
-                }
-                progress = poll_fn(|cx| self.line.poll_progress(cx)) => progress,
+                progress = poll_fn(|cx| self.line.poll_progress(cx, &mut stall)) => progress,
             };
             match progress {
                 Progress::Flushed(flushed) => return Ok(flushed?),
+                Progress::Stalled => return Err(End::new(CloseReason::WriteStalled, Rest::Nothing)),
                 Progress::Read(inbound) => self.hear(inbound)?,
             }
         }
@@ -339,6 +334,7 @@ impl Connection {
 /// What a write that has to wait gets to.
 enum Progress {
     Flushed(io::Result<()>),
+    Stalled,
     Read(Inbound),
 }
 
@@ -359,9 +355,12 @@ impl Line {
         poll_fn(|cx| self.poll_inbound(cx)).await
     }
 
-    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+    fn poll_progress(&mut self, cx: &mut Context<'_>, stall: &mut Stall) -> Poll<Progress> {
         if let Poll::Ready(flushed) = self.outbox.poll_flush(cx) {
             return Poll::Ready(Progress::Flushed(flushed));
+        }
+        if stall.poll_stalled(cx, self.outbox.taken()).is_ready() {
+            return Poll::Ready(Progress::Stalled);
         }
         self.poll_inbound(cx).map(Progress::Read)
     }
@@ -394,8 +393,6 @@ impl Line {
 
 /// A step: enough to make system calls cheap, little enough to hear the peer in between.
 const ROOM: Room = Room { frames: 256, bytes: 256 * 1024 };
-/// What a socket takes at least of a waiting write in [`Timing::write_stall`].
-const WRITE_BYTES_MIN: u64 = 64 * 1024;
 /// Inbound messages in a row before the session has its turn.
 const INBOUND_IN_A_ROW_MAX: u32 = 64;
 /// Steps in a row before the peer has its turn.
