@@ -15,6 +15,10 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// Proxies cut idle streams from 30 s on.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
+/// Who notices a deadline so much too late stood still itself (it was stopped, its machine asleep): what peers said meanwhile
+/// lies unread, and is waited for that long.
+pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
 /// The timing of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -74,6 +78,12 @@ pub(crate) fn life_at_ping(timing: &Timing, life: Instant, (before, now): (Insta
     now.checked_sub(timing.ping_every).filter(|in_time| is_first && *in_time > life).unwrap_or(life)
 }
 
+/// From when on the silence of a peer counts that is dead `now`, if that [is noticed too late](NOTICED_WITHIN).
+pub(crate) fn life_if_late(timing: &Timing, life: Instant, now: Instant) -> Option<Instant> {
+    let is_late = now >= life + timing.life_limit + NOTICED_WITHIN;
+    now.checked_sub(timing.life_limit.saturating_sub(NOTICED_WITHIN)).filter(|_| is_late)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +102,19 @@ mod tests {
         assert_eq!(at(20_000, pinged), Beat::Wait(start + 30 * SECOND));
         assert_eq!(at(29_999, pinged), Beat::Wait(start + 30 * SECOND));
         assert_eq!(at(30_000, pinged), Beat::Dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_death_that_is_noticed_late_is_one_only_if_nothing_is_heard_then() {
+        let (timing, start) = (Timing::new(30 * SECOND), Instant::now());
+        let pinged = start + 20 * SECOND;
+        assert_eq!(life_if_late(&timing, start, start + 30 * SECOND), None);
+        for (back, then) in [(33, Beat::Dead), (100, Beat::Ping)] {
+            let back = start + back * SECOND;
+            let life = life_if_late(&timing, start, back).unwrap();
+            assert_eq!(life_if_late(&timing, life, back + SECOND), None);
+            assert_eq!(beat(&timing, Liveness::PingPong, back + SECOND, life, pinged), then, "if nothing is heard");
+        }
     }
 
     /// As after a pause of the whole machine: nobody was asked for a sign of life in time.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::auth::{Proof, Proven, Validity};
+use crate::heartbeat::NOTICED_WITHIN;
 use crate::registry::{ConnectionId, Registration, Registry};
 use crate::shortfall;
 
@@ -170,9 +171,14 @@ impl Leases {
 
     /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
     pub async fn expire(&self) {
+        let mut next = None;
         loop {
             let (changed, closing) = (self.changed.notified(), self.registry.closing.notified());
-            let next = self.end_expired(Instant::now());
+            let now = Instant::now();
+            next = match next {
+                Some(at) if now >= at + NOTICED_WITHIN => Some(now + NOTICED_WITHIN),
+                _ => self.end_expired(now),
+            };
             tokio::select! {
                 () = changed => {}
                 () = closing => self.end_silenced(),

@@ -24,7 +24,7 @@ use crate::auth::{Authenticator, Validity};
 use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
-use crate::heartbeat::{Beat, Timing, beat, life_at_ping};
+use crate::heartbeat::{Beat, NOTICED_WITHIN, Timing, beat, life_at_ping, life_if_late};
 use crate::hold::Hold;
 use crate::metrics::Live;
 use crate::next_poll::NextPoll;
@@ -193,7 +193,13 @@ impl CursorSession {
             return Err(CloseReason::TokenExpired);
         }
         let next = match beat(&self.works.timing, self.liveness, now, self.life, self.pinged) {
-            Beat::Dead => return Err(CloseReason::NoLife),
+            Beat::Dead => match life_if_late(&self.works.timing, self.life, now) {
+                Some(life) => {
+                    self.life = life;
+                    Some(now + NOTICED_WITHIN)
+                }
+                None => return Err(CloseReason::NoLife),
+            },
             Beat::Ping => return Ok(true),
             Beat::Wait(until) => Some(until),
             Beat::Never => None,

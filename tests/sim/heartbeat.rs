@@ -83,6 +83,27 @@ async fn each_long_poll_connection_ends_30_s_after_its_own_last_poll_whatever_po
     assert!(world.hub.registry.is_empty());
 }
 
+/// The poll lies unread while the server stands still.
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_came_while_the_server_stood_still_finds_its_connection() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let transport = Via::LongPoll.transport();
+    let poll = world.hub.gate.admit(handshake(&transport, &member, None)).await.unwrap();
+    let connection = poll.connection_id();
+    drop(poll);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::advance(LIMIT).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let again = world.hub.gate.admit(handshake(&transport, &member, None)).await.unwrap();
+    assert_eq!(again.connection_id(), connection);
+    drop(again);
+    tokio::time::advance(LIMIT * 2).await;
+    is_gone(&world).await;
+}
+
 /// The process was stopped, or its machine asleep: nothing that was due in between was done in time.
 #[tokio::test(start_paused = true)]
 async fn who_was_not_pinged_while_the_server_stood_still_is_pinged_first_and_stays_if_it_answers() {

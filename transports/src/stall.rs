@@ -65,11 +65,18 @@ impl Stall {
     /// [`Self::stalled`], polled.
     pub(crate) fn poll_stalled(&mut self, cx: &mut Context<'_>, taken: u64) -> Poll<()> {
         let now = Instant::now();
-        let due = self.due(taken, now);
+        let mut due = self.due(taken, now);
+        if now >= due + NOTICED_WITHIN {
+            self.due = now + NOTICED_WITHIN;
+            due = self.due;
+        }
         self.alarm.poll_at(cx, now, Some(due))
     }
 }
 
+/// Who notices so much too late that it is due stood still itself (it was stopped, its machine asleep): then the peer has a
+/// moment to show that it took everything meanwhile.
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 /// What a peer takes at least of what waits for it, each limit.
 pub const TAKEN_BYTES_MIN: u32 = 64 * 1024;
 /// More pays for no more.
@@ -136,6 +143,23 @@ mod tests {
         stall.wait();
         stall.stalled(taken).await;
         assert_eq!(again.elapsed(), LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_that_is_noticed_late_is_one_only_if_nothing_is_taken_then() {
+        for (taken, after) in [(0, NOTICED_WITHIN), (1, NOTICED_WITHIN + LIMIT / TAKEN_BYTES_MIN)] {
+            let mut stall = Stall::new(LIMIT, 0);
+            tokio::time::advance(LIMIT * 3).await;
+            let back = Instant::now();
+            assert!(tokio::time::timeout(NOTICED_WITHIN / 2, stall.stalled(0)).await.is_err());
+            stall.stalled(taken).await;
+            // To the millisecond of the runtime's clock.
+            assert!(
+                back.elapsed() >= after && back.elapsed() < after + Duration::from_millis(2),
+                "{:?}",
+                back.elapsed()
+            );
+        }
     }
 
     proptest! {
