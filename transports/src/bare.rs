@@ -125,23 +125,21 @@ impl BareSocket {
         (written, matches!(self.socket.flush().now_or_never(), Some(Ok(()))))
     }
 
-    /// Writes what [`Self::write_at_once`] has left, unless the session cuts it off or the peer is [stalled](Stall), which has
-    /// just taken so many bytes before these.
+    /// Writes what [`Self::write_at_once`] has left, unless the session cuts it off or the peer is [stalled](Stall).
     pub(crate) async fn write_slowly(
         &mut self,
         bytes: &[u8],
         mut written: usize,
-        before: usize,
         session: &mut dyn Session,
         limit: Duration,
     ) -> Result<(), Unwritten> {
-        let mut stall = Stall::new(limit, 0);
+        let mut stall = Stall::new(limit, written as u64);
         loop {
             let left = bytes.get(written..).unwrap_or_default();
             let reason = tokio::select! {
                 biased;
                 reason = session.cut() => reason,
-                () = stall.stalled((before + written) as u64) => CloseReason::WriteStalled,
+                () = stall.stalled(written as u64) => CloseReason::WriteStalled,
                 taken = write_or_flush(&mut self.socket, left) => match taken {
                     Some(0) => return Ok(()),
                     Some(taken) => {

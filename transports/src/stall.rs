@@ -5,8 +5,9 @@
 //! 110 KiB (Linux 6.18, with its smallest buffers). What is taken therefore pays for time, [`TAKEN_BYTES_MIN`] for the limit,
 //! up to twice that:
 //!
-//! - A peer that takes nothing of what waits, nor has just before, is stalled at the limit.
-//! - One that takes at least so much never is, as long as its lumps come no further apart.
+//! - A peer that takes nothing of what waits is stalled at the limit, whatever it took before that had to wait.
+//! - One that takes at least so much never is, as long as its first lump comes within the limit (from some 13 KB/s on it does)
+//!   and the others no further apart than what they pay for.
 //! - One that stops is two limits after the last that it took at most, and one that takes half as much as it has to within
 //!   four.
 
@@ -36,16 +37,6 @@ impl Stall {
 
     fn at(limit: Duration, taken: u64, now: Instant) -> Self {
         Self { limit, taken, due: now + limit, alarm: Alarm::default() }
-    }
-
-    /// Something waits again, after a while in which nothing may have.
-    pub(crate) fn wait(&mut self) {
-        self.due = self.due.max(Instant::now() + self.limit);
-    }
-
-    /// The peer has taken so many bytes by now, of what may be all that waited.
-    pub(crate) fn took(&mut self, taken: u64) {
-        self.due(taken, Instant::now());
     }
 
     /// When the peer is stalled unless it takes more, of which it has taken so many bytes by now.
@@ -139,10 +130,6 @@ mod tests {
         let taken = 7 + u64::from(TAKEN_BYTES_MIN);
         stall.stalled(taken).await;
         assert_eq!(start.elapsed(), 2 * LIMIT);
-        let again = Instant::now();
-        stall.wait();
-        stall.stalled(taken).await;
-        assert_eq!(again.elapsed(), LIMIT);
     }
 
     #[tokio::test(start_paused = true)]

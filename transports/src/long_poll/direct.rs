@@ -329,7 +329,7 @@ impl Line {
     async fn write_slowly(&mut self, waiting: Waiting) -> Option<bool> {
         let Waiting { mut session, bytes, written, position, closes } = waiting;
         let stall = self.manner.timing.write_stall;
-        match self.socket.write_slowly(&bytes, written, 0, session.as_mut(), stall).await {
+        match self.socket.write_slowly(&bytes, written, session.as_mut(), stall).await {
             Ok(()) => {
                 self.answered(session, position);
                 self.stage = Stage::idle(&self.manner);

@@ -23,8 +23,7 @@ pub(super) async fn run(
     sever: Option<Sever>,
     tasks: TaskTracker,
 ) {
-    let stall = Stall::new(timing.write_stall, 0);
-    let mut connection = Connection { inlet, session, timing, mid_chunk: false, taken: 0, stall };
+    let mut connection = Connection { inlet, session, timing, mid_chunk: false };
     tracing::debug!(connection.id = connection.session.connection_id(), "SSE connection is up.");
     let end = connection.serve().await;
     let reason = match end {
@@ -36,7 +35,7 @@ pub(super) async fn run(
         }
     };
     tracing::debug!(connection.id = connection.session.connection_id(), ?reason, "SSE connection ends.");
-    let Connection { mut inlet, mut session, timing, mid_chunk, .. } = connection;
+    let Connection { mut inlet, mut session, timing, mid_chunk } = connection;
     session.ended(reason);
     drop(session);
     // A last event behind half an event would be garbage.
@@ -62,9 +61,6 @@ struct Connection {
     timing: Arc<Timing>,
     /// The body has taken a part of a step, and not yet all.
     mid_chunk: bool,
-    /// Bytes that the body ever took.
-    taken: u64,
-    stall: Stall,
 }
 
 /// How it ends here.
@@ -111,25 +107,23 @@ impl Connection {
 
     /// Hands over a step in pieces: what hyper has taken can't be revoked any more, so it is given little at a time.
     async fn write(&mut self, mut chunk: Bytes) -> Result<(), End> {
-        self.stall.wait();
+        let (bytes, mut stall) = (chunk.len(), Stall::new(self.timing.write_stall, 0));
         while !chunk.is_empty() {
             let rest = chunk.clone();
             let piece = chunk.split_to(chunk.len().min(PIECE_BYTES));
-            let taken = self.taken + piece.len() as u64;
+            let taken = (bytes - rest.len()) as u64;
             self.inlet.offer(piece);
             let put = tokio::select! {
                 biased;
                 reason = self.session.cut() => Err(reason.into()),
                 taken = self.inlet.taken() => taken.map_err(|stop| self.stopped(&stop, rest)),
-                () = self.stall.stalled(self.taken) => Err(CloseReason::WriteStalled.into()),
+                () = stall.stalled(taken) => Err(CloseReason::WriteStalled.into()),
             };
             // Looked up, not concluded: the body may have taken it in the moment of the cut.
             if self.inlet.retract().is_none() {
                 self.mid_chunk = !chunk.is_empty();
             }
             put?;
-            self.taken = taken;
-            self.stall.took(taken);
         }
         Ok(())
     }

@@ -27,11 +27,11 @@ pub(super) fn run(
     rest: Bytes,
 ) -> impl Future<Output = ()> + Send {
     sever.iter().for_each(Sever::leave_to_tcp);
-    let begun = Box::new(Waiting { chunk: chunk(&rest), written: 0, before: 0 });
+    let begun = Box::new(Waiting { chunk: chunk(&rest), written: 0 });
     let shared = Shared::new(|this| {
         let mut session = session;
         session.lend(this);
-        Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0, in_a_row: 0 }
+        Connection { socket: BareSocket::new(socket, sever), session, timing, unheard: 0 }
     });
     async move {
         let end = serve(&shared, begun).await;
@@ -70,8 +70,6 @@ struct Connection {
     timing: Arc<Timing>,
     /// Bytes that the peer said since the last step.
     unheard: usize,
-    /// Bytes that the socket has just taken.
-    in_a_row: usize,
 }
 
 /// Why it is over.
@@ -98,8 +96,6 @@ struct Waiting {
     chunk: Bytes,
     /// How much of it the socket took.
     written: usize,
-    /// How much it had taken just before.
-    before: usize,
 }
 
 type Due = Result<Box<Waiting>, End>;
@@ -112,7 +108,6 @@ impl Serve for Connection {
         if self.poll_ended(cx).is_ready() {
             return Poll::Ready(Err(CloseReason::PeerClosed.into()));
         }
-        self.in_a_row = 0;
         loop {
             if let Some(waits) = ready!(self.poll_next(cx))? {
                 return Poll::Ready(Ok(waits));
@@ -123,7 +118,6 @@ impl Serve for Connection {
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Due>> {
         // It had looked at everything when it came to rest, so what is due since is told by that.
         if self.session.ready() {
-            self.in_a_row = 0;
             match ready!(self.poll_next(cx)) {
                 Ok(None) if self.session.ready() => return Poll::Ready(None),
                 Ok(None) => {}
@@ -137,10 +131,10 @@ impl Serve for Connection {
 
 impl Connection {
     /// Writes what is left of a step.
-    async fn write_slowly(&mut self, Waiting { chunk, written, before }: Waiting) -> Result<(), End> {
+    async fn write_slowly(&mut self, Waiting { chunk, written }: Waiting) -> Result<(), End> {
         if !chunk.is_empty() {
             let Self { socket, session, timing, .. } = self;
-            socket.write_slowly(&chunk, written, before, session.as_mut(), timing.write_stall).await?;
+            socket.write_slowly(&chunk, written, session.as_mut(), timing.write_stall).await?;
             session.written();
         }
         Ok(())
@@ -158,10 +152,10 @@ impl Connection {
         };
         let (written, is_done) = self.socket.write_at_once(&chunk);
         if !is_done {
-            return Poll::Ready(Ok(Some(Box::new(Waiting { chunk, written, before: self.in_a_row }))));
+            return Poll::Ready(Ok(Some(Box::new(Waiting { chunk, written }))));
         }
         self.session.written();
-        (self.unheard, self.in_a_row) = (0, self.in_a_row + written);
+        self.unheard = 0;
         Poll::Ready(Ok(None))
     }
 

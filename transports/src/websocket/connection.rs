@@ -131,7 +131,6 @@ impl Serve for Connection {
     /// the session first, so that a peer that never stops talking delays neither its events nor its revocation, and now
     /// and then the peer, so that a backlog does not delay what it says.
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        self.line.outbox.count_anew();
         self.line.poll_pong(cx)?;
         let (mut listens, mut inbound_in_a_row, mut steps_in_a_row) = (true, 0, 0);
         loop {
@@ -168,7 +167,6 @@ impl Serve for Connection {
         }
         // It had looked at everything when it came to rest, so what is due since is told by that.
         if self.session.ready() {
-            self.line.outbox.count_anew();
             match ready!(self.poll_next(cx)) {
                 Ok(true) if self.session.ready() => return Poll::Ready(None),
                 Ok(true) => {}
@@ -260,7 +258,7 @@ impl Connection {
     /// Listens while it writes: a peer that answers every event before it reads the next fills its own socket's
     /// buffers, and would never read again if nobody took its answers.
     async fn write_slowly(&mut self) -> Result<(), Box<End>> {
-        let mut stall = Stall::new(self.timing.write_stall, 0);
+        let mut stall = Stall::new(self.timing.write_stall, self.line.outbox.taken());
         loop {
             let progress = tokio::select! {
                 biased;

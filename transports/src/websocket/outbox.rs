@@ -24,7 +24,7 @@ use crate::bare::{BoxSocket, poll_read};
 #[repr(C)]
 pub(super) struct Outbox {
     socket: BoxSocket,
-    /// Bytes that the socket has just taken.
+    /// Bytes that the socket ever took.
     taken: u64,
     /// Nothing waits, neither here nor in layers below.
     is_flushed: bool,
@@ -55,14 +55,9 @@ impl Outbox {
         self.frames.len() == self.left
     }
 
-    /// Bytes that the socket has taken since it was [counted anew](Self::count_anew).
+    /// Bytes that the socket ever took.
     pub(super) fn taken(&self) -> u64 {
         self.taken
-    }
-
-    /// What is taken from here on is taken in a row.
-    pub(super) fn count_anew(&mut self) {
-        self.taken = 0;
     }
 
     /// Nothing waits.
