@@ -1,10 +1,11 @@
 //! What gateways report of events: received, applied, failed (CONTRACT.md § 6).
 //!
 //! A report is heard where it arrives ([`Reports::hear`] from a connection, [`Reports::take`] from a call), checked
-//! against what its gateway was sent, and kept ([`gatecast_storage::receipts`]); that is memory only. What follows from
-//! it and takes the disk, such as the status of a deployment, is done behind, by one task ([`follow_up`]): a queue of
-//! [`FOLLOW_UPS_MAX`] that drops what does not fit, because all that is shown is derived from the outcomes anyway. But
-//! failures: those that do not fit are recorded at once, without the event's type, which would have to be read.
+//! against what its gateway was sent, and kept ([`gatecast_storage::receipts`]); failures are put on record, and recover,
+//! with it: all of that is memory only. What follows from it and takes the disk is done behind, by one task
+//! ([`follow_up`]): the status of a deployment, and the type of an event that failed. That is a queue of
+//! [`FOLLOW_UPS_MAX`] for all gateways, which drops what does not fit: the status that is shown is derived from the
+//! outcomes anyway, and a failure says which event it is of.
 
 mod follow_up;
 mod message;
@@ -82,7 +83,8 @@ impl Reports {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (follow_ups, queue) = mpsc::channel(FOLLOW_UPS_MAX);
-        let follower = Arc::new(Follower { directory: directory.clone(), log, deliveries, clock: clock.clone() });
+        let (kept, known) = (receipts.clone(), directory.clone());
+        let follower = Arc::new(Follower { receipts: kept, directory: known, log, deliveries, clock: clock.clone() });
         let following = tokio::spawn(follower.clone().run(queue));
         let [received, applied, failed, ignored] = [const { AtomicU64::new(0) }; 4];
         Self { receipts, directory, clock, follow_ups, follower, following, received, applied, failed, ignored }
@@ -141,17 +143,14 @@ impl Reports {
         }
         let count = if applied { &self.applied } else { &self.failed };
         count.fetch_add(1, Ordering::Relaxed);
-        if reported == Reported::Nothing {
-            return Taken::Kept;
-        }
-        let replica = from.replica.clone();
-        let news = if applied { News::Applied(Some(replica)) } else { News::Failed(replica) };
-        if self.follow_ups.try_send(FollowUp { gateway: from.gateway, subject, news }).is_err() {
-            match event.filter(|_| !applied) {
-                Some(event) => self.follower.failed(from.gateway, from.replica, event, None),
-                None => {
-                    debug!(gateway.id = %from.gateway, "Too many receipts at once; the deployment's row is not updated.");
-                }
+        // A success that is known is put on record once more: a crash may have kept it and lost that.
+        if applied || reported == Reported::New {
+            let news = match event {
+                Some(event) => self.follower.put_on_record(from.gateway, from.replica, (subject, event), applied),
+                None => News::Early { replica: from.replica.clone(), applied },
+            };
+            if reported == Reported::New {
+                self.follow_up(FollowUp { gateway: from.gateway, subject, news });
             }
         }
         Taken::Kept
@@ -161,7 +160,14 @@ impl Reports {
     pub(crate) fn settle(&self, gateway: GatewayId, deployment: Uuid) {
         let subject = Subject::Deployment(deployment);
         // Whoever looks next finds the same, should there be no room.
-        let _ = self.follow_ups.try_send(FollowUp { gateway, subject, news: News::Applied(None) });
+        self.follow_up(FollowUp { gateway, subject, news: News::Applied });
+    }
+
+    fn follow_up(&self, follow_up: FollowUp) {
+        let gateway = follow_up.gateway;
+        if self.follow_ups.try_send(follow_up).is_err() {
+            debug!(gateway.id = %gateway, "Too many receipts at once; what of this one takes the disk is not done.");
+        }
     }
 
     /// How many reports were taken.

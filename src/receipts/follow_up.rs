@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Replica, Subject};
+use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Receipts, Replica, Subject};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -23,15 +23,18 @@ pub(super) struct FollowUp {
 
 /// What it changed.
 pub(super) enum News {
-    /// A replica has applied it: this one, if that is known.
-    Applied(Option<Replica>),
-    /// This one could not.
-    Failed(Replica),
+    /// A replica has applied it.
+    Applied,
+    /// One could not, and that is on record under this number, without the event's type.
+    Failed(u64),
+    /// Of a deployment whose event was not known when this replica reported, so that nothing is on record yet.
+    Early { replica: Replica, applied: bool },
 }
 
 /// Does what follows from reports: a deployment that a replica applied is deployed, an event that one could not apply is
 /// a failed delivery until it does.
 pub(super) struct Follower {
+    pub(super) receipts: Arc<Receipts>,
     pub(super) directory: Arc<Directory>,
     pub(super) log: Arc<dyn EventLog>,
     pub(super) deliveries: Arc<Deliveries>,
@@ -41,7 +44,7 @@ pub(super) struct Follower {
 /// What of an event is needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Event {
+struct Event {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -59,56 +62,76 @@ struct Payload {
 impl Follower {
     pub(super) async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<FollowUp>) {
         while let Some(follow_up) = queue.recv().await {
-            self.follow(&follow_up).await;
+            self.follow(follow_up).await;
         }
     }
 
-    async fn follow(&self, FollowUp { gateway, subject, news }: &FollowUp) {
+    async fn follow(&self, FollowUp { gateway, subject, news }: FollowUp) {
         let cursor = match subject {
-            Subject::Event(event) => Some(*event),
-            Subject::Deployment(id) => self.directory.told_of_deployment(*id).and_then(|told| told.event),
+            Subject::Event(event) => Some(event),
+            Subject::Deployment(id) => self.directory.told_of_deployment(id).and_then(|told| told.event),
+        };
+        let news = match (news, cursor) {
+            (News::Early { replica, applied }, Some(cursor)) => {
+                self.put_on_record(gateway, &replica, (subject, cursor), applied)
+            }
+            (News::Early { applied: false, .. }, None) => return,
+            (News::Early { applied: true, .. }, None) => News::Applied,
+            (news, _) => news,
         };
         let event = match cursor {
-            Some(cursor) => self.event(*gateway, cursor).await,
+            Some(cursor) => self.event(gateway, cursor).await,
             None => None,
         };
-        match (news, cursor) {
-            (News::Failed(replica), Some(cursor)) => self.failed(*gateway, replica, cursor, event),
-            (News::Failed(_), None) => {}
-            (News::Applied(replica), _) => {
-                let deployment = match subject {
-                    Subject::Deployment(id) => Some(*id),
-                    Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
-                };
-                if let Some(id) = deployment {
-                    self.settle(*gateway, id).await;
-                }
-                // It may have failed under its other name, or so long ago that its failure is forgotten.
-                if let (Some(replica), Some(cursor)) = (replica, cursor) {
-                    self.deliveries.applied(*gateway, cursor, replica, self.clock.now());
-                }
+        if let News::Failed(number) = news {
+            if let Some(Event { kind, correlation_id, .. }) = event {
+                self.deliveries.describe(number, kind, correlation_id);
             }
+            return;
+        }
+        let deployment = match subject {
+            Subject::Deployment(id) => Some(id),
+            Subject::Event(_) => event.and_then(|event| event.payload.deployment_id),
+        };
+        if let Some(id) = deployment {
+            self.settle(gateway, id).await;
         }
     }
 
-    /// Also of an event that cannot be read now, or no longer.
-    pub(super) fn failed(&self, gateway: GatewayId, replica: &Replica, at: Cursor, event: Option<Event>) {
-        warn!(gateway.id = %gateway, %replica, event.id = %at, "A replica could not apply an event.");
-        let (event_type, correlation_id) = event.map(|event| (event.kind, event.correlation_id)).unzip();
-        self.deliveries.record(Failure {
+    /// Puts on record what a replica made of an event, in memory; what of it takes the disk is left.
+    pub(super) fn put_on_record(
+        &self,
+        gateway: GatewayId,
+        replica: &Replica,
+        (subject, event): (Subject, Cursor),
+        applied: bool,
+    ) -> News {
+        let now = self.clock.now();
+        if applied {
+            // It may have failed under its other name, or so long ago that its failure is forgotten.
+            self.deliveries.applied(gateway, event, replica, now);
+            return News::Applied;
+        }
+        warn!(gateway.id = %gateway, %replica, event.id = %event, "A replica could not apply an event.");
+        let number = self.deliveries.record(Failure {
             gateway,
             replica: Some(replica.clone()),
-            event: at,
+            event,
             events: 1,
-            event_type,
-            correlation_id,
+            event_type: None,
+            correlation_id: None,
             reason: FailureReason::FailedByGateway,
-            at: self.clock.now(),
+            at: now,
         });
-        // It may have been deleted while this waited, and what was kept of it forgotten.
+        // It may have been applied meanwhile, by a report that found nothing to recover yet.
+        if self.receipts.has_applied(gateway, replica, &[subject, Subject::Event(event)]) {
+            self.deliveries.applied(gateway, event, replica, now);
+        }
+        // Its gateway may have been deleted meanwhile, and what was kept of it forgotten.
         if self.directory.gateway(gateway).is_none() {
             self.deliveries.forget(gateway);
         }
+        News::Failed(number)
     }
 
     async fn settle(&self, gateway: GatewayId, id: Uuid) {

@@ -102,6 +102,11 @@ impl Deliveries {
         })
     }
 
+    /// The type and correlation id of the first event of a failure that was recorded without, if that is still kept.
+    pub fn describe(&self, number: u64, event_type: String, correlation_id: String) {
+        self.change(|book, _| book.describe(number, [event_type, correlation_id].map(Arc::from)));
+    }
+
     /// Events after `after` up to `up_to`, in its epoch, have reached a replica: marks the failures that this makes good
     /// as recovered at `now`; says how many.
     pub fn recovered(

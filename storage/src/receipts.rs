@@ -243,6 +243,12 @@ impl Receipts {
         all.into_iter().map(|(replica, _, outcome)| (replica, outcome)).collect()
     }
 
+    /// Whether a replica has applied one thing that has these names.
+    #[must_use]
+    pub fn has_applied(&self, gateway: GatewayId, replica: &Replica, of: &[Subject]) -> bool {
+        self.shared.look(gateway, |kept| kept.has_applied(replica, of)).unwrap_or(false)
+    }
+
     /// The replicas of a gateway that are known.
     #[must_use]
     pub fn replicas(&self, gateway: GatewayId, epoch: Epoch) -> Vec<ReplicaInfo> {

@@ -24,6 +24,13 @@ impl World {
     }
 
     async fn deploy(&self, member: &Member) -> Deployment {
+        let row = self.begin_to_deploy(member).await;
+        self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
+        row
+    }
+
+    /// Its event is sent, and its row does not name that yet.
+    async fn begin_to_deploy(&self, member: &Member) -> Deployment {
         let now = gatecast_storage::Clock::now(self.clock.as_ref());
         let row = Deployment {
             id: Uuid::new_v4(),
@@ -40,8 +47,7 @@ impl World {
             earlier: Vec::new(),
             deleted_at: None,
         };
-        self.hub.directory.begin_deployments(vec![row.clone()]).await.unwrap();
-        self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
+        self.hub.directory.begin_deployments(vec![Deployment { event: None, ..row.clone() }]).await.unwrap();
         row
     }
 
@@ -205,6 +211,85 @@ async fn every_failure_that_is_reported_is_on_record_however_many_come_at_once()
     let failed = DeliveryFilter { reason: Some(FailureReason::FailedByGateway), ..DeliveryFilter::default() };
     assert_eq!(world.hub.deliveries.totals().count, 2_000);
     assert!(world.hub.deliveries.query(&failed, 0, 9).1.iter().all(|row| row.event.to_string() == event));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_report_at_the_same_time_keeps_no_failure_from_recovering() {
+    let world = World::new().await;
+    let (busy, member) = (world.gateway().await, world.gateway().await);
+    let (mut other, mut a) = (world.replica(&busy, "a").await, world.replica(&member, "a").await);
+    let theirs = world.publish(busy.id, 1).await.event_id.to_string();
+    let mut mine = Vec::new();
+    // More than outcomes are kept of.
+    for n in 0..300 {
+        mine.push(world.publish(member.id, n).await.event_id.to_string());
+    }
+    other.numbers(1).await;
+    a.numbers(mine.len()).await;
+    // What follows from reports and takes the disk waits, and there are more than may wait.
+    let held = world.reads.forget_permits(usize::MAX);
+    for n in 0..2_000 {
+        let payload = json!({"eventId": theirs, "status": "failed", "message": n.to_string()});
+        other.peer.say_text(json!({"type": "event.receipt", "payload": payload}).to_string());
+    }
+    let failed = DeliveryFilter {
+        gateway: Some(member.id),
+        reason: Some(FailureReason::FailedByGateway),
+        ..DeliveryFilter::default()
+    };
+    let recovered = || {
+        let (_, rows) = world.hub.deliveries.query(&failed, 0, usize::MAX);
+        (rows.len(), rows.iter().filter(|row| row.recovered_at.is_some()).count())
+    };
+    for status in ["failed", "applied"] {
+        mine.iter().for_each(|event| a.peer.say_text(receipt(event, status)));
+        settled().await;
+    }
+    assert_eq!(recovered(), (300, 300));
+    world.reads.add_permits(held);
+    settled().await;
+    assert_eq!(recovered(), (300, 300), "nothing that waited undoes it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_was_told_before_its_event_was_known_recovers_though_it_is_put_on_record_later() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let row = world.begin_to_deploy(&member).await;
+    let other = world.publish(member.id, 1).await.event_id.to_string();
+    a.numbers(2).await;
+    // It holds up what follows from the others.
+    let held = world.reads.forget_permits(usize::MAX);
+    a.peer.say_text(receipt(&other, "failed"));
+    a.peer.say_text(ack(&row, "failed"));
+    settled().await;
+    world.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
+    a.peer.say_text(ack(&row, "success"));
+    settled().await;
+    world.reads.add_permits(held);
+    settled().await;
+    let (_, rows) = world.hub.deliveries.query(&DeliveryFilter::default(), 0, 9);
+    let rows: Vec<_> = rows.iter().map(|row| (row.event, row.recovered_at.is_some())).collect();
+    assert_eq!(rows, [(row.event.unwrap(), true), (other.parse().unwrap(), false)]);
+    assert_eq!(world.status(&member), DeploymentStatus::Deployed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_on_record_at_once_and_its_type_once_it_was_read() {
+    let world = World::new().await;
+    let member = world.gateway().await;
+    let mut a = world.replica(&member, "a").await;
+    let event = world.publish(member.id, 1).await.event_id.to_string();
+    a.numbers(1).await;
+    let held = world.reads.forget_permits(usize::MAX);
+    a.peer.say_text(receipt(&event, "failed"));
+    settled().await;
+    let row = || world.hub.deliveries.query(&DeliveryFilter::default(), 0, 9).1.remove(0);
+    assert_eq!((row().event.to_string(), row().event_type), (event, None));
+    world.reads.add_permits(held);
+    settled().await;
+    assert_eq!(row().event_type.as_deref(), Some("api.deployed"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,14 @@ impl Book {
         number
     }
 
+    /// What a failure lacks of its first event.
+    pub(super) fn describe(&mut self, number: u64, [event_type, correlation_id]: [Arc<str>; 2]) {
+        let Some(row) = self.rows.get(number).cloned() else { return };
+        // In its own place, so that it shares its texts.
+        self.rows.insert(FailedDelivery { event_type: Some(event_type), correlation_id: Some(correlation_id), ..row });
+        self.touch(number);
+    }
+
     fn insert(&mut self, row: FailedDelivery) {
         let FailedDelivery { number, gateway, event, reason, recovered_at, .. } = row;
         let of_gateway = self.gateways.entry(gateway).or_default();

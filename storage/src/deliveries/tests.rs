@@ -177,6 +177,25 @@ async fn what_a_replica_could_not_apply_recovers_by_its_success_alone() {
 }
 
 #[tokio::test]
+async fn what_an_event_is_may_be_said_later() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    let [first, second] = [1, 2]
+        .map(|seq| deliveries.record(Failure { event_type: None, correlation_id: None, ..failure(1, seq, &clock) }));
+    deliveries.flush().await.unwrap();
+    for number in [first, second, 99] {
+        deliveries.describe(number, "api.deployed".to_owned(), "c".to_owned());
+    }
+    let rows = all(&deliveries);
+    for row in &rows {
+        assert_eq!((row.event_type.as_deref(), row.correlation_id.as_deref()), (Some("api.deployed"), Some("c")));
+    }
+    deliveries.flush().await.unwrap();
+    assert_eq!(all(&open(&records, &clock, DeliveryLimits::default()).await), rows);
+    assert_eq!(deliveries.recovered(gateway(1), (Seq(0), cursor(9)), &replica("a"), clock.now()), 2);
+}
+
+#[tokio::test]
 async fn what_was_overwritten_never_recovers() {
     let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
     let deliveries = open(&records, &clock, DeliveryLimits::default()).await;

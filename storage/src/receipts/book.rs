@@ -205,6 +205,11 @@ impl OfGateway {
         all.filter(|(_, is_live, outcome)| *is_live || outcome.is_some()).collect()
     }
 
+    pub(super) fn has_applied(&self, replica: &Replica, of: &[Subject]) -> bool {
+        let outcome = self.replicas.get(replica).and_then(|kept| kept.outcomes.of(of));
+        outcome.is_some_and(|outcome| outcome.applied)
+    }
+
     pub(super) fn replicas(&mut self, epoch: Epoch, now: DateTime<Utc>) -> Vec<ReplicaInfo> {
         let info = |(replica, kept): (&Replica, &mut Kept)| {
             let live = kept.positions.live.iter();
