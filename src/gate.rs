@@ -169,7 +169,7 @@ impl Admission {
             })
         });
         let named = named.transpose()?;
-        let poll = self.leases.renew(named, &peer.proven, || peer.client(handshake));
+        let poll = self.leases.renew(named, (&peer.proven, peer.address), || peer.client(handshake));
         Ok(poll.map(|poll| (poll, Peer { from, ..peer })))
     }
 

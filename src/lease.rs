@@ -4,7 +4,8 @@
 //! task looks at a lease when the deadline has come that it had when it was put in line; if polls have come since, that is
 //! when it gets its new place. So a poll costs two additions and no move in the order of all leases. A poll finds its
 //! connection by `connectionId`, or else by who asks: proof, instance and address; one that follows another on its socket,
-//! by the [`Renewal`] which that has left.
+//! by the [`Renewal`] which that has left. All polls of a connection come from one address, as that is what its gateway may
+//! bar: a poll that names a connection of another address names none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -126,10 +127,12 @@ impl Leases {
     pub(crate) fn renew(
         self: &Arc<Self>,
         named: Option<ConnectionId>,
-        proven: &Proven,
+        (proven, address): (&Proven, IpAddr),
         client: impl FnOnce() -> Client,
     ) -> Option<Poll> {
         let table = self.table();
+        let is_elsewhere = |id: &_| table.leases.get(id).is_some_and(|lease| lease.client.address != address);
+        let named = named.filter(|id| !is_elsewhere(id));
         let id = match named {
             Some(id) => id,
             None => *table.by_client.get(&client())?,

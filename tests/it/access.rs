@@ -106,6 +106,42 @@ async fn behind_a_trusted_proxy_the_address_that_it_reports_counts() {
     }
 }
 
+#[tokio::test]
+async fn a_poll_that_names_a_connection_from_elsewhere_is_not_of_it() {
+    let app = App::with(&[("GATECAST_TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let gateway = app.register("one").await;
+    let poll = async |from: &str, query: &str| {
+        let url = app.url(&format!("/api/internal/v1/poll/gateways/connect?{query}"));
+        let request = app.http.get(url).header("api-key", &gateway.token).header("x-forwarded-for", from);
+        answer(request.send().await.unwrap()).await
+    };
+    let named = |said: &Value, timeout: u8| {
+        let [id, cursor] = ["connectionId", "lastEventId"].map(|member| said[member].as_str().unwrap().to_owned());
+        format!("connectionId={id}&lastEventId={cursor}&timeout={timeout}")
+    };
+    let (allowed, barred) = ("192.0.2.7", "198.51.100.7");
+    let (_, here) = poll(allowed, "").await;
+    let (_, there) = poll(barred, &named(&here, 1)).await;
+    assert_ne!(there["connectionId"], here["connectionId"]);
+    app.publish(gateway.id, 1).await;
+    let (_, again) = poll(allowed, &named(&there, 1)).await;
+    assert_eq!(again["connectionId"], here["connectionId"], "that of its own address");
+    let (_, there) = poll(barred, &named(&there, 1)).await;
+    let (waits, goes_on) = (named(&there, 60), named(&again, 60));
+    let withdraw = async {
+        let at = Instant::now();
+        assert_eq!(update(&app, &gateway, json!({"allowedAddresses": ["192.0.2.0/24"]})).await.0, StatusCode::OK);
+        app.connected(1).await;
+        app.publish(gateway.id, 2).await;
+        at
+    };
+    let (ended, served, at) = tokio::join!(poll(barred, &waits), poll(allowed, &goes_on), withdraw);
+    let silenced = [StatusCode::NO_CONTENT, StatusCode::UNAUTHORIZED];
+    assert!(silenced.contains(&ended.0), "nothing of what was published: {ended:?}");
+    assert_eq!((served.0, &served.1["connectionId"]), (StatusCode::OK, &here["connectionId"]));
+    assert!(at.elapsed() < 2 * AT_ONCE, "{:?}", at.elapsed());
+}
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn authority() -> Authority {
