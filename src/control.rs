@@ -26,7 +26,7 @@ pub(crate) enum Resume {
 }
 
 /// Why a stream cannot go on at the cursor that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ResetReason {
     /// Events after it were trimmed.
     Overwritten,

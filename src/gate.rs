@@ -15,6 +15,7 @@ use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Se
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::timeout;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::api::error::{ApiError, problem};
 use crate::auth::{AuthError, Authenticator, Claim, Proven};
@@ -24,9 +25,10 @@ use crate::hold::Hold;
 use crate::lease::{Client, Leases, Poll};
 use crate::limits::RateTable;
 use crate::proxies::Proxies;
-use crate::refusal_log::{Line, RefusalLog, Refused};
+use crate::refusal_log::{RefusalLog, Refused};
 use crate::registry::{Connection, ConnectionId, Full, Identity, Registry};
 use crate::session::{CursorSession, Works, deadline};
+use crate::sparse_log::{Line, SparseLog};
 
 /// A log that does not say what it holds within this is unavailable: a real gateway client waits 5 s for its ack.
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +45,8 @@ pub struct Admission {
     pub(crate) leases: Arc<Leases>,
     pub(crate) rate: Arc<RateTable>,
     pub(crate) refusal_log: Arc<RefusalLog>,
+    /// Whoever polls can name a cursor that is of no use as often as it likes.
+    pub(crate) reset_log: SparseLog<(GatewayId, ResetReason)>,
     pub(crate) proxies: Proxies,
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -334,7 +338,10 @@ impl Admission {
                 reason
             }
         };
-        warn!(gateway.id = %peer.proven.gateway.id, peer.ip = %peer.address, ?reason, %requested, "Stream reset at connect.");
+        let gateway = peer.proven.gateway.id;
+        if let Some(Line { unlogged }) = self.reset_log.line((gateway, reason), (GatewayId(Uuid::nil()), reason)) {
+            warn!(gateway.id = %gateway, peer.ip = %peer.address, ?reason, %requested, unlogged, "Stream reset at connect.");
+        }
         Ok(Start { position: requested, resume: Resume::Reset, below: Some(Below::reset(reason)) })
     }
 

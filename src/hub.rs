@@ -33,6 +33,7 @@ use crate::receipts::Reports;
 use crate::refusal_log::RefusalLog;
 use crate::registry::{Capacity, Registry};
 use crate::session::Works;
+use crate::sparse_log::SparseLog;
 use crate::tail::{Tail, Tails};
 use crate::traces::Tracer;
 
@@ -137,9 +138,8 @@ impl Hub {
     ) -> Result<Self, StoreError> {
         let Tables { directory, receipts, answers, orders, deliveries } = Tables::open(&stores, &clock).await?;
         let Stores { log, events_records, directory_records, dir, backup, .. } = stores;
-        let registry = Registry::new(limits.capacity);
+        let (registry, timing) = (Registry::new(limits.capacity), Timing::new(limits.life_limit));
         let pulse = Arc::new(Pulse::new(registry.clone(), tails.clone(), deliveries.clone(), clock.clone()));
-        let timing = Timing::new(limits.life_limit);
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
@@ -171,6 +171,7 @@ impl Hub {
             leases: leases.clone(),
             rate: Arc::new(RateTable::new(limits.attempts_per_minute)),
             refusal_log: Arc::default(),
+            reset_log: SparseLog::default(),
             proxies: proxies.clone(),
             draining: Arc::default(),
         });

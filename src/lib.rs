@@ -54,6 +54,7 @@ mod rounds;
 pub mod server;
 pub mod session;
 mod shortfall;
+mod sparse_log;
 pub mod tail;
 pub mod traceparent;
 pub mod traces;

@@ -25,6 +25,7 @@ use uuid::Uuid;
 pub(crate) use self::message::{Report, Status, report};
 
 use self::follow_up::{FollowUp, Follower, News};
+use crate::sparse_log::SparseLog;
 
 /// Reports whose consequences wait to be written.
 const FOLLOW_UPS_MAX: usize = 1_024;
@@ -83,8 +84,14 @@ impl Reports {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (follow_ups, queue) = mpsc::channel(FOLLOW_UPS_MAX);
-        let (kept, known) = (receipts.clone(), directory.clone());
-        let follower = Arc::new(Follower { receipts: kept, directory: known, log, deliveries, clock: clock.clone() });
+        let follower = Arc::new(Follower {
+            receipts: receipts.clone(),
+            directory: directory.clone(),
+            log,
+            deliveries,
+            clock: clock.clone(),
+            failure_log: SparseLog::default(),
+        });
         let following = tokio::spawn(follower.clone().run(queue));
         let [received, applied, failed, ignored] = [const { AtomicU64::new(0) }; 4];
         Self { receipts, directory, clock, follow_ups, follower, following, received, applied, failed, ignored }

@@ -69,8 +69,9 @@ use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::publish::Publisher;
 use crate::receipts::Reports;
-use crate::refusal_log::{Line, RefusalLog, Refused};
+use crate::refusal_log::{RefusalLog, Refused};
 use crate::registry::Registry;
+use crate::sparse_log::Line;
 
 /// A body of a few members, in bytes.
 const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;

@@ -14,8 +14,9 @@ use crate::api::error::{ApiError, problem};
 use crate::auth::Operators;
 use crate::gate::{in_time, not_a_handshake};
 use crate::proxies::Proxies;
-use crate::refusal_log::{Line, RefusalLog, Refused};
+use crate::refusal_log::{RefusalLog, Refused};
 use crate::session::Works;
+use crate::sparse_log::Line;
 
 /// Streams of operators at once.
 const VIEWS_MAX: usize = 256;

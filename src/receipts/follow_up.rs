@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::envelope;
+use crate::sparse_log::{Line, SparseLog};
 
 /// How long one report may hold up those behind it.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,6 +40,8 @@ pub(super) struct Follower {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) clock: Arc<dyn Clock>,
+    /// A gateway can report as much as it likes.
+    pub(super) failure_log: SparseLog<GatewayId>,
 }
 
 /// What of an event is needed.
@@ -112,7 +115,9 @@ impl Follower {
             self.deliveries.applied(gateway, event, replica, now);
             return News::Applied;
         }
-        warn!(gateway.id = %gateway, %replica, event.id = %event, "A replica could not apply an event.");
+        if let Some(Line { unlogged }) = self.failure_log.line(gateway, GatewayId(Uuid::nil())) {
+            warn!(gateway.id = %gateway, %replica, event.id = %event, unlogged, "A replica could not apply an event.");
+        }
         let number = self.deliveries.record(Failure {
             gateway,
             replica: Some(replica.clone()),

@@ -212,6 +212,30 @@ async fn who_is_refused_again_and_again_has_one_line_a_minute_for_each_reason_an
 }
 
 #[tokio::test]
+async fn a_gateway_fills_no_log() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = Served::dev(data.path(), &[]).await;
+    let gateway = served.platform.register("one").await;
+    let event = served.platform.publish(gateway.id, 1).await;
+    let (_, opened, _) = served.platform.poll(&gateway.token, "lastEventId=earliest").await.unwrap();
+    for ahead in 100..120 {
+        let cursor = format!("{}-{ahead}", event.split('-').next().unwrap());
+        let polled = served.platform.poll(&gateway.token, &format!("lastEventId={cursor}&timeout=1")).await.unwrap();
+        assert_eq!((polled.0, &polled.1["connectionId"]), (200, &opened["connectionId"]));
+    }
+    let failed = |message| json!({"type": "event.receipt", "payload": {"eventId": event, "status": "failed", "message": message}});
+    let failures: Vec<_> = (0..20).map(|n: u8| failed(n.to_string())).collect();
+    let receipts = served.platform.http.post(served.platform.url("/api/internal/v1/gateways/receipts"));
+    let said = receipts.header("api-key", &gateway.token).json(&failures).send().await.unwrap();
+    assert_eq!(said.json::<Value>().await.unwrap()["accepted"], 20);
+    served.process.signal("TERM").await;
+    let log = served.process.err.whole().await;
+    for line in ["Stream reset at connect", "A replica could not apply an event"] {
+        assert_eq!(log.iter().filter(|said| said.contains(line)).count(), 1, "{line}: {log:#?}");
+    }
+}
+
+#[tokio::test]
 async fn who_is_refused_to_watch_behind_a_proxy_has_a_line_of_its_own() {
     let data = tempfile::tempdir().unwrap();
     let settings = [("GATECAST_ADMIN_TOKEN", ADMIN), ("GATECAST_TRUSTED_PROXIES", "127.0.0.1")];
