@@ -2,7 +2,8 @@
 //!
 //! - A row is one failure: an event published while nobody was connected ([`FailureReason::NotConnected`]) or that a
 //!   replica could not apply ([`FailureReason::FailedByGateway`]); or, of a replica, all that a connection of it had not
-//!   handed over when it ended, or that was overwritten before it came: the first event and how many.
+//!   handed over when it ended, or that was overwritten before it came: the first event and how many. What a replica
+//!   reports of an event takes the place of what it reported of it before, unless that has recovered.
 //! - It recovers when the last of its events reaches that replica (any, if none was connected), or when the replica
 //!   reports success. Events that were overwritten never come, so [`FailureReason::Overwritten`] stays.
 //! - At most [`DELIVERIES_MAX`] are kept and [`DELIVERIES_PER_GATEWAY_MAX`] of one gateway, so that it takes a

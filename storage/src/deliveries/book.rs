@@ -93,7 +93,7 @@ impl Book {
         self.touch(number);
         let recovered_at = None;
         let [event_type, correlation_id] = [event_type, correlation_id].map(|text| text.map(Arc::from));
-        let delivery = FailedDelivery {
+        let mut delivery = FailedDelivery {
             number,
             gateway,
             replica,
@@ -105,8 +105,25 @@ impl Book {
             at,
             recovered_at,
         };
+        if let Some(before) = self.take_before(&delivery) {
+            delivery.event_type = delivery.event_type.or(before.event_type);
+            delivery.correlation_id = delivery.correlation_id.or(before.correlation_id);
+        }
         self.insert(delivery);
         number
+    }
+
+    /// What a replica reports once more of an event takes the place of what it reported before: it may try without end.
+    fn take_before(&mut self, again: &FailedDelivery) -> Option<FailedDelivery> {
+        let is_before = |row: &&FailedDelivery| {
+            (row.reason, row.event, &row.replica) == (again.reason, again.event, &again.replica)
+        };
+        let of_gateway = self.gateways.get(&again.gateway).filter(|_| again.reason.cure() == Cure::Success)?;
+        let at = |number| (again.event.epoch.0, again.last(), number);
+        let pending = of_gateway.pending.range(at(0)..=at(u64::MAX));
+        let before = pending.filter_map(|(_, _, number)| self.rows.get(number)).find(is_before).cloned()?;
+        self.remove(before.number);
+        Some(before)
     }
 
     /// What a failure lacks of its first event.

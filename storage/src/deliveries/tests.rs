@@ -177,6 +177,41 @@ async fn what_a_replica_could_not_apply_recovers_by_its_success_alone() {
 }
 
 #[tokio::test]
+async fn what_a_replica_cannot_apply_however_often_it_tries_is_one_row_and_pushes_out_no_other() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let limits = DeliveryLimits { per_gateway: 4, ..DeliveryLimits::default() };
+    let deliveries = open(&records, &clock, limits).await;
+    let reason = FailureReason::FailedByGateway;
+    let failed = |by: &str, seq| {
+        let failure = failure(1, seq, &clock);
+        deliveries.record(Failure { replica: Some(replica(by)), event_type: None, reason, ..failure })
+    };
+    deliveries.record(failure(1, 3, &clock));
+    failed("b", 3);
+    let first = failed("a", 3);
+    deliveries.describe(first, "api.deployed".to_owned(), "c".to_owned());
+    for _ in 0..100 {
+        clock.advance(Duration::from_secs(1));
+        failed("a", 3);
+    }
+    failed("a", 4);
+    let rows = all(&deliveries);
+    let short: Vec<_> = rows.iter().map(|row| (row.reason, row.event.seq.0, row.replica.clone())).collect();
+    let by = |name| Some(replica(name));
+    assert_eq!(
+        short,
+        [(reason, 4, by("a")), (reason, 3, by("a")), (reason, 3, by("b")), (FailureReason::NotConnected, 3, None)]
+    );
+    assert_eq!((rows[1].at, rows[1].event_type.as_deref()), (clock.now(), Some("api.deployed")), "the latest");
+    assert_eq!(deliveries.totals().of(reason), 103);
+    deliveries.flush().await.unwrap();
+    assert_eq!(all(&open(&records, &clock, limits).await), rows);
+    assert_eq!(deliveries.applied(gateway(1), cursor(3), &replica("a"), clock.now()), 1);
+    failed("a", 3);
+    assert_eq!(all(&deliveries).iter().filter(|row| row.replica == by("a")).count(), 3, "what has recovered stays");
+}
+
+#[tokio::test]
 async fn what_an_event_is_may_be_said_later() {
     let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
     let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
