@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 /// The window that the limit counts in.
 const MINUTE: Duration = Duration::from_secs(60);
+/// A full table is looked through for what may be forgotten no oftener: that is every address in it, while others wait.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// Addresses remembered at once. When all are in use, new ones share one entry.
 const ADDRESSES_MAX: usize = 100_000;
 /// Where addresses count when the table is full.
@@ -23,7 +25,12 @@ const OVERFLOW: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 pub struct RateTable {
     per_minute: AtomicUsize,
     addresses_max: usize,
-    attempts: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
+    attempts: Mutex<Attempts>,
+}
+
+struct Attempts {
+    by_address: HashMap<IpAddr, VecDeque<Instant>>,
+    tidied: Instant,
 }
 
 impl RateTable {
@@ -34,7 +41,8 @@ impl RateTable {
     }
 
     fn with_size(per_minute: u32, addresses_max: usize) -> Self {
-        Self { per_minute: AtomicUsize::new(per_minute as usize), addresses_max, attempts: Mutex::default() }
+        let attempts = Mutex::new(Attempts { by_address: HashMap::new(), tidied: Instant::now() });
+        Self { per_minute: AtomicUsize::new(per_minute as usize), addresses_max, attempts }
     }
 
     /// Lets each address try so many times from now on; what it has tried counts.
@@ -50,13 +58,13 @@ impl RateTable {
         let now = Instant::now();
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut address = block(from);
-        if attempts.len() >= self.addresses_max && !attempts.contains_key(&address) {
-            attempts.retain(|_, times| times.back().is_some_and(|last| now - *last < MINUTE));
-            if attempts.len() >= self.addresses_max {
+        if attempts.by_address.len() >= self.addresses_max && !attempts.by_address.contains_key(&address) {
+            attempts.tidy(now);
+            if attempts.by_address.len() >= self.addresses_max {
                 address = OVERFLOW;
             }
         }
-        let times = attempts.entry(address).or_default();
+        let times = attempts.by_address.entry(address).or_default();
         while times.front().is_some_and(|first| now - *first >= MINUTE) {
             times.pop_front();
         }
@@ -66,6 +74,16 @@ impl RateTable {
                 times.push_back(now);
                 Ok(())
             }
+        }
+    }
+}
+
+impl Attempts {
+    /// Forgets whose last minute was quiet, unless it was looked for just now.
+    fn tidy(&mut self, now: Instant) {
+        if now - self.tidied >= TIDY_EVERY {
+            self.tidied = now;
+            self.by_address.retain(|_, times| times.back().is_some_and(|last| now - *last < MINUTE));
         }
     }
 }
@@ -113,10 +131,26 @@ mod tests {
         for n in 0..=255_u8 {
             let _ = table.attempt(IpAddr::from([198, 51, 100, n]));
         }
-        assert!(table.attempts.lock().unwrap().len() <= 101);
+        assert!(table.attempts.lock().unwrap().by_address.len() <= 101);
         tokio::time::advance(3 * MINUTE).await;
         assert!(table.attempt(HOST).is_ok());
-        assert!(table.attempts.lock().unwrap().len() <= 2);
+        assert!(table.attempts.lock().unwrap().by_address.len() <= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_is_not_looked_through_at_every_attempt() {
+        let table = RateTable::with_size(10, 100);
+        let fill = |from: u8| (from..from + 100).for_each(|n| assert!(table.attempt([198, 51, 100, n].into()).is_ok()));
+        let len = || table.attempts.lock().unwrap().by_address.len();
+        fill(0);
+        tokio::time::advance(MINUTE - Duration::from_millis(300)).await;
+        assert!(table.attempt(HOST).is_ok());
+        tokio::time::advance(Duration::from_millis(600)).await;
+        assert!(table.attempt(HOST).is_ok());
+        assert_eq!(len(), 101, "it was just now");
+        tokio::time::advance(Duration::from_millis(400)).await;
+        assert!(table.attempt(HOST).is_ok());
+        assert_eq!(len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
