@@ -174,6 +174,7 @@ impl Admission {
         });
         let named = named.transpose()?;
         let poll = self.leases.renew(named, (&peer.proven, peer.address), || peer.client(handshake));
+        let poll = poll.map_err(|full| self.no_room(&peer, full))?;
         Ok(poll.map(|poll| (poll, Peer { from, ..peer })))
     }
 
@@ -206,14 +207,8 @@ impl Admission {
             connected_at: peer.now,
         };
         let start = self.start(peer, &peer.replica(handshake), bounds, None).await?;
-        let registration = self.registry.register(identity, channel, start.known()).map_err(|full| {
-            if let Some(Line { unlogged }) = self.refusal_log.line(peer.address, Refused::Full(full)) {
-                warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, unlogged, "Connection attempt refused.");
-            }
-            match full {
-                Full::Server | Full::Gateway => ApiError::CapacityExceeded,
-            }
-        })?;
+        let registration = self.registry.register(identity, channel, start.known());
+        let registration = registration.map_err(|full| self.no_room(peer, full))?;
         self.authenticate(handshake, peer.address).map_err(|_| ApiError::Unauthorized)?;
         if self.draining.load(Ordering::Acquire) {
             return Err(ApiError::Draining);
@@ -234,6 +229,16 @@ impl Admission {
             Hold::Own(registration)
         };
         Ok(self.session(hold, start, true, peer, handshake))
+    }
+
+    fn no_room(&self, peer: &Peer, full: Full) -> ApiError {
+        if let Some(Line { unlogged }) = self.refusal_log.line(peer.address, Refused::Full(full)) {
+            let gateway = peer.proven.gateway.id;
+            warn!(gateway.id = %gateway, peer.ip = %peer.address, %full, unlogged, "Connection attempt refused.");
+        }
+        match full {
+            Full::Server | Full::Gateway | Full::Polls => ApiError::CapacityExceeded,
+        }
     }
 
     /// A later poll of a connection that asks for what the log has to be asked for.

@@ -20,8 +20,12 @@ use tracing::info;
 
 use crate::auth::{Proof, Proven, Validity};
 use crate::heartbeat::NOTICED_WITHIN;
-use crate::registry::{ConnectionId, Registration, Registry};
+use crate::registry::{ConnectionId, Full, Registration, Registry};
 use crate::shortfall;
+
+/// Polls of a connection under way at once: they overlap where a client's replicas look alike, of which a gateway has as
+/// many by default, and each takes what a connection does.
+const POLLS_MAX: usize = 64;
 
 /// Who polls, when it doesn't say which connection it renews.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -124,21 +128,21 @@ impl Leases {
     }
 
     /// A poll of a live connection: of the one it names, if that was opened with the same proof, or else of the client's.
+    ///
+    /// # Errors
+    /// If that has as many as it may.
     pub(crate) fn renew(
         self: &Arc<Self>,
         named: Option<ConnectionId>,
         (proven, address): (&Proven, IpAddr),
         client: impl FnOnce() -> Client,
-    ) -> Option<Poll> {
+    ) -> Result<Option<Poll>, Full> {
         let table = self.table();
         let is_elsewhere = |id: &_| table.leases.get(id).is_some_and(|lease| lease.client.address != address);
         let named = named.filter(|id| !is_elsewhere(id));
-        let id = match named {
-            Some(id) => id,
-            None => *table.by_client.get(&client())?,
-        };
-        let lease = table.leases.get(&id).filter(|lease| lease.client.proof == proven.proof)?.clone();
-        self.begin(table, lease, named.is_some(), proven.valid)
+        let id = named.or_else(|| table.by_client.get(&client()).copied());
+        let lease = id.and_then(|id| table.leases.get(&id)).filter(|lease| lease.client.proof == proven.proof).cloned();
+        lease.map_or(Ok(None), |lease| self.begin(table, lease, named.is_some(), proven.valid))
     }
 
     /// A poll of a lease, unless it is over.
@@ -148,17 +152,20 @@ impl Leases {
         lease: Arc<Lease>,
         names_it: bool,
         valid: Validity,
-    ) -> Option<Poll> {
+    ) -> Result<Option<Poll>, Full> {
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
         let is_silenced = lease.silenced().is_some();
         // Under the table's lock, so that it does not run out meanwhile.
         if is_silenced || lease.is_over.load(Ordering::Acquire) {
             // Not under it: this may be the last who has the lease, and so its connection.
             drop(table);
-            return None;
+            return Ok(None);
         }
         let overlaps = {
             let mut polls = lease.polls();
+            if polls.under_way >= POLLS_MAX {
+                return Err(Full::Polls);
+            }
             polls.under_way += 1;
             polls.under_way > 1
         };
@@ -169,7 +176,7 @@ impl Leases {
             // not without need.
             lease.registration.connection.channel.bell.ring();
         }
-        Some(Poll { leases: self.clone(), lease, number, valid })
+        Ok(Some(Poll { leases: self.clone(), lease, number, valid }))
     }
 
     /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
@@ -346,10 +353,10 @@ impl Poll {
 }
 
 impl Renewal {
-    /// The next poll; `None` if the connection has ended or is silenced.
+    /// The next poll; `None` if the connection has ended or is silenced, or has as many as it may.
     pub(crate) fn poll(&self) -> Option<Poll> {
         let lease = self.lease.upgrade()?;
-        self.leases.begin(self.leases.table(), lease, self.names_it, self.valid)
+        self.leases.begin(self.leases.table(), lease, self.names_it, self.valid).ok().flatten()
     }
 }
 

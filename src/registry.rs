@@ -29,7 +29,7 @@ pub struct Capacity {
     pub per_gateway: usize,
 }
 
-/// There is no room for another connection.
+/// There is no room for another connection, or for another poll of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Full {
     /// The server has as many as it may.
@@ -38,6 +38,9 @@ pub enum Full {
     /// The gateway has as many as it may.
     #[error("the gateway has as many connections as it may")]
     Gateway,
+    /// The connection has as many polls as it may.
+    #[error("the connection has as many polls under way as it may")]
+    Polls,
 }
 
 /// The connection of a gateway that is furthest behind.

@@ -71,6 +71,26 @@ async fn no_more_connections_than_there_may_be_and_places_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_more_polls_of_a_connection_overlap_than_there_may_be_and_places_come_back() {
+    let world = World::new().await;
+    let (member, other) = (world.gateway().await, world.gateway().await);
+    let mut polls = Vec::new();
+    let refusal = loop {
+        match world.connect(Via::LongPoll, &member, Some("latest")).await {
+            Ok(poll) if polls.len() < 100 => polls.push(poll),
+            polled => break polled.expect_err("refused"),
+        }
+    };
+    assert_eq!((polls.len(), world.hub.registry.len()), (64, 1));
+    assert_eq!(told(&refusal), (503, "CAPACITY_EXCEEDED".to_owned()));
+    assert!(refusal.0.headers().contains_key("retry-after"));
+    world.connect(Via::LongPoll, &other, Some("latest")).await.unwrap();
+    polls[0].peer.hang_up();
+    while polls[0].message().await.is_ok() {}
+    world.connect(Via::LongPoll, &member, Some("latest")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_malformed_cursor_is_400_and_a_malformed_key_comes_first() {
     let world = World::new().await;
     let member = world.gateway().await;
