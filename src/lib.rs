@@ -42,6 +42,7 @@ pub mod hub;
 pub mod lease;
 pub mod limits;
 pub mod metrics;
+mod network;
 mod next_poll;
 pub mod pacing;
 pub mod proxies;

@@ -1,4 +1,3 @@
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use super::page::PageRequest;
 use super::reply::{self, Answer, Time};
 use super::{Api, Platform, Request, to_the_end};
 use crate::gate::in_time;
+use crate::network::network;
 
 /// Bytes of a name.
 const NAME_BYTES: RangeInclusive<usize> = 3..=64;
@@ -207,12 +207,6 @@ fn access(fields: &mut Fields<'_>) -> Option<Access> {
     let expected = "DNS names such as edge-1.example, or URIs, without *, of 1 to 253 visible ASCII characters";
     let certificate_names = fields.texts("certificateNames", CERTIFICATE_NAMES_MAX, expected, certificate_name);
     Some(Access { addresses: addresses?, certificate_names: certificate_names? })
-}
-
-/// A network, or an address, which is a network of one.
-fn network(text: &str) -> Option<IpNet> {
-    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-    Some(network.trunc())
 }
 
 /// A name as certificates have it: of a host, whose case does not matter, or a URI.

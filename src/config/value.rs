@@ -1,7 +1,7 @@
 //! From the text of one value to its type. Pure; every bound is named by the caller.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -137,9 +137,8 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, ValueError> {
 }
 
 fn network(text: &str) -> Result<IpNet, ValueError> {
-    let bare = || text.parse::<IpAddr>().map(IpNet::from);
-    let net = text.parse::<IpNet>().or_else(|_| bare()).map_err(|_| ValueError::NotANetwork(text.to_owned()))?;
-    if net.prefix_len() == 0 { Err(ValueError::EveryNetwork(text.to_owned())) } else { Ok(net.trunc()) }
+    let net = crate::network::network(text).ok_or_else(|| ValueError::NotANetwork(text.to_owned()))?;
+    if net.prefix_len() == 0 { Err(ValueError::EveryNetwork(text.to_owned())) } else { Ok(net) }
 }
 
 /// Digits at the front, the rest trimmed.
@@ -216,6 +215,9 @@ mod tests {
         let nets = networks("10.1.2.3/8, 192.0.2.1 ::1").unwrap();
         assert_eq!(nets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]);
         assert!(matches!(networks("0.0.0.0/0"), Err(ValueError::EveryNetwork(_))));
+        let mapped = networks("::ffff:10.0.0.0/104 ::ffff:192.0.2.1").unwrap();
+        assert_eq!(mapped.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.0.2.1/32"]);
+        assert!(matches!(networks("::ffff:0.0.0.0/96"), Err(ValueError::EveryNetwork(_))));
         assert!(matches!(networks("10.0.0.0/33"), Err(ValueError::NotANetwork(_))));
     }
 }

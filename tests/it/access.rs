@@ -32,8 +32,10 @@ async fn update(app: &Platform, gateway: &Registered, more: Value) -> (StatusCod
 async fn a_gateway_bound_to_its_networks_is_refused_from_elsewhere_like_anyone_without_a_key() {
     let app = App::start().await;
     let gateway = app.register("one").await;
-    let (status, said) = update(&app, &gateway, json!({"allowedAddresses": ["192.0.2.0/24", "2001:db8::1"]})).await;
-    assert_eq!((status, &said["allowedAddresses"]), (StatusCode::OK, &json!(["192.0.2.0/24", "2001:db8::1/128"])));
+    let networks = json!({"allowedAddresses": ["192.0.2.0/24", "2001:db8::1", "::ffff:198.51.100.7"]});
+    let (status, said) = update(&app, &gateway, networks).await;
+    let networks = json!(["192.0.2.0/24", "2001:db8::1/128", "198.51.100.7/32"]);
+    assert_eq!((status, &said["allowedAddresses"]), (StatusCode::OK, &networks));
     for path in ["poll/gateways/connect", "sse/gateways/connect", "deployments"] {
         let ask = async |key: &str| {
             let url = app.url(&format!("/api/internal/v1/{path}"));
