@@ -99,6 +99,7 @@ mod tests {
             connection: None,
             gateway: None,
             cookie: None,
+            fetch_site: None,
         };
         proxies.client(&handshake).to_string()
     }

@@ -1,6 +1,6 @@
 use gatecast_transports::Handshake;
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::browsers::SignedIn;
 use super::{AdminAuth, AuthError, Browsers, bearer};
@@ -61,29 +61,38 @@ impl Operators {
         if !self.is_open() {
             self.browsers.find(cookies(headers)).ok_or(AuthError::Missing)?;
         }
-        let ours = match headers.get(SEC_FETCH_SITE).map(|site| site.as_bytes()) {
-            Some(b"same-origin") => true,
-            // Typed into the address bar: a page to look at, never a change.
-            Some(b"none") => method.is_safe(),
-            Some(_) => false,
-            // Not a browser, or one of before 2023, which the header protects.
-            None => true,
-        };
+        let ours = is_ours(headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes), method);
         let stated = method.is_safe() || self.is_open() || headers.contains_key(DASHBOARD);
         if ours && stated { Ok(()) } else { Err(AuthError::CrossSite) }
     }
 
-    /// Checks a request to watch a stream.
+    /// Checks a request to watch a stream, as a call that changes nothing.
     ///
     /// # Errors
     /// [`AuthError`].
     pub fn watch(&self, handshake: &Handshake) -> Result<Standing, AuthError> {
-        let credential = handshake.credential.as_ref().map(|secret| secret.expose());
-        let signed_in = || self.browsers.find(handshake.cookie.iter().map(|secret| secret.expose()));
-        match credential.is_none().then(signed_in).flatten() {
-            Some(browser) => Ok(Standing::Browser(browser)),
-            None => self.auth.check(credential).map(|()| Standing::Token),
+        if let Some(credential) = &handshake.credential {
+            return self.auth.check(Some(credential.expose())).map(|()| Standing::Token);
         }
+        let browser = self.browsers.find(handshake.cookie.iter().map(|secret| secret.expose()));
+        let standing = match browser {
+            Some(browser) => Standing::Browser(browser),
+            None => self.auth.check(None).map(|()| Standing::Token)?,
+        };
+        let ours = is_ours(handshake.fetch_site.as_deref().map(str::as_bytes), &Method::GET);
+        if ours { Ok(standing) } else { Err(AuthError::CrossSite) }
+    }
+}
+
+/// Whether what a browser sends by itself comes from our own pages, by what it says of that.
+fn is_ours(fetch_site: Option<&[u8]>, method: &Method) -> bool {
+    match fetch_site {
+        Some(b"same-origin") => true,
+        // Typed into the address bar: a page to look at, never a change.
+        Some(b"none") => method.is_safe(),
+        Some(_) => false,
+        // Not a browser, or one of before 2023, which the header protects.
+        None => true,
     }
 }
 
@@ -94,6 +103,8 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use gatecast_transports::{ConnInfo, Liveness};
+
     use super::*;
     use crate::auth::hash_of;
 
@@ -138,6 +149,29 @@ mod tests {
         let wrong = headers(&[("authorization", "Bearer wrong"), ("cookie", &cookie)]);
         assert_eq!(operators.call(&Method::GET, &wrong), Err(AuthError::Unknown));
         assert_eq!(operators.call(&Method::GET, &HeaderMap::new()), Err(AuthError::Missing));
+    }
+
+    #[test]
+    fn what_a_browser_sends_by_itself_lets_our_own_pages_watch_and_no_others() {
+        let (open, operators) = (Operators::new(AdminAuth::Open), Operators::new(AdminAuth::Token(hash_of(TOKEN))));
+        let cookie = operators.browsers.sign_in().unwrap();
+        let (cookie, bearer) = (("cookie", cookie.split(';').next().unwrap()), format!("Bearer {TOKEN}"));
+        let site = |site| ("sec-fetch-site", site);
+        for (at, sent, answer) in [
+            (&open, &[][..], Ok(())),
+            (&open, &[site("same-origin")], Ok(())),
+            (&open, &[site("none")], Ok(())),
+            (&open, &[site("cross-site")], Err(AuthError::CrossSite)),
+            (&open, &[site("same-site")], Err(AuthError::CrossSite)),
+            (&operators, &[cookie, site("same-origin")], Ok(())),
+            (&operators, &[cookie, site("cross-site")], Err(AuthError::CrossSite)),
+            (&operators, &[site("cross-site")], Err(AuthError::Missing)),
+            (&operators, &[("authorization", &bearer), site("cross-site")], Ok(())),
+        ] {
+            let info = ConnInfo::of(([127, 0, 0, 1], 4711).into());
+            let handshake = Handshake::read("sse", Liveness::WriteOnly, &info, &headers(sent), "").unwrap();
+            assert_eq!(at.watch(&handshake).map(drop), answer, "{sent:?}");
+        }
     }
 
     #[test]

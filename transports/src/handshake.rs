@@ -79,6 +79,8 @@ pub struct Handshake {
     pub gateway: Option<String>,
     /// `Cookie`, all lines joined by semicolons: how browsers present credentials.
     pub cookie: Option<Secret>,
+    /// `Sec-Fetch-Site` (Fetch Metadata), all lines joined by commas: from where a browser asks.
+    pub fetch_site: Option<String>,
 }
 
 impl Handshake {
@@ -124,6 +126,7 @@ impl Handshake {
             connection: checked(connection, "connectionId", is_name, "1 to 128 visible ASCII characters")?,
             gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
             cookie: headers.cookie.joined("; ").map(Secret::new),
+            fetch_site: headers.fetch_site.joined(","),
         })
     }
 }
@@ -160,6 +163,7 @@ pub(crate) struct Headers<'a> {
     forwarded_for: Values<'a>,
     forwarded: Values<'a>,
     cookie: Values<'a>,
+    fetch_site: Values<'a>,
 }
 
 /// The values of one header, in order.
@@ -197,6 +201,7 @@ impl<'a> Headers<'a> {
             (FORWARDED_FOR, &mut self.forwarded_for),
             (FORWARDED, &mut self.forwarded),
             (COOKIE.as_str(), &mut self.cookie),
+            (FETCH_SITE, &mut self.fetch_site),
         ];
         all.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, values)| values)
     }
@@ -285,6 +290,7 @@ const CURSOR: &str = "last-event-id";
 const INSTANCE: &str = "gateway-instance";
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
+const FETCH_SITE: &str = "sec-fetch-site";
 const NAME_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

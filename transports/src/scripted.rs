@@ -98,6 +98,7 @@ impl Scripted {
             connection: None,
             gateway: None,
             cookie: None,
+            fetch_site: None,
         }
     }
 
