@@ -116,6 +116,16 @@ impl Process {
         self.child.wait().await.unwrap()
     }
 
+    /// Whether a server gets so far; else it has said all that it says.
+    pub(crate) async fn listens(&mut self) -> bool {
+        while let Some(line) = self.err.line().await {
+            if line.contains("Listening on ") {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
