@@ -15,6 +15,7 @@ use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
 use gatecast::config::Effective;
 use gatecast::server::Server;
 use gatecast_storage::Closed;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
 /// Runs a server until SIGTERM or Ctrl+C, which end its start as well. Whoever waits for `closed` waits for its store.
 async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Result<(), ServeError> {
     let logging = logging::init(&now.config);
+    outlive_file_size_limits()?;
     // Before anything that takes time: unhandled, it would end the process.
     let hangup = signal(SignalKind::hangup())?;
     let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
@@ -82,6 +84,12 @@ async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Res
     let served = server.serve(shutdown).await;
     beside.abort();
     Ok(served?)
+}
+
+/// A write beyond a limit of the size of files (`ulimit -f`) fails from now on, as on a full disk: its signal ends a process
+/// that does not handle it. What tokio handles once it handles as long as the process.
+fn outlive_file_size_limits() -> io::Result<()> {
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// From now on SIGTERM and Ctrl+C do not end the process, but complete this.
