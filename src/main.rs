@@ -6,7 +6,7 @@ mod reload;
 mod show;
 
 use std::cell::OnceCell;
-use std::io::{self, stderr, stdout};
+use std::io::{self, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,12 @@ use gatecast::cli::{self, Cli, Environment, Io, Reread, ServeError};
 use gatecast::config::Effective;
 use gatecast::server::Server;
 use gatecast_storage::Closed;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
+use self::logging::Backlog;
 use self::notify::Notify;
 use self::reload::Reload;
 
@@ -29,9 +31,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long the store may take to close once it is flushed.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long the end waits for whoever reads the log.
+const LOG_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let (mut out, mut err) = (stdout(), stderr());
+    // Of a server, errors come after what it has logged.
+    let backlog = Arc::new(Backlog::default());
+    let (mut out, mut err) = (stdout(), &*backlog);
     let cli = match Cli::read(std::env::args_os(), &mut err) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
@@ -45,19 +51,26 @@ fn main() -> ExitCode {
     };
     let io = Io { env: Environment::new(std::env::vars_os()), out: &mut out, err: &mut err };
     let closed = OnceCell::new();
-    let exit = runtime.block_on(cli::run(cli, io, |now, reread| serve(now, reread, &closed)));
+    let exit = runtime.block_on(cli::run(cli, io, |now, reread| serve(now, reread, &closed, &backlog)));
     // Tasks are dropped, which closes the store; what hangs on a blocking thread is left behind: a look-up of a name, the
     // opening of a store whose start was cut off.
     runtime.shutdown_background();
     if closed.get().is_some_and(|closed: &Closed| !closed.wait(CLOSE_MAX)) {
         error!("The store does not close and is left behind; what was answered is on disk.");
     }
+    backlog.wait(LOG_MAX);
     exit.into()
 }
 
 /// Runs a server until SIGTERM or Ctrl+C, which end its start as well. Whoever waits for `closed` waits for its store.
-async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Result<(), ServeError> {
-    let logging = logging::init(&now.config);
+async fn serve(
+    now: Effective,
+    reread: Reread,
+    closed: &OnceCell<Closed>,
+    backlog: &Arc<Backlog>,
+) -> Result<(), ServeError> {
+    let logging = logging::init(&now.config, backlog)?;
+    outlive_file_size_limits()?;
     // Before anything that takes time: unhandled, it would end the process.
     let hangup = signal(SignalKind::hangup())?;
     let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
@@ -82,6 +95,12 @@ async fn serve(now: Effective, reread: Reread, closed: &OnceCell<Closed>) -> Res
     let served = server.serve(shutdown).await;
     beside.abort();
     Ok(served?)
+}
+
+/// A write beyond a limit of the size of files (`ulimit -f`) fails from now on, as on a full disk: its signal ends a process
+/// that does not handle it. What tokio handles once it handles as long as the process.
+fn outlive_file_size_limits() -> io::Result<()> {
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// From now on SIGTERM and Ctrl+C do not end the process, but complete this.

@@ -148,7 +148,7 @@ pub(super) struct Felt {
 impl Felt {
     /// What comes after a beat; from the first that is kept if that is in the future, as when the clock was set back.
     pub(super) fn after(pulse: Arc<Pulse>, beat: i64) -> Self {
-        let at = if beat > pulse.newest() && pulse.newest() > 0 { 0 } else { beat };
+        let at = if beat > pulse.newest() { 0 } else { beat };
         Self { listener: Listener::new(pulse.bell.clone()), pulse, at, given: at }
     }
 }
@@ -217,6 +217,15 @@ mod tests {
         let Poll::Ready(Shown::Frames(frames)) = feed.poll_next(&mut nobody(), ROOM) else { return Vec::new() };
         feed.written();
         frames.iter().map(|f| (f.id().unwrap().parse().unwrap(), serde_json::from_str(f.text()).unwrap())).collect()
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_before_the_first_beat_of_a_clock_that_was_set_back_is_shown_it() {
+        let world = World::new().await;
+        let future = world.clock.now().timestamp_millis() + 2 * 60 * 60 * 1_000;
+        let mut back = Felt::after(world.pulse.clone(), future);
+        world.beat(3);
+        assert_eq!(shown(&mut back).len(), 1);
     }
 
     #[tokio::test]

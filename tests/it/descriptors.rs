@@ -15,13 +15,20 @@ use crate::wire::{PATIENCE, Sse};
 
 /// What the server may have open, its own files included.
 const FILES_MAX: usize = 128;
+/// With fewer a process does not get to its store.
+const FILES_OF_A_RUNTIME: usize = 6;
 
 /// `serve --dev` that was given as much, by a limit that it may raise (`-Sn`) or not (`-n`).
 async fn limited(data: &Path, limit: &str) -> Served {
+    Served::listening(started(data, limit, FILES_MAX)).await
+}
+
+/// The same with any limit, without waiting.
+fn started(data: &Path, limit: &str, files: usize) -> Process {
     let server = Served::command(&["--dev"], data, &[]);
     let server = server.as_std();
     let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("ulimit {limit} {FILES_MAX} && exec \"$0\" \"$@\"")]);
+    limited.args(["-c", &format!("ulimit {limit} {files} && exec \"$0\" \"$@\"")]);
     limited.arg(server.get_program()).args(server.get_args());
     for (name, value) in server.get_envs() {
         match value {
@@ -29,7 +36,7 @@ async fn limited(data: &Path, limit: &str) -> Served {
             None => limited.env_remove(name),
         };
     }
-    Served::listening(Process::spawn(&mut limited)).await
+    Process::spawn(&mut limited)
 }
 
 /// Waits until the number of what the process has open is as wanted.
@@ -105,6 +112,20 @@ async fn a_file_that_was_made_while_there_were_descriptors_is_synced_when_there_
     let _idle = all_taken(&process, &platform).await;
     platform.publish(gateway.id, 100).await;
     assert_eq!(platform.get("/ready").await.0, 200);
+}
+
+/// 65 is what systemd does not try again (deploy/gatecast.service).
+#[tokio::test]
+async fn a_start_that_lacks_descriptors_may_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for files in FILES_OF_A_RUNTIME..FILES_MAX {
+        let mut start = started(dir.path(), "-n", files);
+        if start.listens().await {
+            return;
+        }
+        assert_ne!(start.ended().await.code(), Some(65), "of {files} files: {:#?}", start.err.so_far());
+    }
+    panic!("it never listens");
 }
 
 #[tokio::test]

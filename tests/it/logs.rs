@@ -1,15 +1,19 @@
 //! The log of a busy run: a line for each state change, at its level, and never a payload or a secret.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use futures::SinkExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::platform::{Platform, Registered};
-use crate::process::Served;
-use crate::wire::{Sse, Ws, raw, tls};
+use crate::process::{Served, address};
+use crate::wire::{PATIENCE, Sse, Ws, raw, tls};
 
 const ADMIN: &str = "admin-marker-5d1f0c";
 /// In everything that is no business of a log: payloads, artifacts, wrong keys, messages of receipts.
@@ -17,6 +21,9 @@ const MARKER: &str = "marker-7b3e91";
 const API: &str = "23826f9e-8daf-4638-b295-14898312759f";
 /// More than a WebSocket is sent without a ping.
 const EVENTS: usize = 40;
+
+/// Events whose lines no pipe holds.
+const EVENTS_OF_A_PIPE: u64 = 600;
 
 /// All that a platform and its gateways do, well and badly; the tokens that there were.
 async fn busy(platform: &Platform) -> Vec<String> {
@@ -253,4 +260,33 @@ async fn who_is_refused_to_watch_behind_a_proxy_has_a_line_of_its_own() {
     for (line, client) in lines.iter().zip(clients) {
         assert!(line.contains(&format!("peer.ip={client} ")), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_takes_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Served::command(&["--dev"], dir.path(), &[]);
+    let mut server = server.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = timeout(PATIENCE, log.next_line()).await.unwrap().unwrap().expect("it listens");
+        if let Some(address) = address(&line) {
+            break address;
+        }
+    };
+    let platform = Platform::new(address);
+    let gateway = platform.register("one").await;
+    let published = async {
+        for n in 0..EVENTS_OF_A_PIPE {
+            platform.publish(gateway.id, n).await;
+        }
+    };
+    timeout(PATIENCE, published).await.expect("answers though nobody takes the log");
+    assert_eq!(platform.get("/ready").await.0, 200);
+    platform.delete(&format!("/api/v1/gateways/{}/tokens/{}", gateway.id, gateway.token_id)).await;
+    assert_eq!(platform.poll(&gateway.token, "timeout=0").await.unwrap().0, 401);
+    let pid = server.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let ended = timeout(PATIENCE, server.wait()).await.expect("it ends though nobody takes its log").unwrap();
+    assert!(ended.success(), "{ended}");
 }

@@ -116,6 +116,16 @@ impl Process {
         self.child.wait().await.unwrap()
     }
 
+    /// Whether a server gets so far; else it has said all that it says.
+    pub(crate) async fn listens(&mut self) -> bool {
+        while let Some(line) = self.err.line().await {
+            if line.contains("Listening on ") {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -149,20 +159,17 @@ impl Served {
 
     /// Waits until it listens.
     pub(crate) async fn listening(mut process: Process) -> Self {
-        let address: SocketAddr = process
-            .err
-            .until(|line| {
-                let rest = line.split("Listening on https://").nth(1)?;
-                // Followed by a full stop, and in JSON by more.
-                rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
-                    .next()?
-                    .trim_end_matches('.')
-                    .parse()
-                    .ok()
-            })
-            .await;
+        let address = process.err.until(address).await;
         Self { process, platform: Platform::new(address) }
     }
+}
+
+/// Where a server listens, of the line that says so.
+pub(crate) fn address(line: &str) -> Option<SocketAddr> {
+    let rest = line.split("Listening on https://").nth(1)?;
+    // Followed by a full stop, and in JSON by more.
+    let address = rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).next()?;
+    address.trim_end_matches('.').parse().ok()
 }
 
 /// What a command that ends by itself said.

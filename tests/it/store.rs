@@ -11,6 +11,11 @@ use crate::platform::{Platform, Registered};
 use crate::process::{Process, Served, gatecast, run};
 use crate::wire::Sse;
 
+/// Nobody else's, as a limit of threads counts all that its user has.
+const LONE_USER: u32 = 64_997;
+/// With so many a server with one worker starts.
+const THREADS_ENOUGH: usize = 20;
+
 async fn store(command: &[&str], data: &Path) -> (i32, Value) {
     let data = data.display().to_string();
     let said = run(&[&["--json", "store"], command, &["--data-dir", &data]].concat(), &[]).await;
@@ -194,15 +199,23 @@ fn of_root(data: &Path) -> Vec<String> {
     found
 }
 
+/// Whether directories are a user's now, with all that is in them.
+fn are_given(user: u32, paths: &[&Path]) -> bool {
+    let given =
+        std::process::Command::new("chown").arg("-R").arg(format!("{user}:{user}")).args(paths).output().unwrap();
+    if !given.status.success() {
+        eprintln!("Not tested: nothing may be given away here (it takes root).");
+    }
+    given.status.success()
+}
+
 #[tokio::test]
 async fn what_root_does_to_the_store_of_another_user_locks_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let (data, new, export) = (dir.path().join("data"), dir.path().join("new"), dir.path().join("export"));
     filled(&data).await;
     fs::create_dir(&new).unwrap();
-    let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(&data).arg(&new).output().unwrap();
-    if !given.status.success() {
-        eprintln!("Not tested: nothing may be given away here (it takes root).");
+    if !are_given(65_534, &[&data, &new]) {
         return;
     }
     let export = export.display().to_string();
@@ -224,9 +237,7 @@ async fn a_part_of_the_store_that_may_not_be_opened_is_named() {
     let data = dir.path().join("data");
     filled(&data).await;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(&data).output().unwrap();
-    if !given.status.success() {
-        eprintln!("Not tested: nothing may be given away here (it takes root).");
+    if !are_given(65_534, &[&data]) {
         return;
     }
     let db = data.join("events/db");
@@ -237,4 +248,39 @@ async fn a_part_of_the_store_that_may_not_be_opened_is_named() {
     let said = refused.err.whole().await.join("\n");
     assert_eq!(status.code(), Some(65), "{said}");
     assert!(said.contains(&data.join("events").display().to_string()) && said.contains("chown -R"), "{said}");
+}
+
+/// What is wanting is no damage: whatever a start lacks, the next one finds the store as it was.
+#[tokio::test]
+async fn a_start_that_may_have_few_threads_sets_nothing_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (gateway, events) = filled(&data).await;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if !are_given(LONE_USER, &[&data]) {
+        return;
+    }
+    let server = Served::command(&["--dev"], &data, &[("TOKIO_WORKER_THREADS", "1")]);
+    let server = server.as_std();
+    let mut has_failed = false;
+    for threads in 3..THREADS_ENOUGH {
+        let mut limited = tokio::process::Command::new("prlimit");
+        limited.arg(format!("--nproc={threads}")).arg(server.get_program()).args(server.get_args());
+        limited.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut start = Process::spawn(limited.stdin(Stdio::null()).uid(LONE_USER).gid(LONE_USER));
+        if start.listens().await {
+            start.kill().await;
+            continue;
+        }
+        let (status, said) = (start.ended().await, start.err.so_far().join("\n"));
+        assert_ne!(status.code(), Some(65), "of {threads} threads: {said}");
+        has_failed |= said.contains("the store failed");
+    }
+    assert!(has_failed, "no start lacked threads for its store");
+    let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.contains("damaged")).collect::<Vec<_>>(), [""; 0]);
+    let again = Process::spawn(Served::command(&["--dev"], &data, &[]).uid(LONE_USER).gid(LONE_USER));
+    let Served { process: _again, platform } = Served::listening(again).await;
+    let there = sent(&platform, &gateway, "earliest", events.len()).await;
+    assert!(there.iter().zip(&events).all(|(there, event)| there.contains(event.as_str())), "{there:?}");
 }

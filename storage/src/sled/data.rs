@@ -147,7 +147,34 @@ pub(super) fn gone(removed: io::Result<()>) -> Result<(), StoreError> {
     }
 }
 
-/// What becomes of an error of the directory itself.
+/// What becomes of an error of the directory itself: what may pass, such as a full disk, is no fault of the directory.
 pub(super) fn unusable(data: &Path, source: io::Error) -> StoreError {
-    StoreError::Unusable { path: data.display().to_string(), source }
+    match source.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory => StoreError::Unusable { path: data.display().to_string(), source },
+        _ => failed(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_later_start_finds_otherwise_is_the_directorys_fault() {
+        let judged = |code| unusable(Path::new("data"), io::Error::from_raw_os_error(code));
+        for (lasting, code) in
+            [("EPERM", 1), ("EACCES", 13), ("EEXIST", 17), ("ENOTDIR", 20), ("EISDIR", 21), ("EROFS", 30)]
+        {
+            assert!(matches!(judged(code), StoreError::Unusable { .. }), "{lasting}");
+        }
+        for (passing, code) in
+            [("EIO", 5), ("ENOMEM", 12), ("ENFILE", 23), ("EMFILE", 24), ("ENOSPC", 28), ("EDQUOT", 122)]
+        {
+            assert!(matches!(judged(code), StoreError::Io(_)), "{passing}");
+        }
+    }
 }

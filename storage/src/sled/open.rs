@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -27,17 +27,30 @@ const FORMATS_BEFORE: [&[u8]; 2] = [&[2], &[1]];
 const OPEN_TRIES_MAX: u32 = 100;
 /// Between two of these tries.
 const OPEN_RETRY: Duration = Duration::from_millis(20);
+/// Twice what sled starts, seven for its I/O and one that flushes: those of the look may be counted yet when it does.
+const THREADS: usize = 16;
 /// Unsynced writes reach the file at least this often, in ms.
 const FLUSH_EVERY_MS: u64 = 500;
 
 /// Opens or creates the database in `path`.
 pub(super) fn open(path: &Path, cache_bytes: u64, lock: Arc<DataLock>) -> Result<Database, StoreError> {
+    look_for_threads().map_err(failed)?;
     once_free(path, || {
-        // sled 0.34 panics on much of what is wrong with a file.
         catch_unwind(AssertUnwindSafe(|| try_open(path, cache_bytes, Arc::clone(&lock))))
-            .unwrap_or_else(|panic| Err(damaged(path, message(&*panic))))
+            .unwrap_or_else(|panic| Err(panicked(path, message(&*panic))))
     })
     .map_err(|error| named_if_denied(path, error))
+}
+
+/// Whether the system gives us the threads that sled needs: without any for its I/O it waits for ever.
+fn look_for_threads() -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // Shut until all are there.
+        let _shut = gate.lock();
+        (0..THREADS).try_for_each(|_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).map(drop))
+    })
+    .map_err(|error| io::Error::new(error.kind(), format!("it is refused the threads that it needs: {error}")))
 }
 
 /// What may not be opened is of another user, such as root, and stays so.
@@ -164,6 +177,21 @@ pub(super) fn judge(path: &Path, error: ::sled::Error) -> StoreError {
     }
 }
 
+/// sled 0.34 panics on much of what is wrong with a file, and where the system refuses it a thread.
+fn panicked(path: &Path, message: String) -> StoreError {
+    match refusal(&message) {
+        Some(error) => judge_io(path, error),
+        None => damaged(path, message),
+    }
+}
+
+/// What the system has refused, if that was unwrapped: the message is the error's `Debug`, which has its number.
+fn refusal(message: &str) -> Option<io::Error> {
+    let (_, error) = message.split_once("Os { code: ")?;
+    let (code, _) = error.split_once(',')?;
+    Some(io::Error::from_raw_os_error(code.parse().ok()?))
+}
+
 fn judge_io(path: &Path, error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::ResourceBusy => StoreError::InUse(path.display().to_string()),
@@ -177,4 +205,30 @@ fn judge_io(path: &Path, error: io::Error) -> StoreError {
 
 fn damaged(path: &Path, detail: String) -> StoreError {
     StoreError::Damaged { path: path.display().to_string(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a panic at an `unwrap`.
+    fn judged(unwrapped: Result<(), ::sled::Error>) -> StoreError {
+        let panic = catch_unwind(AssertUnwindSafe(|| unwrapped.unwrap())).unwrap_err();
+        panicked(Path::new("events"), message(&*panic))
+    }
+
+    #[test]
+    fn only_a_panic_at_what_the_file_has_is_damage() {
+        for (refused, code) in [("a thread", 11), ("memory", 12), ("a descriptor", 24)] {
+            let error = judged(Err(::sled::Error::Io(io::Error::from_raw_os_error(code))));
+            assert!(matches!(error, StoreError::Io(_)), "{refused}: {error}");
+        }
+        let error = judged(Err(::sled::Error::ReportableBug("a page is missing".to_owned())));
+        assert!(
+            matches!(&error, StoreError::Damaged { detail, .. } if detail.contains("a page is missing")),
+            "{error}"
+        );
+        let error = judged(Err(::sled::Error::Io(io::ErrorKind::UnexpectedEof.into())));
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
 }
