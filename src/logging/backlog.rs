@@ -1,5 +1,5 @@
 //! Lines on their way to standard error. Whoever logs waits for nobody who reads: lines are written by a thread of their own,
-//! all that there are at once. At most 1 MiB waits; what does not fit is dropped, and how many lines that were is logged where
+//! all that there are at once, some milliseconds later where there are many. At most 1 MiB waits; what does not fit is dropped, and how many lines that were is logged where
 //! they would have been, once the others are taken.
 
 use std::io::{self, Write, stderr};
@@ -12,6 +12,9 @@ use tracing::warn;
 
 /// Some thousands of lines.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Between two writes: a thread that is woken for each line costs more than its write, a third of a publish.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What is to be written to standard error. Before [`start`](Self::start) it is written at once.
 #[derive(Default)]
@@ -54,6 +57,7 @@ impl Backlog {
             let (mut taken, mut stderr) = (Vec::new(), stderr());
             loop {
                 ours.step(&mut taken, &mut stderr);
+                pause();
             }
         };
         let started = thread::Builder::new().name("log".to_owned()).spawn(run).map(drop);
@@ -96,6 +100,11 @@ impl Backlog {
         // Nothing that runs under the lock panics half way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is there to wait, on a thread of its own")]
+fn pause() {
+    thread::sleep(PAUSE);
 }
 
 impl Waiting {
