@@ -1,6 +1,6 @@
 //! Lines on their way to standard error. Whoever logs waits for nobody who reads: lines are written by a thread of their own,
-//! all that there are at once, some milliseconds later where there are many. At most 1 MiB waits; what does not fit is dropped, and how many lines that were is logged where
-//! they would have been, once the others are taken.
+//! all that there are at once, some milliseconds later where there are many. At most 1 MiB waits; what does not fit is dropped,
+//! and how many lines that were is logged where they would have been, once the others are taken.
 
 use std::io::{self, Write, stderr};
 use std::mem;
