@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -15,12 +16,15 @@ use crate::wire::{PATIENCE, Sse};
 
 /// What the server may have open, its own files included.
 const FILES_MAX: usize = 128;
+/// What it may have open when it starts, where it is to have less then: whoever opens sockets and says nothing has a share of
+/// what there is at a start.
+const FILES_AT_START: usize = 1_024;
 /// With fewer a process does not get to its store.
 const FILES_OF_A_RUNTIME: usize = 6;
 
 /// `serve --dev` that was given as much, by a limit that it may raise (`-Sn`) or not (`-n`).
-async fn limited(data: &Path, limit: &str) -> Served {
-    Served::listening(started(data, limit, FILES_MAX)).await
+async fn limited(data: &Path, limit: &str, files: usize) -> Served {
+    Served::listening(started(data, limit, files)).await
 }
 
 /// The same with any limit, without waiting.
@@ -49,8 +53,11 @@ async fn until_open(process: &Process, is_wanted: impl Fn(usize) -> bool) {
     }
 }
 
-/// Sockets that say nothing and leave nothing to be opened.
+/// From now on it may have less open, and sockets that say nothing leave nothing to be opened.
 async fn all_taken(process: &Process, platform: &Platform) -> Vec<TcpStream> {
+    let limit = Some(FILES_MAX as u64);
+    let pid = Pid::from_raw(i32::try_from(process.pid()).unwrap());
+    prlimit(pid, Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let mut idle = Vec::new();
     for _ in 0..FILES_MAX {
         idle.push(TcpStream::connect(platform.address).await.unwrap());
@@ -62,9 +69,9 @@ async fn all_taken(process: &Process, platform: &Platform) -> Vec<TcpStream> {
 #[tokio::test]
 async fn sockets_that_take_all_descriptors_break_no_store() {
     let dir = tempfile::tempdir().unwrap();
-    let Served { process, platform } = limited(dir.path(), "-n").await;
+    let Served { process, platform } = limited(dir.path(), "-n", FILES_AT_START).await;
     let told = process.err.so_far().into_iter().find(|line| line.contains("LimitNOFILE"));
-    assert!(told.is_some_and(|told| told.contains("may open 128 files")), "{:?}", process.err.so_far());
+    assert!(told.is_some_and(|told| told.contains("may open 1024 files")), "{:?}", process.err.so_far());
     let gateway = platform.register("one").await;
     let idle = all_taken(&process, &platform).await;
 
@@ -89,7 +96,7 @@ async fn sockets_that_take_all_descriptors_break_no_store() {
 #[tokio::test]
 async fn a_file_that_was_made_while_there_were_descriptors_is_synced_when_there_are_none() {
     let dir = tempfile::tempdir().unwrap();
-    let Served { process, platform } = limited(dir.path(), "-n").await;
+    let Served { process, platform } = limited(dir.path(), "-n", FILES_AT_START).await;
     let gateway = platform.register("one").await;
     let _connection = Sse::connect(&platform.http, platform.address, &gateway.token, None).await.unwrap();
     let mut failed = Vec::new();
@@ -131,7 +138,7 @@ async fn a_start_that_lacks_descriptors_may_be_tried_again() {
 #[tokio::test]
 async fn a_limit_that_may_be_raised_is() {
     let dir = tempfile::tempdir().unwrap();
-    let Served { process, .. } = limited(dir.path(), "-Sn").await;
+    let Served { process, .. } = limited(dir.path(), "-Sn", FILES_MAX).await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
     let open = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let [soft, hard] = open.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("{limits}") };

@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use crate::app::App;
 use crate::process::{Process, run};
+use crate::tls::write_certificate;
 
 /// The blocks of a document that are fenced as one of these.
 fn blocks<'d>(document: &'d str, kinds: &[&str]) -> Vec<(&'d str, &'d str)> {
@@ -213,6 +214,11 @@ async fn settings_and_bodies_in_documents_are_taken() {
     assert_eq!(status, 200, "{answer}");
     let document = read("docs/metrics.md");
     let [(_, variables)] = blocks(&document, &[""])[..] else { panic!("one list of variables") };
+    // An authority that is there.
+    let dir = tempfile::tempdir().unwrap();
+    write_certificate(dir.path());
+    let authority = dir.path().join("cert.pem");
+    let variables = variables.replace("/etc/gatecast/collector-ca.pem", authority.to_str().unwrap());
     let variables: Vec<_> = variables.lines().map(|line| line.split_once('=').unwrap()).collect();
     let said = run(&["config", "--dev"], &variables).await;
     assert_eq!(said.exit, 0, "{said:?}");
@@ -220,7 +226,6 @@ async fn settings_and_bodies_in_documents_are_taken() {
         assert!(said.out.contains(name), "{name}: {}", said.out);
     }
     let [(_, scraping)] = blocks(&document, &["yaml"])[..] else { panic!("one configuration") };
-    let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "secret").unwrap();
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.yml"), dir.path().join("alerts.yml"))

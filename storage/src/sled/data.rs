@@ -38,7 +38,8 @@ impl DataDir {
     pub(super) fn existing(path: &Path) -> Result<Self, StoreError> {
         let is_store = [DIRECTORY, EVENTS, second_copy::NAME].iter().any(|name| path.join(name).exists());
         if !is_store {
-            return Err(unusable(path, io::Error::new(io::ErrorKind::NotFound, "there is no store in it")));
+            let source = io::Error::new(io::ErrorKind::NotFound, "there is no store in it");
+            return Err(StoreError::Unusable { path: path.display().to_string(), source });
         }
         let dir = Self::take(path)?;
         dir.refuse_unfinished()?;
