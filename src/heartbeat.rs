@@ -7,17 +7,13 @@
 
 use std::time::Duration;
 
-use gatecast_transports::Liveness;
+use gatecast_transports::{Liveness, NOTICED_WITHIN};
 use tokio::time::Instant;
 
 /// The real gateway client leaves 35 s after the last ping.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Proxies cut idle streams from 30 s on.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
-
-/// Who notices a deadline so much too late stood still itself (it was stopped, its machine asleep): what peers said meanwhile
-/// lies unread, and is waited for that long.
-pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The timing of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

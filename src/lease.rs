@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gatecast_storage::{Clock, Deliveries};
-use gatecast_transports::{Answered, CloseReason, Liveness, Sever};
+use gatecast_transports::{Answered, CloseReason, Liveness, NOTICED_WITHIN, Sever};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::auth::{Proof, Proven, Validity};
-use crate::heartbeat::NOTICED_WITHIN;
 use crate::registry::{ConnectionId, Full, Registration, Registry};
 use crate::shortfall;
 

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use gatecast_storage::deliveries::{Deliveries, FailureReason};
 use gatecast_storage::{Clock, Cursor, LogError, Receipts, Seq};
 use gatecast_transports::{
-    Alarm, CloseReason, Frame, Frames, Heard, Liveness, Room, Served, Session, Sever, Step, Ticket,
+    Alarm, CloseReason, Frame, Frames, Heard, Liveness, NOTICED_WITHIN, Room, Served, Session, Sever, Step, Ticket,
 };
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -24,7 +24,7 @@ use crate::auth::{Authenticator, Validity};
 use crate::bell::Listener;
 use crate::below::{Below, Climb};
 use crate::control::ResetReason;
-use crate::heartbeat::{Beat, NOTICED_WITHIN, Timing, beat, life_at_ping, life_if_late};
+use crate::heartbeat::{Beat, Timing, beat, life_at_ping, life_if_late};
 use crate::hold::Hold;
 use crate::metrics::Live;
 use crate::next_poll::NextPoll;

@@ -48,7 +48,7 @@ pub use long_poll::LongPoll;
 pub use scripted::Scripted;
 pub use sever::{Answered, Sever};
 pub use sse::Sse;
-pub use stall::{Stall, TAKEN_BYTES_MIN};
+pub use stall::{NOTICED_WITHIN, Stall, TAKEN_BYTES_MIN};
 pub use timing::Timing;
 pub use transport::{
     Direct, Frame, Frames, Gate, Heard, Liveness, Newcomer, Refusal, Room, Served, Session, Step, Text, Ticket,

@@ -65,9 +65,9 @@ impl Stall {
     }
 }
 
-/// Who notices so much too late that it is due stood still itself (it was stopped, its machine asleep): then the peer has a
-/// moment to show that it took everything meanwhile.
-const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+/// Who notices a deadline so much too late stood still itself (it was stopped, its machine asleep): what the peer has said or
+/// taken meanwhile is not known yet, and is waited for that long.
+pub const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 /// What a peer takes at least of what waits for it, each limit.
 pub const TAKEN_BYTES_MIN: u32 = 64 * 1024;
 /// More pays for no more.
