@@ -2,7 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Receipts, Replica, Subject};
+use gatecast_storage::{
+    Budget, Clock, Cursor, Directory, DirectoryError, EventLog, GatewayId, Page, Receipts, Replica, StoreError, Subject,
+};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -145,6 +147,10 @@ impl Follower {
                 info!(gateway.id = %gateway, api.id = %row.api, status = ?row.status, "A replica applied a deployment.");
             }
             Ok(None) => {}
+            // It says so itself, once; and whoever looks next comes here again.
+            Err(DirectoryError::Store(StoreError::Full)) => {
+                debug!(gateway.id = %gateway, "There is no room for the status of a deployment.")
+            }
             Err(error) => warn!(gateway.id = %gateway, %error, "The status of a deployment could not be stored."),
         }
     }
