@@ -30,8 +30,6 @@ pub(super) enum News {
     Applied,
     /// One could not, and that is on record under this number, without the event's type.
     Failed(u64),
-    /// Of a deployment whose event was not known when this replica reported, so that nothing is on record yet.
-    Early { replica: Replica, applied: bool },
 }
 
 /// Does what follows from reports: a deployment that a replica applied is deployed, an event that one could not apply is
@@ -75,14 +73,6 @@ impl Follower {
         let cursor = match subject {
             Subject::Event(event) => Some(event),
             Subject::Deployment(id) => self.directory.told_of_deployment(id).and_then(|told| told.event),
-        };
-        let news = match (news, cursor) {
-            (News::Early { replica, applied }, Some(cursor)) => {
-                self.put_on_record(gateway, &replica, (subject, cursor), applied)
-            }
-            (News::Early { applied: false, .. }, None) => return,
-            (News::Early { applied: true, .. }, None) => News::Applied,
-            (news, _) => news,
         };
         let event = match cursor {
             Some(cursor) => self.event(gateway, cursor).await,
