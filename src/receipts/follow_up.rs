@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
 use gatecast_storage::{
-    Budget, Clock, Cursor, Directory, DirectoryError, EventLog, GatewayId, Page, Receipts, Replica, StoreError, Subject,
+    Budget, Clock, Cursor, Directory, DirectoryError, EventLog, GatewayId, Page, Receipts, Replica, StoreError,
+    Subject, forget_if_gone,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -70,6 +71,10 @@ impl Follower {
     }
 
     async fn follow(&self, FollowUp { gateway, subject, news }: FollowUp) {
+        // To read it would make its log anew.
+        if self.directory.gateway(gateway).is_none() {
+            return;
+        }
         let cursor = match subject {
             Subject::Event(event) => Some(event),
             Subject::Deployment(id) => self.directory.told_of_deployment(id).and_then(|told| told.event),
@@ -78,6 +83,9 @@ impl Follower {
             Some(cursor) => self.event(gateway, cursor).await,
             None => None,
         };
+        if forget_if_gone(gateway, &self.directory, &*self.log, &self.receipts, &self.deliveries).await {
+            return;
+        }
         if let News::Failed(number) = news {
             if let Some(Event { kind, correlation_id, .. }) = event {
                 self.deliveries.describe(number, kind, correlation_id);

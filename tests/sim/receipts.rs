@@ -176,6 +176,7 @@ async fn what_was_reported_before_its_gateway_was_deleted_leaves_nothing() {
     let mut a = world.replica(&member, "a").await;
     let event = world.publish(member.id, 1).await.event_id.to_string();
     a.numbers(1).await;
+    let held = world.reads.forget_permits(usize::MAX);
     for n in 0..50 {
         let payload = json!({"eventId": event, "status": "failed", "message": n.to_string()});
         a.peer.say_text(json!({"type": "event.receipt", "payload": payload}).to_string());
@@ -185,9 +186,15 @@ async fn what_was_reported_before_its_gateway_was_deleted_leaves_nothing() {
         tokio::task::yield_now().await;
     }
     world.hub.directory.delete_gateway(member.id).await.unwrap();
+    world.hub.registry.close_gateway(member.id);
+    settled().await;
     world.hub.deliveries.forget(member.id);
+    world.hub.receipts.forget(member.id);
+    world.hub.log.forget(member.id).await.unwrap();
+    world.reads.add_permits(held);
     settled().await;
     assert_eq!(world.hub.deliveries.unrecovered(), []);
+    assert_eq!(world.hub.log.gateways(None, 10).await.unwrap(), [], "a read has made its log anew");
 }
 
 #[tokio::test(start_paused = true)]
