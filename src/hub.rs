@@ -28,7 +28,7 @@ use crate::lease::Leases;
 use crate::limits::RateTable;
 use crate::metrics::{Metrics, Refusals};
 use crate::proxies::Proxies;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Recorder};
 use crate::receipts::Reports;
 use crate::refusal_log::RefusalLog;
 use crate::registry::{Capacity, Registry};
@@ -143,15 +143,14 @@ impl Hub {
         let leases = Leases::new(timing.life_limit, registry.clone(), deliveries.clone(), clock.clone());
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
         let authenticator = Arc::new(Authenticator::new(directory.clone()));
-        let publisher = Publisher::new(
-            log.clone(),
-            event_types.clone(),
-            registry.clone(),
-            deliveries.clone(),
-            answers,
-            clock.clone(),
-            limits.event_bytes_max,
-        );
+        let recorder = Recorder {
+            log: log.clone(),
+            registry: registry.clone(),
+            deliveries: deliveries.clone(),
+            directory: directory.clone(),
+            receipts: receipts.clone(),
+        };
+        let publisher = Publisher::new(event_types.clone(), recorder, answers, clock.clone(), limits.event_bytes_max);
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let (reports, proxies) = (Arc::new(reports), Proxies::new(limits.trusted_proxies));
         let works = Arc::new(Works {

@@ -19,8 +19,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use gatecast_storage::deliveries::Deliveries;
-use gatecast_storage::{Answer, Answers, Beside, Clock, Cursor, Draft, EventLog, GatewayId, LogError};
+use gatecast_storage::{Answer, Answers, Beside, Clock, Cursor, Draft, GatewayId, LogError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -30,13 +29,13 @@ use uuid::Uuid;
 pub use self::call::Call;
 pub use self::event::{CheckedEvent, Fault, NewEvent};
 
-use self::appending::{Appending, Recorder, Sent};
+pub(crate) use self::appending::Recorder;
+use self::appending::{Appending, Sent};
 use self::call::Note;
 use self::event::compact;
 use crate::envelope::{self, Mould};
 use crate::event_types::{EventTypes, TypeName};
 use crate::metrics::Histogram;
-use crate::registry::Registry;
 use crate::traces::Tracer;
 
 /// Events under one sync: who publishes one event meanwhile waits for no more than twice these.
@@ -112,7 +111,6 @@ pub enum PublishError {
 
 /// Takes events from publishers to the log.
 pub struct Publisher {
-    log: Arc<dyn EventLog>,
     types: Arc<EventTypes>,
     recorder: Recorder,
     answers: Arc<Answers>,
@@ -125,27 +123,16 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher of events whose envelopes have at most `event_bytes_max` bytes.
     #[must_use]
-    pub fn new(
-        log: Arc<dyn EventLog>,
+    pub(crate) fn new(
         types: Arc<EventTypes>,
-        registry: Arc<Registry>,
-        deliveries: Arc<Deliveries>,
+        recorder: Recorder,
         answers: Arc<Answers>,
         clock: Arc<dyn Clock>,
         event_bytes_max: usize,
     ) -> Self {
         let append_seconds = Histogram::default();
         let event_bytes_max = AtomicUsize::new(event_bytes_max);
-        Self {
-            log,
-            types,
-            recorder: Recorder { registry, deliveries },
-            answers,
-            clock,
-            event_bytes_max,
-            append_seconds,
-            tracer: Arc::default(),
-        }
+        Self { types, recorder, answers, clock, event_bytes_max, append_seconds, tracer: Arc::default() }
     }
 
     /// Its calls are traced.
@@ -302,7 +289,7 @@ impl Publisher {
             sent.push(Sent { to, event, connections, rest: (note, answer) });
         }
         let count = drafts.len() as u64;
-        let results = Appending::new(&self.log, &self.recorder, drafts, sent, at).await;
+        let results = Appending::new(&self.recorder, drafts, sent, at).await;
         self.append_seconds.observe(since.elapsed(), count);
         let stored = results.into_iter().map(|(result, Sent { to, event, rest: (note, answer), .. })| {
             event.trace.iter().for_each(|trace| trace.appended(to, result.as_ref().ok().copied(), since));

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gatecast_storage::deliveries::Deliveries;
-use gatecast_storage::{Clock, Cursor, Directory, EventLog, GatewayId, Outcome, Receipts, Replica, Reported, Subject};
+use gatecast_storage::{
+    Clock, Cursor, Directory, EventLog, GatewayId, Outcome, Receipts, Replica, Reported, Subject, Told,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -117,15 +119,7 @@ impl Reports {
 
     /// Takes a report.
     pub(crate) fn take(&self, report: Report, from: Reporter<'_>) -> Taken {
-        let event = match report.subject {
-            Subject::Event(event) => Some(event),
-            Subject::Deployment(id) => {
-                // Also one that another has replaced since: what became of it stands on its event's timeline.
-                let told = self.directory.told_of_deployment(id).filter(|told| told.gateway == from.gateway);
-                let Some(told) = told else { return Taken::Foreign };
-                told.event
-            }
-        };
+        let Some(event) = self.event_of(report.subject, from.gateway) else { return Taken::Foreign };
         // A deployment's row may not name its event yet: a quick gateway answers before the publisher is answered.
         let is_sent = |event: Cursor| event.epoch == from.sent.epoch && event.seq <= from.sent.seq && event.seq.0 > 0;
         if event.is_some_and(|event| !is_sent(event)) {
@@ -150,17 +144,45 @@ impl Reports {
         }
         let count = if applied { &self.applied } else { &self.failed };
         count.fetch_add(1, Ordering::Relaxed);
+        // It may have become known meanwhile, by who did not see this report yet.
+        let event = event.or_else(|| self.event_of(subject, from.gateway).flatten());
         // A success that is known is put on record once more: a crash may have kept it and lost that.
         if applied || reported == Reported::New {
             let news = match event {
                 Some(event) => self.follower.put_on_record(from.gateway, from.replica, (subject, event), applied),
-                None => News::Early { replica: from.replica.clone(), applied },
+                None if applied => News::Applied,
+                // On record once it is known.
+                None => return Taken::Kept,
             };
             if reported == Reported::New {
                 self.follow_up(FollowUp { gateway: from.gateway, subject, news });
             }
         }
         Taken::Kept
+    }
+
+    /// The event that a report is about, which a deployment's row may not name yet; `None` if its gateway was told of no such.
+    fn event_of(&self, subject: Subject, gateway: GatewayId) -> Option<Option<Cursor>> {
+        match subject {
+            Subject::Event(event) => Some(Some(event)),
+            // Also one that another has replaced since: what became of it stands on its event's timeline.
+            Subject::Deployment(id) => {
+                let told = self.directory.told_of_deployment(id).filter(|told| told.gateway == gateway)?;
+                Some(told.event)
+            }
+        }
+    }
+
+    /// The directory names the event of a deployment from now on: who could not apply it and said so before is put on record.
+    pub(crate) fn told(&self, deployment: Uuid) {
+        let Some(Told { gateway, event: Some(event) }) = self.directory.told_of_deployment(deployment) else { return };
+        let subject = Subject::Deployment(deployment);
+        for (replica, outcome) in self.receipts.outcomes(gateway, &[subject]) {
+            if outcome.is_some_and(|outcome| !outcome.applied) {
+                let news = self.follower.put_on_record(gateway, &replica, (subject, event), false);
+                self.follow_up(FollowUp { gateway, subject, news });
+            }
+        }
     }
 
     /// A deployment whose row says less than its outcomes: the row is brought up to them.

@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use gatecast_storage::{Cursor, GatewayId};
+use gatecast_storage::Cursor;
 use serde::Serialize;
 
 use super::Api;
@@ -25,7 +25,7 @@ pub(super) async fn append_each(
     let mut results = Vec::with_capacity(gateways.len());
     for (to, result) in gateways.into_iter().zip(api.publisher.publish_all(events, call).await) {
         results.push(match result {
-            Ok(_) if api.directory.gateway(to).is_none() => Err(let_go(api, to).await),
+            Ok(_) if api.forget_if_gone(to).await => Err(ApiError::no_gateway()),
             result => result.map_err(ApiError::from),
         });
     }
@@ -37,12 +37,6 @@ pub(super) fn refused(api: &Api, error: &ApiError) -> &'static str {
     let code = error.logged_code();
     api.metrics.refusals.refused(code);
     code
-}
-
-async fn let_go(api: &Api, gone: GatewayId) -> ApiError {
-    api.deliveries.forget(gone);
-    api.receipts.forget(gone);
-    api.log.forget(gone).await.map_or_else(ApiError::from, |()| ApiError::no_gateway())
 }
 
 /// What a call that appends to one log comes to, in time.

@@ -341,8 +341,10 @@ async fn end(api: &Api, turn: &mut Outcomes) -> Result<(), DirectoryError> {
         return Ok(());
     }
     api.directory.end_deployments(turn.known.clone(), api.clock.now()).await?;
-    let told = std::mem::take(&mut turn.known).into_iter().filter(|(_, event)| event.is_some());
-    if let Err(error) = api.orders.ended(told.map(|(id, _)| id)).await {
+    let known = std::mem::take(&mut turn.known).into_iter();
+    let told: Vec<_> = known.filter_map(|(id, event)| event.map(|_| id)).collect();
+    told.iter().for_each(|id| api.reports.told(*id));
+    if let Err(error) = api.orders.ended(told).await {
         warn!(%error, "Rows of deployments that ended are deleted at the next start only.");
     }
     Ok(())

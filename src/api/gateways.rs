@@ -5,7 +5,7 @@ use gatecast_storage::{Access, CatchUp, Gateway, GatewayId, GatewayUpdate, Organ
 use http::StatusCode;
 use ipnet::IpNet;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -130,7 +130,11 @@ pub(super) async fn update(api: &Arc<Platform>, request: &Request<'_>) -> Answer
     let (updated, id) = (Arc::clone(api), before.id);
     let gateway = to_the_end(async move {
         let api = updated;
-        let gateway = change(&api, id, update).await?;
+        let gateway = match change(&api, id, update).await {
+            // It may have made the log anew.
+            Err(_) if api.forget_if_gone(id).await => return Err(ApiError::no_gateway()),
+            changed => changed?,
+        };
         // As it is now: a later update may have been quicker.
         if let Some(gateway) = api.directory.gateway(id) {
             api.registry.close_barred(&gateway);
@@ -153,11 +157,7 @@ pub(super) async fn delete(api: &Arc<Platform>, request: &Request<'_>) -> Answer
         }
         api.registry.close_gateway(id);
         info!(gateway.id = %id, "Gateway deleted.");
-        api.deliveries.forget(id);
-        api.receipts.forget(id);
-        if let Err(error) = api.log.forget(id).await {
-            warn!(gateway.id = %id, %error, "The log of a deleted gateway could not be dropped; that is made up for after the next start.");
-        }
+        api.forget_if_gone(id).await;
         Ok(())
     })
     .await?;

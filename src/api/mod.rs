@@ -157,6 +157,13 @@ pub struct Endpoints {
     pub(crate) publishing: Publishing,
 }
 
+impl Api {
+    /// As [`gatecast_storage::forget_if_gone`].
+    async fn forget_if_gone(&self, of: GatewayId) -> bool {
+        gatecast_storage::forget_if_gone(of, &self.directory, &*self.log, &self.receipts, &self.deliveries).await
+    }
+}
+
 /// The platform API, ready to be called.
 pub fn endpoints(api: Arc<Api>) -> Endpoints {
     let api = Arc::new(Platform::new(api));

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Cursor, Draft, EventLog, GatewayId, LogError};
+use gatecast_storage::{Cursor, Directory, Draft, EventLog, GatewayId, LogError, Receipts};
 use tokio::runtime::Handle;
 use tracing::{debug, info};
 
@@ -42,11 +42,14 @@ pub(super) struct Sent<'e, T> {
     pub(super) rest: T,
 }
 
-/// Puts stored events on record that nobody is there to get.
+/// Where events are stored, and put on record that nobody is there to get.
 #[derive(Clone)]
-pub(super) struct Recorder {
-    pub(super) registry: Arc<Registry>,
-    pub(super) deliveries: Arc<Deliveries>,
+pub(crate) struct Recorder {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) receipts: Arc<Receipts>,
 }
 
 /// What is put on record of an event.
@@ -63,13 +66,12 @@ struct Stored<'s> {
 impl<'e, T> Appending<'e, T> {
     /// An append of drafts, of these events, at this time.
     pub(super) fn new(
-        log: &Arc<dyn EventLog>,
         recorder: &Recorder,
         drafts: Vec<(GatewayId, Draft)>,
         sent: Vec<Sent<'e, T>>,
         at: DateTime<Utc>,
     ) -> Self {
-        let log = log.clone();
+        let log = recorder.log.clone();
         let under_way = async move { log.append_all(drafts).await }.boxed();
         Self { recorder: recorder.clone(), at, under_way: Some(under_way), is_begun: false, sent }
     }
@@ -113,6 +115,8 @@ impl<T> Drop for Appending<'_, T> {
                 if let Ok(id) = result {
                     let (kind, correlation_id) = (&*kind, &*correlation_id);
                     recorder.stored(id, &Stored { to, connections, kind, correlation_id, at, is_alone });
+                    // Who has sent it looks no more.
+                    recorder.forget_if_gone(to).await;
                 }
             }
         }));
@@ -120,6 +124,10 @@ impl<T> Drop for Appending<'_, T> {
 }
 
 impl Recorder {
+    async fn forget_if_gone(&self, of: GatewayId) {
+        gatecast_storage::forget_if_gone(of, &self.directory, &*self.log, &self.receipts, &self.deliveries).await;
+    }
+
     /// An event is stored. Its publisher is told how many were connected before, so it is on record if nobody was, though
     /// somebody came in between; and if these have left and whoever came began after it, and so is not given it.
     fn stored(&self, id: Cursor, &Stored { to, connections, kind, correlation_id, at, is_alone }: &Stored<'_>) {

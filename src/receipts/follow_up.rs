@@ -2,7 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatecast_storage::deliveries::{Deliveries, Failure, FailureReason};
-use gatecast_storage::{Budget, Clock, Cursor, Directory, EventLog, GatewayId, Page, Receipts, Replica, Subject};
+use gatecast_storage::{
+    Budget, Clock, Cursor, Directory, DirectoryError, EventLog, GatewayId, Page, Receipts, Replica, StoreError,
+    Subject, forget_if_gone,
+};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,8 +31,6 @@ pub(super) enum News {
     Applied,
     /// One could not, and that is on record under this number, without the event's type.
     Failed(u64),
-    /// Of a deployment whose event was not known when this replica reported, so that nothing is on record yet.
-    Early { replica: Replica, applied: bool },
 }
 
 /// Does what follows from reports: a deployment that a replica applied is deployed, an event that one could not apply is
@@ -70,22 +71,21 @@ impl Follower {
     }
 
     async fn follow(&self, FollowUp { gateway, subject, news }: FollowUp) {
+        // To read it would make its log anew.
+        if self.directory.gateway(gateway).is_none() {
+            return;
+        }
         let cursor = match subject {
             Subject::Event(event) => Some(event),
             Subject::Deployment(id) => self.directory.told_of_deployment(id).and_then(|told| told.event),
-        };
-        let news = match (news, cursor) {
-            (News::Early { replica, applied }, Some(cursor)) => {
-                self.put_on_record(gateway, &replica, (subject, cursor), applied)
-            }
-            (News::Early { applied: false, .. }, None) => return,
-            (News::Early { applied: true, .. }, None) => News::Applied,
-            (news, _) => news,
         };
         let event = match cursor {
             Some(cursor) => self.event(gateway, cursor).await,
             None => None,
         };
+        if forget_if_gone(gateway, &self.directory, &*self.log, &self.receipts, &self.deliveries).await {
+            return;
+        }
         if let News::Failed(number) = news {
             if let Some(Event { kind, correlation_id, .. }) = event {
                 self.deliveries.describe(number, kind, correlation_id);
@@ -145,6 +145,10 @@ impl Follower {
                 info!(gateway.id = %gateway, api.id = %row.api, status = ?row.status, "A replica applied a deployment.");
             }
             Ok(None) => {}
+            // It says so itself, once; and whoever looks next comes here again.
+            Err(DirectoryError::Store(StoreError::Full)) => {
+                debug!(gateway.id = %gateway, "There is no room for the status of a deployment.")
+            }
             Err(error) => warn!(gateway.id = %gateway, %error, "The status of a deployment could not be stored."),
         }
     }

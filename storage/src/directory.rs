@@ -97,11 +97,28 @@ impl Directory {
         T: Send + 'static,
         F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError> + Send + 'static,
     {
+        self.write_as(Durability::Synced, check).await
+    }
+
+    /// As [`Self::write`], also on a full disk as long as it is small: what shuts somebody out, or brings something to its end.
+    async fn write_urgently<T, F>(&self, check: F) -> Result<T, DirectoryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError> + Send + 'static,
+    {
+        self.write_as(Durability::Urgent, check).await
+    }
+
+    async fn write_as<T, F>(&self, durability: Durability, check: F) -> Result<T, DirectoryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError> + Send + 'static,
+    {
         let turn = Arc::clone(&self.writer).lock_owned().await;
         let shared = Arc::clone(&self.shared);
         let work = tokio::spawn(async move {
             let _turn = turn;
-            shared.check_commit_apply(check).await
+            shared.check_commit_apply(durability, check).await
         });
         // The task fails only if it panicked or the runtime shuts down: then nothing was applied.
         work.await.unwrap_or(Err(DirectoryError::Store(StoreError::Closed)))
@@ -109,7 +126,7 @@ impl Directory {
 }
 
 impl Shared {
-    async fn check_commit_apply<T, F>(&self, check: F) -> Result<T, DirectoryError>
+    async fn check_commit_apply<T, F>(&self, durability: Durability, check: F) -> Result<T, DirectoryError>
     where
         F: FnOnce(&Model) -> Result<(Vec<Edit>, T), DirectoryError>,
     {
@@ -121,7 +138,7 @@ impl Shared {
         for edit in &edits {
             edit.changes(&mut changes)?;
         }
-        self.records.commit(changes, Durability::Synced).await?;
+        self.records.commit(changes, durability).await?;
         let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
         let concerns_access = edits.iter().any(Edit::concerns_access);
         for edit in edits {

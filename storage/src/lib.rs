@@ -46,7 +46,7 @@ pub use directory::{
     Access, Api, ApiId, CatchUp, DELETED_MAX, Deployment, DeploymentStatus, Directory, DirectoryError, EARLIER_MAX,
     Earlier, EventType, Gateway, GatewayUpdate, OrganizationId, Pending, Token, TokenHash, TokenId, TokenState, Told,
 };
-pub use gone::forget_gone;
+pub use gone::{forget_gone, forget_if_gone};
 pub use ids::{Cursor, Epoch, GatewayId, Seq};
 pub use log::{
     Appended, Beside, Bounds, Budget, Draft, Entry, EventLog, Follower, LogError, NoFollower, Page, Retention,

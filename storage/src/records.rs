@@ -49,6 +49,10 @@ pub struct Change {
 pub enum Durability {
     /// It survives kill -9 and power loss.
     Synced,
+    /// As [`Self::Synced`]; and where the file system has no room for more, a commit that only puts a little in place of rows
+    /// that are there takes of what is left alone. For what has to go whatever the disk is like, as revoking a key has, and
+    /// not for what callers repeat without end while it is refused: they would use that up.
+    Urgent,
     /// It is on disk within a second, in order with later commits; for records that may be lost in a crash.
     Lazy,
 }

@@ -17,6 +17,8 @@ use crate::wire::{PATIENCE, Sse};
 const FILE_SYSTEM_MIB: u32 = 64;
 /// Far less than the store asks for before it writes.
 const ROOM_FOR_A_START: u64 = 2 << 20;
+/// Calls of who repeats what is refused.
+const DEPLOYS: u64 = 100;
 /// Publishers at once.
 const PUBLISHERS: u64 = 8;
 
@@ -78,6 +80,12 @@ async fn publish(platform: &Platform, to: &Registered, n: u64, bytes: usize) -> 
     Err(answer["code"].as_str().unwrap().to_owned())
 }
 
+/// Deploys an API to a gateway: the status.
+async fn deploy(platform: &Platform, to: &Registered) -> u16 {
+    let body = json!([{"gatewayId": to.id, "vhost": "a.example"}]);
+    platform.post("/api/v1/apis/a/deploy-revision?revisionId=r", body).await.0.as_u16()
+}
+
 /// What the gateway's log holds: event ids with their numbers.
 async fn stored(platform: &Platform, of: &Registered) -> Vec<(String, u64)> {
     let (mut all, mut cursor) = (Vec::new(), "earliest".to_owned());
@@ -126,6 +134,7 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     let (gateway, revoked) = (platform.register("one").await, platform.register("two").await);
     let mut live = Sse::connect(&platform.http, platform.address, &gateway.token, None).await.unwrap();
     live.event().await.unwrap();
+    assert_eq!(deploy(&platform, &revoked).await, 200);
 
     let mut answered = Vec::new();
     let mut filler = File::create(disk.filler()).unwrap();
@@ -137,6 +146,13 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
         filler.write_all(&vec![0; 1 << 20]).unwrap();
     };
     assert_eq!(refusal, "STORE_FULL");
+    filler.write_all(&vec![0; 1 << 20]).unwrap();
+    let copied = || fs::metadata(disk.filler().with_file_name("directory.copy")).unwrap().len();
+    let before = copied();
+    for _ in 0..DEPLOYS {
+        assert_eq!(deploy(&platform, &revoked).await, 503);
+    }
+    assert_eq!(copied(), before, "what is refused takes none of what is left for keys");
     let token = format!("/api/v1/gateways/{}/tokens/{}", revoked.id, revoked.token_id);
     assert!(platform.delete(&token).await.is_success(), "a key is revoked whatever the disk is like");
     assert_eq!(platform.poll(&revoked.token, "timeout=0").await.unwrap().0, 401);
@@ -150,7 +166,7 @@ async fn a_full_disk_refuses_publishers_while_reads_go_on_and_recovers_without_a
     let (status, problem) = platform.post("/api/v1/gateways", more).await;
     assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("STORE_FULL")));
     assert_eq!(ready(&platform).await, (200, json!({"status": "read-only"})));
-    assert_eq!(measured(&platform).await, ("full".to_owned(), 22));
+    assert_eq!(measured(&platform).await, ("full".to_owned(), 22 + DEPLOYS));
     for (id, _) in &answered {
         assert_eq!(live.event().await.unwrap().id.as_ref(), Some(id), "live delivery");
     }

@@ -151,6 +151,10 @@ impl EventLog for FaultyLog {
         self.run((Call::OwnerOf, None), self.log.owner_of(epoch)).await
     }
 
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        self.log.gateways(after, max).await
+    }
+
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
         self.run((Call::Forget, Some(gateway)), self.log.forget(gateway)).await
     }

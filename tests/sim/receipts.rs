@@ -24,13 +24,6 @@ impl World {
     }
 
     async fn deploy(&self, member: &Member) -> Deployment {
-        let row = self.begin_to_deploy(member).await;
-        self.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
-        row
-    }
-
-    /// Its event is sent, and its row does not name that yet.
-    async fn begin_to_deploy(&self, member: &Member) -> Deployment {
         let now = gatecast_storage::Clock::now(self.clock.as_ref());
         let row = Deployment {
             id: Uuid::new_v4(),
@@ -48,6 +41,7 @@ impl World {
             deleted_at: None,
         };
         self.hub.directory.begin_deployments(vec![Deployment { event: None, ..row.clone() }]).await.unwrap();
+        self.hub.directory.end_deployments(vec![(row.id, row.event)], now).await.unwrap();
         row
     }
 
@@ -182,6 +176,7 @@ async fn what_was_reported_before_its_gateway_was_deleted_leaves_nothing() {
     let mut a = world.replica(&member, "a").await;
     let event = world.publish(member.id, 1).await.event_id.to_string();
     a.numbers(1).await;
+    let held = world.reads.forget_permits(usize::MAX);
     for n in 0..50 {
         let payload = json!({"eventId": event, "status": "failed", "message": n.to_string()});
         a.peer.say_text(json!({"type": "event.receipt", "payload": payload}).to_string());
@@ -191,9 +186,15 @@ async fn what_was_reported_before_its_gateway_was_deleted_leaves_nothing() {
         tokio::task::yield_now().await;
     }
     world.hub.directory.delete_gateway(member.id).await.unwrap();
+    world.hub.registry.close_gateway(member.id);
+    settled().await;
     world.hub.deliveries.forget(member.id);
+    world.hub.receipts.forget(member.id);
+    world.hub.log.forget(member.id).await.unwrap();
+    world.reads.add_permits(held);
     settled().await;
     assert_eq!(world.hub.deliveries.unrecovered(), []);
+    assert_eq!(world.hub.log.gateways(None, 10).await.unwrap(), [], "a read has made its log anew");
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,30 +251,6 @@ async fn what_others_report_at_the_same_time_keeps_no_failure_from_recovering() 
     world.reads.add_permits(held);
     settled().await;
     assert_eq!(recovered(), (300, 300), "nothing that waited undoes it");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failure_that_was_told_before_its_event_was_known_recovers_though_it_is_put_on_record_later() {
-    let world = World::new().await;
-    let member = world.gateway().await;
-    let mut a = world.replica(&member, "a").await;
-    let row = world.begin_to_deploy(&member).await;
-    let other = world.publish(member.id, 1).await.event_id.to_string();
-    a.numbers(2).await;
-    // It holds up what follows from the others.
-    let held = world.reads.forget_permits(usize::MAX);
-    a.peer.say_text(receipt(&other, "failed"));
-    a.peer.say_text(ack(&row, "failed"));
-    settled().await;
-    world.hub.directory.end_deployments(vec![(row.id, row.event)], row.updated_at).await.unwrap();
-    a.peer.say_text(ack(&row, "success"));
-    settled().await;
-    world.reads.add_permits(held);
-    settled().await;
-    let (_, rows) = world.hub.deliveries.query(&DeliveryFilter::default(), 0, 9);
-    let rows: Vec<_> = rows.iter().map(|row| (row.event, row.recovered_at.is_some())).collect();
-    assert_eq!(rows, [(row.event.unwrap(), true), (other.parse().unwrap(), false)]);
-    assert_eq!(world.status(&member), DeploymentStatus::Deployed);
 }
 
 #[tokio::test(start_paused = true)]

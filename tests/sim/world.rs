@@ -93,6 +93,10 @@ impl EventLog for SlowLog {
         self.log.owner_of(epoch).await
     }
 
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        self.log.gateways(after, max).await
+    }
+
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {
         self.log.forget(gateway).await
     }

@@ -40,6 +40,40 @@ async fn a_gateway_whose_log_cannot_be_dropped_now_is_deleted_all_the_same() {
     world.get(&path).await.problem(404, "GATEWAY_NOT_FOUND");
 }
 
+/// What was under way makes its log anew.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_deleted_beside_a_call_that_waits_for_its_log_leaves_nothing() {
+    let world = World::new().await;
+    let delete = async |path: &str| assert_eq!(world.admin("DELETE", path, Value::Null).await.status, 204);
+    let nothing_is_left = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.parts.log.gateways(None, 9).await.unwrap(), []);
+        assert_eq!(world.parts.receipts.gateways(), []);
+        assert_eq!(world.parts.deliveries.gateways(), []);
+    };
+    let path = format!("/api/v1/gateways/{}", world.gateway("gw-1").await);
+    let unseen = world.log.unseen.write().await;
+    let change = world.admin("PUT", &path, json!({ "displayName": "Test", "catchUp": "stored" }));
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        delete(&path).await;
+        drop(unseen);
+    };
+    tokio::join!(change, meanwhile).0.problem(404, "GATEWAY_NOT_FOUND");
+    nothing_is_left().await;
+
+    // Its publisher waits no longer, and the event is stored all the same.
+    let id = world.gateway("gw-1").await;
+    let path = format!("/api/v1/gateways/{id}");
+    let held = world.log.held.write().await;
+    let event = json!({ "type": "api.deployed", "payload": { "apiId": "a" } });
+    let events = format!("/api/internal/v1/gateways/{id}/events");
+    world.admin("POST", &events, event).await.problem(503, "UNAVAILABLE");
+    delete(&path).await;
+    drop(held);
+    nothing_is_left().await;
+}
+
 #[tokio::test]
 async fn all_faults_are_reported_at_once_and_nothing_is_stored() {
     let world = World::new().await;

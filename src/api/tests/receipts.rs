@@ -1,8 +1,10 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatecast_storage::receipts::Start;
-use gatecast_storage::{GatewayId, Replica};
+use gatecast_storage::{DeliveryFilter, FailureReason, GatewayId, Replica};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::world::World;
 use crate::receipts::standing::DEPLOYMENT_TIMEOUT;
@@ -72,6 +74,48 @@ async fn a_deployment_that_nobody_reports_on_times_out_until_somebody_does() {
     let body = receipt(&row["eventId"], "applied").to_string();
     world.send("POST", PATH, &[("api-key", &key), ("gateway-instance", "a")], body).await.expect(202);
     assert_eq!(list().await["status"], "DEPLOYED");
+}
+
+/// A quick gateway reports before the publisher is answered, so before the deployment's row names its event.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_was_told_before_its_event_was_known_is_on_record_once_that_is() {
+    for has_room in [true, false] {
+        let world = World::new().await;
+        let gateway = world.gateway("gw-1").await;
+        let at = world.parts.log.bounds(gateway).await.unwrap().head();
+        let (_, key) = world.token(gateway).await;
+        let _seat = world.parts.receipts.enter(gateway, Replica::Named("a".into()), Start::After(at), true);
+        let report = async |id: Uuid, status: &str| {
+            let ack = json!({ "type": "deployment.ack", "payload": { "deploymentId": id, "status": status } });
+            let headers = [("api-key", key.as_str()), ("gateway-instance", "a")];
+            world.send("POST", PATH, &headers, ack.to_string()).await.expect(202)["accepted"].clone()
+        };
+        let unanswered = world.log.unanswered.write().await;
+        let quick = async {
+            while world.head(gateway).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            let id = world.parts.directory.pending_deployments()[0].id;
+            assert_eq!(report(id, "failed").await, 1);
+            // What follows from it comes to its end.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            world.records.is_full.store(!has_room, Ordering::SeqCst);
+            drop(unanswered);
+            id
+        };
+        let (row, id) = tokio::join!(deployed(&world, gateway), quick);
+        world.records.is_full.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let on_record = || {
+            let (count, rows) = world.parts.deliveries.query(&DeliveryFilter::default(), 0, 9);
+            let row = rows.iter().find(|row| row.reason == FailureReason::FailedByGateway).cloned().unwrap();
+            (count - 1, json!(row.event.to_string()), row.event_type, row.recovered_at.is_some())
+        };
+        let deployed = Some("api.deployed".into());
+        assert_eq!(on_record(), (1, row["eventId"].clone(), deployed.clone(), false), "has room: {has_room}");
+        assert_eq!(report(id, "success").await, 1);
+        assert_eq!(on_record(), (1, row["eventId"].clone(), deployed, true));
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::auth::{AdminAuth, Authenticator, Operators, Proof};
 use crate::event_types::EventTypes;
 use crate::metrics::{Metrics, Refusals};
 use crate::proxies::Proxies;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Recorder};
 use crate::receipts::Reports;
 use crate::registry::{Capacity, Identity, Registration, Registry};
 use crate::tail::Tails;
@@ -85,15 +85,14 @@ impl World {
         let orders = Arc::new(Orders::open(beside, &directory, clock.now()).await.unwrap());
         let registry = Registry::new(Capacity { total: 10_000, per_gateway: 1_000 });
         let event_types = Arc::new(EventTypes::load(directory.event_types()));
-        let publisher = Publisher::new(
-            log.clone(),
-            event_types.clone(),
-            registry.clone(),
-            deliveries.clone(),
-            answers,
-            clock.clone(),
-            EVENT_BYTES_MAX,
-        );
+        let recorder = Recorder {
+            log: log.clone(),
+            registry: registry.clone(),
+            deliveries: deliveries.clone(),
+            directory: directory.clone(),
+            receipts: receipts.clone(),
+        };
+        let publisher = Publisher::new(event_types.clone(), recorder, answers, clock.clone(), EVENT_BYTES_MAX);
         let reports = Reports::new(receipts.clone(), directory.clone(), log.clone(), deliveries.clone(), clock.clone());
         let (publisher, reports) = (Arc::new(publisher), Arc::new(reports));
         let metrics = Metrics {
@@ -266,6 +265,8 @@ pub(crate) struct FragileLog {
     pub(super) held: tokio::sync::RwLock<()>,
     /// Appends are stored, but not answered while this is held.
     pub(super) unanswered: tokio::sync::RwLock<()>,
+    /// Looks at bounds wait while this is held.
+    pub(super) unseen: tokio::sync::RwLock<()>,
 }
 
 impl FragileLog {
@@ -278,6 +279,7 @@ impl FragileLog {
             is_full: AtomicBool::new(false),
             held: tokio::sync::RwLock::default(),
             unanswered: tokio::sync::RwLock::default(),
+            unseen: tokio::sync::RwLock::default(),
         }
     }
 
@@ -318,12 +320,17 @@ impl EventLog for FragileLog {
     }
 
     async fn bounds(&self, of: GatewayId) -> Result<Bounds, LogError> {
+        drop(self.unseen.read().await);
         self.up()?;
         self.inner.bounds(of).await
     }
 
     async fn owner_of(&self, epoch: Epoch) -> Result<Option<GatewayId>, LogError> {
         self.inner.owner_of(epoch).await
+    }
+
+    async fn gateways(&self, after: Option<GatewayId>, max: usize) -> Result<Vec<GatewayId>, LogError> {
+        self.inner.gateways(after, max).await
     }
 
     async fn forget(&self, gateway: GatewayId) -> Result<(), LogError> {

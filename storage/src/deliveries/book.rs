@@ -90,7 +90,6 @@ impl Book {
         self.next += 1;
         let Failure { gateway, replica, event, events, event_type, correlation_id, reason, at } = failure;
         self.totals.count(reason, at);
-        self.touch(number);
         let recovered_at = None;
         let [event_type, correlation_id] = [event_type, correlation_id].map(|text| text.map(Arc::from));
         let mut delivery = FailedDelivery {
@@ -109,6 +108,8 @@ impl Book {
             delivery.event_type = delivery.event_type.or(before.event_type);
             delivery.correlation_id = delivery.correlation_id.or(before.correlation_id);
         }
+        // Not before: what it replaces may have been all that was to be written of their group.
+        self.touch(number);
         self.insert(delivery);
         number
     }

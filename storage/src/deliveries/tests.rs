@@ -212,6 +212,20 @@ async fn what_a_replica_cannot_apply_however_often_it_tries_is_one_row_and_pushe
 }
 
 #[tokio::test]
+async fn what_takes_the_place_of_a_failure_that_was_not_written_yet_is_written() {
+    let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
+    let deliveries = open(&records, &clock, DeliveryLimits::default()).await;
+    for _ in 0..2 {
+        let reason = FailureReason::FailedByGateway;
+        deliveries.record(Failure { replica: Some(replica("a")), reason, ..failure(1, 3, &clock) });
+    }
+    deliveries.flush().await.unwrap();
+    let rows = all(&deliveries);
+    assert_eq!(seqs(&rows), [3]);
+    assert_eq!(all(&open(&records, &clock, DeliveryLimits::default()).await), rows);
+}
+
+#[tokio::test]
 async fn what_an_event_is_may_be_said_later() {
     let (records, clock) = (Arc::default(), Arc::new(ManualClock::default()));
     let deliveries = open(&records, &clock, DeliveryLimits::default()).await;

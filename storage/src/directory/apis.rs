@@ -117,7 +117,7 @@ impl Directory {
     /// # Errors
     /// If the store failed.
     pub async fn delete_api(&self, id: ApiId, now: DateTime<Utc>) -> Result<bool, DirectoryError> {
-        self.write(move |model| {
+        self.write_urgently(move |model| {
             let mut edits = deletion(model, &id, now);
             if model.api(&id).is_some() {
                 edits.push(Edit::DropApi(id));

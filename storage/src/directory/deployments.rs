@@ -144,7 +144,7 @@ impl Directory {
         outcomes: Vec<(Uuid, Option<Cursor>)>,
         now: DateTime<Utc>,
     ) -> Result<(), DirectoryError> {
-        self.write(move |model| {
+        self.write_urgently(move |model| {
             let edits = outcomes.into_iter().filter_map(|(id, event)| {
                 let row = model.deployment_by_id(id)?;
                 Some(match (event, row.pending.as_ref()?) {

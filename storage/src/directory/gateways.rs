@@ -137,7 +137,7 @@ impl Directory {
         update: GatewayUpdate,
         now: DateTime<Utc>,
     ) -> Result<Arc<Gateway>, DirectoryError> {
-        self.write(move |model| {
+        self.write_urgently(move |model| {
             let before = model.gateway(id).ok_or(DirectoryError::NoSuchGateway(id))?;
             check_names(model, id, &update.access)?;
             let GatewayUpdate { display_name, description, vhost, catch_up, access } = update;

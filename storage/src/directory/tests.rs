@@ -10,7 +10,7 @@ use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::memory::MemoryRecords;
 use crate::records::{Change, Table};
 
-fn at(seconds: i64) -> DateTime<Utc> {
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn gateway(organization: OrganizationId, name: &str, created: i64) ->
     }
 }
 
-fn token(gateway: GatewayId, number: u8, created: i64) -> Token {
+pub(crate) fn token(gateway: GatewayId, number: u8, created: i64) -> Token {
     Token {
         id: TokenId(Uuid::new_v4()),
         gateway,
@@ -41,7 +41,7 @@ fn token(gateway: GatewayId, number: u8, created: i64) -> Token {
 }
 
 /// Begins deployments and ends them with an event.
-async fn tell(directory: &Directory, rows: Vec<Deployment>) {
+pub(crate) async fn tell(directory: &Directory, rows: Vec<Deployment>) {
     let ended = rows.iter().map(|row| (row.id, Some(told()))).collect();
     directory.begin_deployments(rows).await.unwrap();
     directory.end_deployments(ended, at(9)).await.unwrap();

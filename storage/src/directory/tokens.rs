@@ -145,7 +145,7 @@ impl Directory {
         id: TokenId,
         now: DateTime<Utc>,
     ) -> Result<Arc<Token>, DirectoryError> {
-        self.write(move |model| {
+        self.write_urgently(move |model| {
             let tokens = model.tokens(gateway);
             let before = tokens.iter().find(|token| token.id == id).ok_or(DirectoryError::NotFound)?;
             if before.revoked_at.is_some() {

@@ -299,7 +299,7 @@ impl<'a> Batch<'a> {
                 None => rows.remove(key),
             }
         }
-        self.needs_sync |= durability == Durability::Synced;
+        self.needs_sync |= durability != Durability::Lazy;
         self.shared.db.apply(rows)
     }
 

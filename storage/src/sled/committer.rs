@@ -243,10 +243,10 @@ impl Committer {
         }
     }
 
-    /// Whether a job does no more than put a little in place of rows that are there: so a key is revoked, an address no longer
-    /// allowed. What is written behind has time, and comes each second.
+    /// Whether a job that has to go does no more than put a little in place of rows that are there: so a key is revoked, an
+    /// address no longer allowed.
     fn replaces_little(&self, job: &Job) -> bool {
-        let Job::Commit { changes, durability: Durability::Synced, .. } = job else { return false };
+        let Job::Commit { changes, durability: Durability::Urgent, .. } = job else { return false };
         let is_there = |change: &Change| {
             self.shared.db.get(&keys::record(change.table, &change.key)).is_ok_and(|before| before.is_some())
         };

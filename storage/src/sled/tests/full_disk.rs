@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use super::faults::{SMALL, draft, engine, engine_at, stores};
 use crate::clock::ManualClock;
 use crate::contract::{ALL, ROOMY, gateway, texts};
+use crate::directory::tests::{at, deployment, gateway as registered, organization, tell, token};
+use crate::directory::{Access, Api, CatchUp, Directory, DirectoryError, GatewayUpdate};
 use crate::ids::{Cursor, GatewayId, Seq};
 use crate::log::{Draft, EventLog, LogError, NoFollower, Retention};
 use crate::records::{Change, Condition, Durability, Records, StoreError, Table};
@@ -60,16 +62,56 @@ async fn a_small_row_that_takes_the_place_of_another_goes_with_what_frees_room()
         let change = Change { table: Table::Meta, key: key.into(), row: Some(vec![b'x'; bytes].into()) };
         records.commit(vec![change], durability).await
     };
-    put("k", 100, Durability::Synced).await.unwrap();
+    put("k", 100, Durability::Urgent).await.unwrap();
     leave(RESERVE_BYTES);
-    put("k", 140, Durability::Synced).await.unwrap();
-    for (key, bytes, durability) in
-        [("k", 100_000, Durability::Synced), ("k", 100, Durability::Lazy), ("new", 1, Durability::Synced)]
-    {
+    put("k", 140, Durability::Urgent).await.unwrap();
+    for (key, bytes, durability) in [
+        ("k", 100_000, Durability::Urgent),
+        ("k", 100, Durability::Synced),
+        ("k", 100, Durability::Lazy),
+        ("new", 1, Durability::Urgent),
+    ] {
         assert!(matches!(put(key, bytes, durability).await, Err(StoreError::Full)), "{key} {bytes} {durability:?}");
     }
     leave(RESERVE_BYTES / 2);
-    assert!(matches!(put("k", 100, Durability::Synced).await, Err(StoreError::Full)));
+    assert!(matches!(put("k", 100, Durability::Urgent).await, Err(StoreError::Full)));
+}
+
+/// Callers repeat what is refused, so only what has to go takes of what is left.
+#[tokio::test]
+async fn deploying_again_and_again_uses_up_none_of_what_is_left_for_revoking_keys() {
+    let data = TempDir::new().unwrap();
+    drop(stores(data.path()).await.unwrap());
+    let db = with_room(data.path(), u64::MAX);
+    db.start_copy(data.path()).unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let engine = Arc::new(Engine::start("test", db, SMALL, clock, Arc::new(NoFollower)).unwrap());
+    let directory = Directory::open(Arc::new(SledRecords::new(Arc::clone(&engine)))).await.unwrap();
+    let of = directory.create_gateway(registered(organization(), "edge", 0)).await.unwrap().id;
+    let token = directory.create_token(token(of, 1, 0), 2, at(0)).await.unwrap().id;
+    let [first, again, begun] = ["a", "a", "b"].map(|api| deployment(api, of));
+    let api = Api { id: "a".parse().unwrap(), revision: None, updated_at: at(0), size: 0 };
+    directory.put_api(api.clone(), "artifact".into()).await.unwrap();
+    tell(&directory, vec![first.clone(), deployment("b", of)]).await;
+    directory.begin_deployments(vec![begun.clone()]).await.unwrap();
+    engine.shared.db.room_max.store(RESERVE_BYTES, Ordering::SeqCst);
+
+    let copied = || fs::metadata(data.path().join(second_copy::NAME)).unwrap().len();
+    let before = copied();
+    let is_full = |error| matches!(error, Some(DirectoryError::Store(StoreError::Full)));
+    for _ in 0..100 {
+        assert!(is_full(directory.begin_deployments(vec![again.clone()]).await.err()));
+        assert!(is_full(directory.settle_deployment(of, first.id, at(1)).await.err()), "its replicas' reports say it");
+        assert!(is_full(directory.put_api(api.clone(), "another".into()).await.err()));
+    }
+    assert_eq!(copied(), before);
+    directory.end_deployments(vec![(begun.id, None)], at(1)).await.unwrap();
+    let (description, vhost, catch_up, access) = (None, None, CatchUp::Live, Access::default());
+    let update = GatewayUpdate { display_name: "edge".into(), description, vhost, catch_up, access };
+    directory.update_gateway(of, update, at(1)).await.unwrap();
+    directory.revoke_token(of, token, at(1)).await.unwrap();
+    assert!(directory.delete_api("a".parse().unwrap(), at(1)).await.unwrap());
+    assert!(copied() > before);
 }
 
 #[tokio::test]
