@@ -1,8 +1,8 @@
 //! A running server's store is copied while it is published to.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,12 +183,24 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     assert!(said.exit == 65 && said.err.contains("another backup"), "of two at once one fails: {said:?}");
     first.kill().await;
     assert!(!file.exists() && partial(&file).exists());
+    fs::set_permissions(partial(&file), Permissions::from_mode(0o644)).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 0);
     assert!(!partial(&file).exists());
     assert_eq!(mode(&file), 0o600, "hashes of tokens and artifacts are nobody else's");
     let made = fs::read(&file).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 65);
     assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
+}
+
+#[tokio::test]
+async fn a_backup_is_not_led_elsewhere_by_what_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, other) = (dir.path().join("backup"), dir.path().join("other"));
+    fs::write(&other, "other").unwrap();
+    symlink(&other, partial(&file)).unwrap();
+    let said = run(&["--url", "http://127.0.0.1:1", "backup", &file.display().to_string()], &[]).await;
+    assert!(said.exit == 65 && said.err.contains("backup.partial"), "{said:?}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "other");
 }
 
 #[tokio::test]
