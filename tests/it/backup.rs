@@ -203,6 +203,30 @@ async fn a_backup_is_not_led_elsewhere_by_what_has_its_name() {
     assert_eq!(fs::read_to_string(&other).unwrap(), "other");
 }
 
+/// A server that says what it is given for a backup, and hangs up.
+async fn saying(bytes: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 4_096]).await.unwrap() > 0);
+        socket.write_all(&bytes).await.unwrap();
+        socket.shutdown().await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await.ok();
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_backup_that_breaks_off_does_not_say_that_there_is_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let url = saying(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\ngatecast 1".to_vec()).await;
+    let said = run(&["--url", &url, "backup", &file.display().to_string()], &[]).await;
+    assert!(said.exit == 75 && !said.err.contains("serve --dev"), "{said:?}");
+    assert!(!file.exists() && !partial(&file).exists());
+}
+
 #[tokio::test]
 async fn an_interrupted_backup_whose_disk_hangs_is_no_success() {
     let dir = tempfile::tempdir().unwrap();
