@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use gatecast_storage::GatewayId;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::platform::{Platform, Registered};
@@ -224,6 +226,24 @@ async fn a_backup_that_breaks_off_does_not_say_that_there_is_no_server() {
     let url = saying(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\ngatecast 1".to_vec()).await;
     let said = run(&["--url", &url, "backup", &file.display().to_string()], &[]).await;
     assert!(said.exit == 75 && !said.err.contains("serve --dev"), "{said:?}");
+    assert!(!file.exists() && !partial(&file).exists());
+}
+
+#[tokio::test]
+async fn a_backup_that_a_limit_of_the_size_of_files_ends_says_so_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 8192\r\n\r\n";
+    let url = saying([&head[..], &[b'x'; 8_192]].concat()).await;
+    let backup = gatecast(&["--url", &url, "backup", &file.display().to_string()], &[]);
+    let backup = backup.as_std();
+    let mut limited = Command::new("sh");
+    // Blocks of 512 bytes.
+    limited.args(["-c", "ulimit -f 2; exec \"$@\"", "sh"]).arg(backup.get_program()).args(backup.get_args());
+    let mut process = Process::spawn(limited.stdin(Stdio::null()));
+    assert_eq!(process.ended().await.code(), Some(65), "{:?}", process.err.so_far());
+    let said = process.err.whole().await;
+    assert!(said.iter().any(|line| line.starts_with("error: ") && line.contains("backup.partial")), "{said:?}");
     assert!(!file.exists() && !partial(&file).exists());
 }
 
