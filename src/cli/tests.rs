@@ -111,6 +111,12 @@ async fn the_authorities_of_a_collector_are_looked_at_if_there_is_one() {
     let [missing, no_pem] = ["missing", "no.pem"].map(|name| dir.path().join(name).display().to_string());
     std::fs::write(&no_pem, "no PEM").unwrap();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318");
+    let made = rcgen::generate_simple_self_signed(["collector.example".to_owned()]).unwrap();
+    let latin_1 = dir.path().join("latin-1.pem");
+    std::fs::write(&latin_1, [b"# Soci\xe9t\xe9\n", made.cert.pem().as_bytes()].concat()).unwrap();
+    let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", latin_1.to_str().unwrap());
+    let ran = gatecast(&["config", "--dev"], &[endpoint, certificate]).await;
+    assert_eq!(ran.exit, Exit::Ok, "what stands beside the certificates need not be UTF-8: {}", ran.err);
     for file in [&missing, &no_pem] {
         let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", file.as_str());
         for command in ["serve", "config"] {
