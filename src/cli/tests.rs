@@ -272,6 +272,52 @@ async fn a_call_without_an_answer_does_not_say_that_there_is_no_server() {
 }
 
 #[tokio::test]
+async fn a_change_that_a_server_or_proxy_gave_up_may_have_been_done() {
+    let late = r#"{"title":"Service Unavailable","code":"UNAVAILABLE"}"#;
+    let create = ["gateway", "create", "--organization", "org", "--name", "edge-1"];
+    for (args, changes) in [
+        (&["token", "create", "--gateway", GATEWAY][..], true),
+        (&create, true),
+        (&["event-type", "delete", "t.x"], true),
+        (&["stats"], false),
+        (&["gateway", "list"], false),
+    ] {
+        for (status, body) in [("504 Gateway Time-out", "<html>"), ("503 Service Unavailable\r\nretry-after: 5", late)]
+        {
+            let (ran, _) = with_server(args, vec![(status, body.to_owned())]).await;
+            assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+            assert_eq!(ran.err.contains("may have been done"), changes, "{args:?} {status}: {}", ran.err);
+        }
+        let limited = "429 Too Many Requests\r\nretry-after: 5";
+        let (ran, _) = with_server(args, vec![(limited, r#"{"code":"RATE_LIMITED"}"#.to_owned())]).await;
+        assert!(!ran.err.contains("may have been done") && ran.err.contains("Try again in 5 s"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
+    let what = ["--vhost", "h", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    let told = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"DEPLOYING","code":"STORE_FULL"}}]"#);
+    for command in ["deploy", "undeploy"] {
+        let args = [&[command], &what[..]].concat();
+        let (ran, asked) = with_server(&args, vec![("504 Gateway Time-out", "<html>".to_owned())]).await;
+        let key = key_of(&asked[0]);
+        assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+        assert!(
+            ran.err.contains("may be stored") && ran.err.contains(&format!("--idempotency-key {key}")),
+            "{}",
+            ran.err
+        );
+        let again = [&args[..], &["--idempotency-key", key]].concat();
+        let (ran, asked) = with_server(&again, vec![("200 OK", told.clone())]).await;
+        assert_eq!(key_of(&asked[0]), key);
+        assert!(ran.err.contains("1 of 1") && ran.err.contains(&format!("--idempotency-key {key}")), "{}", ran.err);
+        let (ran, _) = with_server(&args, vec![("409 Conflict", r#"{"code":"CONFLICT"}"#.to_owned())]).await;
+        assert!(!ran.err.contains("may be stored"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_gatecast_is_told_from_a_gateway_that_is_not_there() {
     for (status, part) in [
         ("200 OK", "not something in front of it"),
