@@ -48,7 +48,8 @@ impl Expiry {
     pub(crate) fn tell(&self) {
         let (mut known, now) = (self.known(), self.clock.now());
         let Some(at) = known.at.filter(|at| *at - now <= TOLD_BEFORE) else { return };
-        if known.told.is_some_and(|told| now - told < TOLD_EVERY) {
+        // However far ahead it was told of: clocks are set back.
+        if known.told.is_some_and(|told| (now - told).abs() < TOLD_EVERY) {
             return;
         }
         known.told = Some(now);
@@ -118,6 +119,9 @@ mod tests {
         assert!(is_told_after(14 * 24), "it was yesterday");
         expiry.set(Some(at));
         assert!(is_told() && !is_told_after(23), "another one, which has expired too");
+        clock.turn_back(Duration::from_secs(5 * 86_400));
+        expiry.tell();
+        assert!(is_told(), "the clock was set back: a day of before is not waited for");
         expiry.set(None);
         assert_eq!((expiry.at(), expiry.known().told), (None, None));
     }

@@ -16,6 +16,7 @@ use gatecast::config::Effective;
 use gatecast::server::Server;
 use gatecast_storage::Closed;
 use rustix::process::Signal;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime cannot start: {error}");
@@ -70,7 +71,6 @@ async fn serve(
     backlog: &Arc<Backlog>,
 ) -> Result<(), ServeError> {
     let logging = logging::init(&now.config, backlog)?;
-    outlive_file_size_limits()?;
     // Before anything that takes time: unhandled, it would end the process.
     let hangup = signal(SignalKind::hangup())?;
     let notify = Arc::new(Notify::from_env(|name| std::env::var_os(name)));
@@ -97,10 +97,12 @@ async fn serve(
     Ok(served?)
 }
 
-/// A write beyond a limit of the size of files (`ulimit -f`) fails from now on, as on a full disk: its signal ends a process
-/// that does not handle it. What tokio handles once it handles as long as the process.
-fn outlive_file_size_limits() -> io::Result<()> {
-    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
+/// What everything runs on. A write beyond a limit of the size of files (`ulimit -f`) fails from now on, as on a full disk: its
+/// signal ends a process that does not handle it. What tokio handles once it handles as long as the process.
+fn runtime() -> io::Result<Runtime> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop) })?;
+    Ok(runtime)
 }
 
 /// From now on SIGTERM and Ctrl+C do not end the process, but complete this.

@@ -100,6 +100,7 @@ mod tests {
             gateway: None,
             cookie: None,
             fetch_site: None,
+            host: None,
         };
         proxies.client(&handshake).to_string()
     }

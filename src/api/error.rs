@@ -209,7 +209,9 @@ fn detail(error: &ApiError) -> String {
         ApiError::Unauthorized => "A valid credential is required.".to_owned(),
         ApiError::Forbidden => "The credential is valid, but not for this gateway.".to_owned(),
         ApiError::CrossSite => {
-            "A browser may call this from the dashboard only; programs send Authorization: Bearer.".to_owned()
+            "A browser may call this from the dashboard only; programs send Authorization: Bearer. A server without an admin \
+             token is asked as localhost only."
+                .to_owned()
         }
         ApiError::NotFound(missing) => missing.detail().to_owned(),
         ApiError::MethodNotAllowed { allow } => format!("This path takes {allow}."),

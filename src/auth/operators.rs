@@ -1,5 +1,5 @@
-use gatecast_transports::Handshake;
-use http::header::{AUTHORIZATION, COOKIE};
+use gatecast_transports::{Handshake, host};
+use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::browsers::SignedIn;
@@ -55,6 +55,9 @@ impl Operators {
     /// # Errors
     /// [`AuthError`]; the caller of the API learns [`AuthError::CrossSite`] and nothing of the others.
     pub fn call(&self, method: &Method, headers: &HeaderMap) -> Result<(), AuthError> {
+        if !self.is_asked_by(headers.get_all(HOST).iter().map(HeaderValue::as_bytes)) {
+            return Err(AuthError::CrossSite);
+        }
         if headers.contains_key(AUTHORIZATION) {
             return self.auth.check(bearer(headers));
         }
@@ -71,6 +74,9 @@ impl Operators {
     /// # Errors
     /// [`AuthError`].
     pub fn watch(&self, handshake: &Handshake) -> Result<Standing, AuthError> {
+        if !self.is_asked_by(handshake.host.iter().map(String::as_bytes)) {
+            return Err(AuthError::CrossSite);
+        }
         if let Some(credential) = &handshake.credential {
             return self.auth.check(Some(credential.expose())).map(|()| Standing::Token);
         }
@@ -81,6 +87,12 @@ impl Operators {
         };
         let ours = is_ours(handshake.fetch_site.as_deref().map(str::as_bytes), &Method::GET);
         if ours { Ok(standing) } else { Err(AuthError::CrossSite) }
+    }
+
+    /// Whether it may be asked by this name. A page of another site whose name leads here for a moment (DNS rebinding) is
+    /// one of our own to a browser, and who needs no token is known by nothing but the name.
+    fn is_asked_by<'v>(&self, mut hosts: impl Iterator<Item = &'v [u8]>) -> bool {
+        !self.is_open() || hosts.all(host::is_loopback)
     }
 }
 
@@ -112,6 +124,11 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn handshake(headers: &HeaderMap) -> Handshake {
+        let info = ConnInfo::of(([127, 0, 0, 1], 4711).into());
+        Handshake::read("sse", Liveness::WriteOnly, &info, headers, "").unwrap()
     }
 
     #[test]
@@ -168,9 +185,7 @@ mod tests {
             (&operators, &[site("cross-site")], Err(AuthError::Missing)),
             (&operators, &[("authorization", &bearer), site("cross-site")], Ok(())),
         ] {
-            let info = ConnInfo::of(([127, 0, 0, 1], 4711).into());
-            let handshake = Handshake::read("sse", Liveness::WriteOnly, &info, &headers(sent), "").unwrap();
-            assert_eq!(at.watch(&handshake).map(drop), answer, "{sent:?}");
+            assert_eq!(at.watch(&handshake(&headers(sent))).map(drop), answer, "{sent:?}");
         }
     }
 
@@ -180,5 +195,36 @@ mod tests {
         assert_eq!(operators.call(&Method::POST, &HeaderMap::new()), Ok(()));
         let cross = headers(&[("sec-fetch-site", "cross-site")]);
         assert_eq!(operators.call(&Method::POST, &cross), Err(AuthError::CrossSite));
+    }
+
+    #[test]
+    fn an_open_server_is_called_by_the_names_of_its_own_machine_alone() {
+        let (open, operators) = (Operators::new(AdminAuth::Open), Operators::new(AdminAuth::Token(hash_of(TOKEN))));
+        let bearer = ("authorization", &*format!("Bearer {TOKEN}"));
+        for (host, answer) in [
+            ("localhost", Ok(())),
+            ("LocalHost:8443", Ok(())),
+            ("127.0.0.1", Ok(())),
+            ("127.8.0.1:80", Ok(())),
+            ("[::1]", Ok(())),
+            ("[::1]:8443", Ok(())),
+            ("evil.example", Err(AuthError::CrossSite)),
+            ("evil.example:8443", Err(AuthError::CrossSite)),
+            ("localhost.evil.example", Err(AuthError::CrossSite)),
+            ("127.0.0.1.evil.example", Err(AuthError::CrossSite)),
+            ("192.0.2.1:8443", Err(AuthError::CrossSite)),
+            ("[2001:db8::1]", Err(AuthError::CrossSite)),
+            ("", Err(AuthError::CrossSite)),
+        ] {
+            // A page of that name may send whatever it likes.
+            for more in [&[][..], &[("sec-fetch-site", "same-origin")], &[bearer]] {
+                let sent = headers(&[&[("host", host)], more].concat());
+                assert_eq!(open.call(&Method::POST, &sent), answer, "{host} {more:?}");
+                assert_eq!(open.watch(&handshake(&sent)).map(drop), answer, "{host} {more:?}");
+            }
+            let sent = headers(&[("host", host), bearer]);
+            assert_eq!(operators.call(&Method::POST, &sent), Ok(()), "{host}");
+            assert_eq!(operators.watch(&handshake(&sent)).map(drop), Ok(()), "{host}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! `backup`: all of a running server's store in one file.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gatecast_storage::check_export;
+use rustix::fs::OFlags;
 use serde_json::json;
 
 use super::failure::Failure;
@@ -69,7 +70,10 @@ impl Partial {
         path.push(".partial");
         let path = PathBuf::from(path);
         let taken = || -> io::Result<File> {
-            let file = File::options().create(true).truncate(false).write(true).mode(MODE).open(&path)?;
+            let not_elsewhere = OFlags::NOFOLLOW.bits().cast_signed();
+            let options = &mut File::options();
+            let options = options.create(true).truncate(false).write(true).mode(MODE).custom_flags(not_elsewhere);
+            let file = options.open(&path)?;
             let taken_by_another = || io::Error::new(io::ErrorKind::ResourceBusy, "another backup is writing it");
             file.try_lock().map_err(|error| match error {
                 TryLockError::WouldBlock => taken_by_another(),
@@ -79,6 +83,8 @@ impl Partial {
             if fs::metadata(&path)?.ino() != file.metadata()?.ino() {
                 return Err(taken_by_another());
             }
+            // It may be what was left of a command that was killed, and others may have been let in since.
+            file.set_permissions(Permissions::from_mode(MODE))?;
             file.set_len(0)?;
             Ok(file)
         };

@@ -52,9 +52,16 @@ struct What {
     /// The host name that the API is served under [deploy: the gateway's own, else localhost; undeploy: as deployed]
     #[arg(long, value_name = "HOST")]
     vhost: Option<String>,
+    /// A repeat with the same key within 10 minutes tells no gateway again [default: a key of its own]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    idempotency_key: Option<String>,
 }
 
 impl What {
+    fn key(&self) -> String {
+        self.idempotency_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string())
+    }
+
     /// As the command line says it, and no more.
     fn deployments(&self) -> Vec<Deployment> {
         let deployment = |&gateway_id| Deployment {
@@ -87,9 +94,11 @@ impl Deploy {
         if let Some(yaml) = artifact {
             api.put_api(*id, revision, yaml).await?;
         }
-        let answer = api.deploy(*id, revision, &deployments).await?;
+        let key = self.what.key();
+        let answer =
+            api.deploy(*id, revision, &deployments, &key).await.map_err(|error| Failure::of_call(error, &key))?;
         let written = output.answer(&answer, |all, out| write(all, "Deployed to", out));
-        all_told(answer.value.iter().map(|one| one.code.as_deref()), None)?;
+        all_told(answer.value.iter().map(|one| one.code.as_deref()), key)?;
         Ok(written?)
     }
 }
@@ -97,9 +106,11 @@ impl Deploy {
 impl Undeploy {
     pub(super) async fn run(self, api: &ApiClient, output: &mut Output<'_>) -> Result<(), Failure> {
         let deployments = self.what.deployments();
-        let answer = api.undeploy(self.what.api, &self.what.revision, &deployments).await?;
+        let key = self.what.key();
+        let answer = api.undeploy(self.what.api, &self.what.revision, &deployments, &key).await;
+        let answer = answer.map_err(|error| Failure::of_call(error, &key))?;
         let written = output.answer(&answer, |all, out| write(all, "Undeployed from", out));
-        all_told(answer.value.iter().map(|one| one.code.as_deref()), None)?;
+        all_told(answer.value.iter().map(|one| one.code.as_deref()), key)?;
         Ok(written?)
     }
 }

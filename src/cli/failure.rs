@@ -47,7 +47,7 @@ pub(super) enum Failure {
     #[error("the event may be stored: {error}")]
     Unconfirmed { error: ApiError, key: String },
     #[error("{failed} of {total} gateways were not told")]
-    Partial { failed: usize, total: usize, key: Option<String> },
+    Partial { failed: usize, total: usize, key: String },
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
     #[error("the new token {token} cannot be shown: {source}")]
@@ -72,6 +72,11 @@ impl Failure {
             Ok(error) => Self::Serve(error.into()),
             Err(error) => Self::Serve(error),
         }
+    }
+
+    /// Why a call failed that is done once however often it is made with this key.
+    pub(super) fn of_call(error: ApiError, key: &str) -> Self {
+        if error.may_be_done() { Self::Unconfirmed { error, key: key.to_owned() } } else { error.into() }
     }
 
     pub(super) fn exit(&self) -> Exit {
@@ -132,7 +137,7 @@ impl Failure {
             Self::Unconfirmed { error: ApiError::Refused { problem, status, .. }, key } => {
                 json!({ "status": status, "problem": problem, "idempotencyKey": key })
             }
-            Self::Unconfirmed { key, .. } | Self::Partial { key: Some(key), .. } => json!({ "idempotencyKey": key }),
+            Self::Unconfirmed { key, .. } | Self::Partial { key, .. } => json!({ "idempotencyKey": key }),
             _ => Value::Null,
         };
         if let (Some(fault), Value::Object(more)) = (fault.as_object_mut(), more) {
@@ -198,12 +203,11 @@ impl Failure {
             }
             Self::Api(_) | Self::Rejected { .. } if self.is_of_something_else() => IN_FRONT,
             Self::Api(error) => return hint_of_call(error),
-            Self::Partial { key: Some(key), .. } => {
+            Self::Partial { key, .. } => {
                 return Some(format!(
                     "Repeat it within 10 minutes with --idempotency-key {key}: it is stored once for each gateway"
                 ));
             }
-            Self::Partial { .. } => "What the others were told stands. Try again for those that were not.",
             Self::Rejected { code, .. } if code == "GATEWAY_DELETED" => LIST_GATEWAYS,
             Self::Rejected { code, .. } if code == "ACCESS_WITHDRAWN" => {
                 "The key is good, but not from this address or with this certificate. Allow it: gatecast gateway update ID"
@@ -235,8 +239,8 @@ fn hint_of_call(error: &ApiError) -> Option<String> {
         ApiError::Unreachable(_) => {
             "Is the server running there? Check --url (or GATECAST_URL); start one with: gatecast serve --dev"
         }
-        ApiError::Unanswered { changes: true, .. } => "It may have been done: see what there is before you repeat it",
-        ApiError::Unanswered { changes: false, .. } => "Nothing was to be changed. Try again",
+        error if error.may_be_done() => "It may have been done: see what there is before you repeat it",
+        ApiError::Unanswered { .. } => "Nothing was to be changed. Try again",
         ApiError::Refused { status: 401 | 403, .. } => {
             "Pass the admin token: --admin-token, --admin-token-file, GATECAST_ADMIN_TOKEN or GATECAST_ADMIN_TOKEN_FILE"
         }
@@ -276,10 +280,7 @@ fn exit_of(error: &StoreError) -> Exit {
 }
 
 /// Fails if some of several gateways were not told. `key` is what the call can be repeated by.
-pub(super) fn all_told<'c>(
-    codes: impl Iterator<Item = Option<&'c str>> + Clone,
-    key: Option<String>,
-) -> Result<(), Failure> {
+pub(super) fn all_told<'c>(codes: impl Iterator<Item = Option<&'c str>> + Clone, key: String) -> Result<(), Failure> {
     let (failed, total) = (codes.clone().flatten().count(), codes.count());
     if failed == 0 { Ok(()) } else { Err(Failure::Partial { failed, total, key }) }
 }
@@ -311,7 +312,7 @@ mod tests {
             errors,
             ..Problem::default()
         };
-        ApiError::Refused { status, problem: Box::new(problem), retry_after: None }.into()
+        ApiError::Refused { status, problem: Box::new(problem), retry_after: None, changes: true }.into()
     }
 
     fn text(failure: &Failure) -> String {

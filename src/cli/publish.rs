@@ -9,7 +9,7 @@ use super::failure::{Failure, all_told};
 use super::json_argument::json_argument;
 use super::output::Output;
 use super::printable::printable;
-use crate::client::api::{ApiClient, ApiError, End, NewEvent, Outcome, PublishConditions, Targets};
+use crate::client::api::{ApiClient, End, NewEvent, Outcome, PublishConditions, Targets};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -55,13 +55,7 @@ impl Publish {
             NewEvent { event_type: self.event_type, payload, key: self.key, correlation_id: self.correlation_id };
         let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let conditions = PublishConditions { idempotency_key: Some(key.clone()), if_match: self.if_match };
-        let failed = |error| match error {
-            // Neither a server that waited in vain for its store nor a proxy that did for its server knows what became of it.
-            ApiError::Unanswered { .. } | ApiError::Refused { status: 500.., .. } => {
-                Failure::Unconfirmed { error, key }
-            }
-            error => error.into(),
-        };
+        let failed = |error| Failure::of_call(error, &key);
         if let [gateway] = self.gateway[..] {
             let answer = api.publish(gateway, &event, &conditions).await.map_err(failed)?;
             return Ok(output.answer(&answer, |stored, out| {
@@ -76,7 +70,7 @@ impl Publish {
         };
         let answer = api.publish_to(&targets, &event, &conditions).await.map_err(failed)?;
         let written = output.answer(&answer, |all, out| write(&all.results, out));
-        all_told(answer.value.results.iter().map(Outcome::code), conditions.idempotency_key)?;
+        all_told(answer.value.results.iter().map(Outcome::code), key)?;
         Ok(written?)
     }
 }

@@ -68,7 +68,7 @@ impl Settings {
             Ok(file) => (file, None),
             Err(fault) => (None, Some(fault)),
         };
-        let read = |path: &str| fs::read_to_string(path).map_err(|error| error.to_string());
+        let read = |path: &str| fs::read(path).map_err(|error| error.to_string());
         let sources = Sources { dev: self.dev, flags: self.flags(remote), env: env.all(), file };
         match (config::load(sources, &read, &file_faults), unreadable) {
             (Ok(effective), None) => Ok(effective),

@@ -111,6 +111,12 @@ async fn the_authorities_of_a_collector_are_looked_at_if_there_is_one() {
     let [missing, no_pem] = ["missing", "no.pem"].map(|name| dir.path().join(name).display().to_string());
     std::fs::write(&no_pem, "no PEM").unwrap();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318");
+    let made = rcgen::generate_simple_self_signed(["collector.example".to_owned()]).unwrap();
+    let latin_1 = dir.path().join("latin-1.pem");
+    std::fs::write(&latin_1, [b"# Soci\xe9t\xe9\n", made.cert.pem().as_bytes()].concat()).unwrap();
+    let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", latin_1.to_str().unwrap());
+    let ran = gatecast(&["config", "--dev"], &[endpoint, certificate]).await;
+    assert_eq!(ran.exit, Exit::Ok, "what stands beside the certificates need not be UTF-8: {}", ran.err);
     for file in [&missing, &no_pem] {
         let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", file.as_str());
         for command in ["serve", "config"] {
@@ -262,6 +268,52 @@ async fn a_call_without_an_answer_does_not_say_that_there_is_no_server() {
         assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
         assert!(!ran.err.contains("serve --dev"), "{}", ran.err);
         assert_eq!(ran.err.contains("may have been done"), changes, "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_a_server_or_proxy_gave_up_may_have_been_done() {
+    let late = r#"{"title":"Service Unavailable","code":"UNAVAILABLE"}"#;
+    let create = ["gateway", "create", "--organization", "org", "--name", "edge-1"];
+    for (args, changes) in [
+        (&["token", "create", "--gateway", GATEWAY][..], true),
+        (&create, true),
+        (&["event-type", "delete", "t.x"], true),
+        (&["stats"], false),
+        (&["gateway", "list"], false),
+    ] {
+        for (status, body) in [("504 Gateway Time-out", "<html>"), ("503 Service Unavailable\r\nretry-after: 5", late)]
+        {
+            let (ran, _) = with_server(args, vec![(status, body.to_owned())]).await;
+            assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+            assert_eq!(ran.err.contains("may have been done"), changes, "{args:?} {status}: {}", ran.err);
+        }
+        let limited = "429 Too Many Requests\r\nretry-after: 5";
+        let (ran, _) = with_server(args, vec![(limited, r#"{"code":"RATE_LIMITED"}"#.to_owned())]).await;
+        assert!(!ran.err.contains("may have been done") && ran.err.contains("Try again in 5 s"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_a_server_or_proxy_gave_up_may_be_repeated_by_its_key() {
+    let what = ["--vhost", "h", "--api", GATEWAY, "--revision", "r", "--gateway", GATEWAY];
+    let told = format!(r#"[{{"gatewayId":"{GATEWAY}","deploymentId":"d","status":"DEPLOYING","code":"STORE_FULL"}}]"#);
+    for command in ["deploy", "undeploy"] {
+        let args = [&[command], &what[..]].concat();
+        let (ran, asked) = with_server(&args, vec![("504 Gateway Time-out", "<html>".to_owned())]).await;
+        let key = key_of(&asked[0]);
+        assert_eq!(ran.exit, Exit::TryLater, "{}", ran.err);
+        assert!(
+            ran.err.contains("may be stored") && ran.err.contains(&format!("--idempotency-key {key}")),
+            "{}",
+            ran.err
+        );
+        let again = [&args[..], &["--idempotency-key", key]].concat();
+        let (ran, asked) = with_server(&again, vec![("200 OK", told.clone())]).await;
+        assert_eq!(key_of(&asked[0]), key);
+        assert!(ran.err.contains("1 of 1") && ran.err.contains(&format!("--idempotency-key {key}")), "{}", ran.err);
+        let (ran, _) = with_server(&args, vec![("409 Conflict", r#"{"code":"CONFLICT"}"#.to_owned())]).await;
+        assert!(!ran.err.contains("may be stored"), "{}", ran.err);
     }
 }
 

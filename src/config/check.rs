@@ -170,7 +170,7 @@ impl Check<'_> {
         let Some(path) = &self.raw.texts.otlp_certificate else { return Some(Trust::System) };
         let pem = self.raw.otlp_certificate.as_ref()?;
         let (name, path) = (setting::OTLP_CERTIFICATE.name, path.into());
-        match pem.clone().and_then(|pem| authorities(pem.as_bytes())) {
+        match pem.clone().and_then(|pem| authorities(&pem)) {
             Ok(_) => Some(Trust::File(path)),
             Err(problem) => {
                 self.faults.push(ConfigFault::Unreadable { name, path, problem });

@@ -168,7 +168,7 @@ impl Effective {
     }
 }
 
-/// Joins and checks the sources. `read` reads the file of an admin token, or of a collector's authorities: its text, or what
+/// Joins and checks the sources. `read` reads the file of an admin token, or of a collector's authorities: its bytes, or what
 /// is wrong. `look` looks at the files of TLS, if there is another fault: a server whose configuration has none waits for
 /// files that are being replaced.
 ///
@@ -176,7 +176,7 @@ impl Effective {
 /// Every fault there is, not only the first.
 pub fn load(
     sources: Sources,
-    read: &dyn Fn(&str) -> Result<String, String>,
+    read: &dyn Fn(&str) -> Result<Vec<u8>, String>,
     look: &dyn Fn(&TlsMode) -> Vec<ConfigFault>,
 ) -> Result<Effective, Vec<ConfigFault>> {
     let mut faults = Vec::new();
@@ -200,6 +200,6 @@ pub fn data_dir(flag: Option<String>, mut env: Vec<(OsString, OsString)>) -> Res
     env.retain(|(name, _)| name == setting::DATA_DIR.name);
     let flags = flag.map(|flag| (setting::DATA_DIR.name, flag)).into_iter().collect();
     let (sources, mut faults) = (Sources { dev: false, flags, env, file: None }, Vec::new());
-    let raw = RawConfig::join(sources, &|_| Ok(String::new()), &mut faults);
+    let raw = RawConfig::join(sources, &|_| Ok(Vec::new()), &mut faults);
     check::check_data_dir(&raw, &mut faults).filter(|_| faults.is_empty()).ok_or(faults)
 }

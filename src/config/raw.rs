@@ -91,19 +91,19 @@ pub struct RawConfig {
     pub(super) texts: Texts,
     pub(super) admin_token_file: Option<Result<String, String>>,
     /// Only if there is a collector.
-    pub(super) otlp_certificate: Option<Result<String, String>>,
+    pub(super) otlp_certificate: Option<Result<Vec<u8>, String>>,
     sources: BTreeMap<&'static str, Source>,
 }
 
 impl RawConfig {
     /// Joins the sources: flags over environment over file. `read` reads a file that a setting names, and answers
-    /// its text or what is wrong; it is called at most once for each.
+    /// its bytes or what is wrong; it is called at most once for each.
     ///
     /// Names that start with `GATECAST_` and are none are faults, except those that Kubernetes injects for a service
     /// called `gatecast`.
     pub fn join(
         sources: Sources,
-        read: &dyn Fn(&str) -> Result<String, String>,
+        read: &dyn Fn(&str) -> Result<Vec<u8>, String>,
         faults: &mut Vec<ConfigFault>,
     ) -> Self {
         let mut layers = Layers { faults, values: HashMap::new(), sources: BTreeMap::new() };
@@ -120,7 +120,8 @@ impl RawConfig {
         }
         // Every field is an `Option<String>`, and from a map that cannot fail.
         let texts = Texts::init_from_hashmap(&layers.values).unwrap_or_default();
-        let admin_token_file = texts.admin_token_file.as_deref().map(read);
+        let text = |path: &str| String::from_utf8(read(path)?).map_err(|error| error.to_string());
+        let admin_token_file = texts.admin_token_file.as_deref().map(text);
         let otlp_certificate = texts.otlp_certificate.as_deref().filter(|_| texts.otlp_endpoint.is_some()).map(read);
         Self { dev: sources.dev, texts, admin_token_file, otlp_certificate, sources: layers.sources }
     }

@@ -7,7 +7,7 @@ use super::*;
 fn load_env(dev: bool, pairs: &[(&str, &str)]) -> Result<Effective, Vec<ConfigFault>> {
     let env = pairs.iter().map(|(name, value)| (name.into(), value.into())).collect();
     let read = |path: &str| match path {
-        "/token" => Ok("a-token-from-a-file\nsecond line".to_owned()),
+        "/token" => Ok(b"a-token-from-a-file\nsecond line".to_vec()),
         _ => Err("no such file".to_owned()),
     };
     load(Sources { dev, env, ..Sources::default() }, &read, &|_| Vec::new())
@@ -114,7 +114,8 @@ fn what_changed_is_named_as_it_was_written() {
     };
     let file = |text: &str| {
         let env = vec![("GATECAST_ADMIN_TOKEN_FILE".into(), "/token".into())];
-        load(Sources { dev: true, env, ..Sources::default() }, &|_| Ok(text.to_owned()), &|_| Vec::new()).unwrap()
+        load(Sources { dev: true, env, ..Sources::default() }, &|_| Ok(text.as_bytes().to_vec()), &|_| Vec::new())
+            .unwrap()
     };
     let [first, second] = ["the-first-token", "the-second-token"].map(file);
     assert_eq!(names(&second, &first), ["GATECAST_ADMIN_TOKEN_FILE"]);
@@ -176,6 +177,6 @@ proptest! {
     #[test]
     fn no_file_panics(text in "[A-Z_=#\"' \\n0-9a-z]{0,200}") {
         let sources = Sources { dev: true, file: Some(("f".into(), text)), ..Sources::default() };
-        let _ = load(sources, &|_| Ok(String::new()), &|_| Vec::new());
+        let _ = load(sources, &|_| Ok(Vec::new()), &|_| Vec::new());
     }
 }

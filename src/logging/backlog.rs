@@ -1,6 +1,7 @@
 //! Lines on their way to standard error. Whoever logs waits for nobody who reads: lines are written by a thread of their own,
-//! all that there are at once, some milliseconds later where there are many. At most 1 MiB waits; what does not fit is dropped,
-//! and how many lines that were is logged where they would have been, once the others are taken.
+//! all that there are at once, some milliseconds later where there are many. What cannot be written (a full disk, a pipe that
+//! blocks nobody) is tried again, from the byte on that was not taken. At most 1 MiB waits behind that; what does not fit is
+//! dropped, and how many lines that were is logged where they would have been, once the others are taken.
 
 use std::io::{self, Write, stderr};
 use std::mem;
@@ -70,16 +71,16 @@ impl Backlog {
         drop(self.rest.wait_timeout_while(self.waiting(), max, is_under_way));
     }
 
-    /// Writes what there is, once there is something. `taken` is room to be used again.
+    /// Writes what there is, once there is something. What is left in `taken` could not be written, and is the first of the
+    /// next step.
     fn step(&self, taken: &mut Vec<u8>, to: &mut impl Write) {
-        taken.clear();
-        let dropped = self.take(taken);
+        let dropped = if taken.is_empty() { self.take(taken) } else { 0 };
         if dropped > 0 {
             // Before the write, which may take long: it is the first of what comes next.
             warn!(lines = dropped, "Nobody took the log's lines: some were dropped.");
         }
-        // Where standard error cannot be written to, nobody can be told.
-        let _ = to.write_all(taken);
+        let written = write(taken, to);
+        taken.drain(..written);
     }
 
     /// Takes what waits; says how many lines were dropped after it.
@@ -100,6 +101,20 @@ impl Backlog {
         // Nothing that runs under the lock panics half way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes until all is written or cannot be for now; how many bytes were.
+fn write(lines: &[u8], to: &mut impl Write) -> usize {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(taken @ 1..) => rest = rest.get(taken..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Why makes no difference: it may pass, and where it does not, nobody can be told.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    lines.len() - rest.len()
 }
 
 #[expect(clippy::disallowed_methods, reason = "it is there to wait, on a thread of its own")]
@@ -172,6 +187,48 @@ mod tests {
         backlog.step(&mut taken, &mut written);
         let told = " WARN gatecast::logging::backlog: Nobody took the log's lines: some were dropped. lines=3\nnext\n";
         assert_eq!(String::from_utf8(written).unwrap(), told);
+    }
+
+    /// Takes so many bytes at a time, and fails each second time.
+    struct Reluctant {
+        taken: Vec<u8>,
+        at_once: usize,
+        refuses: bool,
+    }
+
+    impl Write for Reluctant {
+        fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+            self.refuses = !self.refuses;
+            if self.refuses {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = &lines[..lines.len().min(self.at_once)];
+            self.taken.extend_from_slice(taken);
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_refused_for_now_is_written_later_and_whole() {
+        let backlog = started();
+        let mut log = &*backlog;
+        let mut to = Reluctant { taken: Vec::new(), at_once: 7, refuses: false };
+        let (mut taken, mut all) = (Vec::new(), String::new());
+        for n in 0..5 {
+            let line = format!("line number {n}\n");
+            log.write_all(line.as_bytes()).unwrap();
+            all.push_str(&line);
+            backlog.step(&mut taken, &mut to);
+            assert!(all.as_bytes().starts_with(&to.taken), "{:?}", String::from_utf8_lossy(&to.taken));
+        }
+        while to.taken.len() < all.len() {
+            backlog.step(&mut taken, &mut to);
+        }
+        assert_eq!(String::from_utf8(to.taken).unwrap(), all);
     }
 
     #[test]

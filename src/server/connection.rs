@@ -283,6 +283,7 @@ impl Requests {
             let refusal = problem(&fault).map(Into::into);
             return Box::pin(async { Ok(refusal) });
         }
+        target::name_host(&mut request);
         if Publishing::takes(&request) {
             // Not a block that awaits it, which has room for it twice and moves it once more: a tenth of a publish.
             return self.endpoints.publishing.answer(request, self.info.clone()).map(Ok).boxed();

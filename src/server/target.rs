@@ -2,7 +2,7 @@
 
 use gatecast_transports::host;
 use http::header::HOST;
-use http::{Method, Request, Version};
+use http::{HeaderValue, Method, Request, Version};
 
 use crate::api::error::ApiError;
 
@@ -19,6 +19,14 @@ pub(super) fn fault<B>(request: &Request<B>) -> Option<ApiError> {
         // Nobody's proxy.
         None if request.method() == Method::CONNECT => Some(ApiError::MethodNotAllowed { allow: METHODS.to_owned() }),
         None => invalid("request target", "a path"),
+    }
+}
+
+/// Lets `Host` say whom a request is for also where its target does, which is what counts (RFC 9112 § 3.2.2, RFC 9113 § 8.3.1).
+pub(super) fn name_host<B>(request: &mut Request<B>) {
+    let named = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = named {
+        request.headers_mut().insert(HOST, host);
     }
 }
 

@@ -48,7 +48,7 @@ impl App {
         let dev = !settings.iter().any(|(name, _)| ["GATECAST_TLS_CERT", "GATECAST_TLS"].contains(name));
         let scheme = if settings.contains(&("GATECAST_TLS", "off")) { "http" } else { "https" };
         let sources = Sources { dev, env, ..Sources::default() };
-        let read = |path: &str| fs::read_to_string(path).map_err(|error| error.to_string());
+        let read = |path: &str| fs::read(path).map_err(|error| error.to_string());
         let config = config::load(sources, &read, &|_| Vec::new()).unwrap().config;
         let server = loop {
             match Server::start(&config, |_| panic!("a token is configured, or none is needed")).await {

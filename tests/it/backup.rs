@@ -1,9 +1,10 @@
 //! A running server's store is copied while it is published to.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use gatecast_storage::GatewayId;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::platform::{Platform, Registered};
@@ -183,12 +185,66 @@ async fn an_interrupted_backup_leaves_nothing_that_is_in_the_way_of_the_next() {
     assert!(said.exit == 65 && said.err.contains("another backup"), "of two at once one fails: {said:?}");
     first.kill().await;
     assert!(!file.exists() && partial(&file).exists());
+    fs::set_permissions(partial(&file), Permissions::from_mode(0o644)).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 0);
     assert!(!partial(&file).exists());
     assert_eq!(mode(&file), 0o600, "hashes of tokens and artifacts are nobody else's");
     let made = fs::read(&file).unwrap();
     assert_eq!(backup(&platform, &file).await.exit, 65);
     assert!(!partial(&file).exists() && fs::read(&file).unwrap() == made, "a file is not overwritten");
+}
+
+#[tokio::test]
+async fn a_backup_is_not_led_elsewhere_by_what_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, other) = (dir.path().join("backup"), dir.path().join("other"));
+    fs::write(&other, "other").unwrap();
+    symlink(&other, partial(&file)).unwrap();
+    let said = run(&["--url", "http://127.0.0.1:1", "backup", &file.display().to_string()], &[]).await;
+    assert!(said.exit == 65 && said.err.contains("backup.partial"), "{said:?}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "other");
+}
+
+/// A server that says what it is given for a backup, and hangs up.
+async fn saying(bytes: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 4_096]).await.unwrap() > 0);
+        socket.write_all(&bytes).await.unwrap();
+        socket.shutdown().await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await.ok();
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_backup_that_breaks_off_does_not_say_that_there_is_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let url = saying(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\ngatecast 1".to_vec()).await;
+    let said = run(&["--url", &url, "backup", &file.display().to_string()], &[]).await;
+    assert!(said.exit == 75 && !said.err.contains("serve --dev"), "{said:?}");
+    assert!(!file.exists() && !partial(&file).exists());
+}
+
+#[tokio::test]
+async fn a_backup_that_a_limit_of_the_size_of_files_ends_says_so_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 8192\r\n\r\n";
+    let url = saying([&head[..], &[b'x'; 8_192]].concat()).await;
+    let backup = gatecast(&["--url", &url, "backup", &file.display().to_string()], &[]);
+    let backup = backup.as_std();
+    let mut limited = Command::new("sh");
+    // Blocks of 512 bytes.
+    limited.args(["-c", "ulimit -f 2; exec \"$@\"", "sh"]).arg(backup.get_program()).args(backup.get_args());
+    let mut process = Process::spawn(limited.stdin(Stdio::null()));
+    assert_eq!(process.ended().await.code(), Some(65), "{:?}", process.err.so_far());
+    let said = process.err.whole().await;
+    assert!(said.iter().any(|line| line.starts_with("error: ") && line.contains("backup.partial")), "{said:?}");
+    assert!(!file.exists() && !partial(&file).exists());
 }
 
 #[tokio::test]

@@ -75,7 +75,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("event-type show", &["<TYPE>"]),
     ("event-type set", &["<TYPE>", "--schema", "--description", "--key", "--ends-key"]),
     ("event-type delete", &["<TYPE>"]),
-    ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--file"]),
+    ("deploy", &["--api", "--revision", "--gateway", "--vhost", "--idempotency-key", "--file"]),
+    ("undeploy", &["--api", "--revision", "--gateway", "--vhost", "--idempotency-key"]),
     ("publish", &["--gateway", "--organization", "--all", "--type", "--payload", "--idempotency-key", "--if-match"]),
     ("stats", &["--gateway"]),
     (

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::app::App;
 use crate::platform::{ORGANIZATION, Platform, Registered};
 use crate::process::{Process, Served};
-use crate::wire::{PATIENCE, Sse, Ws, raw, tls};
+use crate::wire::{PATIENCE, Sse, Ws, raw, tls, trusting_all};
 
 const TOKEN: &str = "the-admin-token-of-the-dashboard-tests";
 const STREAM: &str = "/api/internal/v1/dashboard/stream";
@@ -369,6 +369,42 @@ async fn the_page_allows_itself_its_own_server_and_nothing_else() {
     }
     assert_eq!(app.get("/dashboard/../secret").await.0, 404);
     assert_eq!(app.get("/dashboard/nothing.js").await.0, 404);
+}
+
+/// A client that finds the server under any of these names, over this version of HTTP.
+fn misled(app: &App, names: &[&str], version: &[u8]) -> reqwest::Client {
+    let client = reqwest::Client::builder().tls_backend_preconfigured(trusting_all(&[version]));
+    names.iter().fold(client, |client, name| client.resolve(name, app.address)).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_page_of_a_site_whose_name_leads_to_an_open_server_gets_nothing_from_it() {
+    let app = App::start().await;
+    let gateway = app.register("one").await;
+    let sites = [("localhost", 200), ("127.0.0.1", 200), ("evil.example", 403), ("localhost.evil.example", 403)];
+    let names = sites.map(|(name, _)| name);
+    for version in [&b"h2"[..], b"http/1.1"] {
+        let http = misled(&app, &names, version);
+        for (name, status) in sites {
+            let url = |path: &str| format!("https://{name}:{}{path}", app.address.port());
+            for path in ["/api/v1/gateways", "/metrics", STREAM] {
+                for more in [("sec-fetch-site", "same-origin"), ("authorization", "Bearer of-no-worth")] {
+                    let answer = http.get(url(path)).header(more.0, more.1).send().await.unwrap();
+                    assert_eq!(answer.status(), status, "{name}{path} {more:?}");
+                }
+            }
+            let delete =
+                http.delete(url("/api/v1/gateways/d1aa71bc-8cb5-4294-8a26-fe1273c28632")).send().await.unwrap();
+            assert_eq!(delete.status(), if status == 200 { 404 } else { 403 }, "{name}");
+            let poll = url("/api/internal/v1/poll/gateways/connect?timeout=0");
+            let poll = http.get(poll).header("api-key", &gateway.token).send().await.unwrap();
+            assert!(poll.status().is_success(), "gateways prove who they are: {name}");
+        }
+    }
+    // What the target says counts.
+    let told = "GET http://evil.example/api/v1/gateways HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let told = raw(&mut tls(app.address, &[b"http/1.1"]).await.unwrap(), told, "}").await;
+    assert!(told.starts_with("HTTP/1.1 403 ") && told.contains("CROSS_SITE"), "{told}");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ async fn over_http_1_1_there_is_exactly_one_host() {
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let connect = format!("{key}{upgrade}");
-    for (path, headers, good) in [("/openapi.json", "", "200"), (POLL, &key, "200"), (WS, &connect, "101")] {
+    for (path, headers, good) in [("/health", "", "200"), (POLL, &key, "200"), (WS, &connect, "101")] {
         let ask = async |version: &str, host: &str| {
             said(&app, &format!("GET {path} HTTP/{version}\r\n{host}{headers}\r\n")).await
         };

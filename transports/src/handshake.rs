@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HOST};
 
 use crate::query::Query;
 use crate::transport::Liveness;
@@ -81,6 +81,8 @@ pub struct Handshake {
     pub cookie: Option<Secret>,
     /// `Sec-Fetch-Site` (Fetch Metadata), all lines joined by commas: from where a browser asks.
     pub fetch_site: Option<String>,
+    /// `Host`, all lines joined by commas: what the server is called by who asks.
+    pub host: Option<String>,
 }
 
 impl Handshake {
@@ -127,6 +129,7 @@ impl Handshake {
             gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
             cookie: headers.cookie.joined("; ").map(Secret::new),
             fetch_site: headers.fetch_site.joined(","),
+            host: headers.host.joined(","),
         })
     }
 }
@@ -164,6 +167,7 @@ pub(crate) struct Headers<'a> {
     forwarded: Values<'a>,
     cookie: Values<'a>,
     fetch_site: Values<'a>,
+    host: Values<'a>,
 }
 
 /// The values of one header, in order.
@@ -202,6 +206,7 @@ impl<'a> Headers<'a> {
             (FORWARDED, &mut self.forwarded),
             (COOKIE.as_str(), &mut self.cookie),
             (FETCH_SITE, &mut self.fetch_site),
+            (HOST.as_str(), &mut self.host),
         ];
         all.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, values)| values)
     }

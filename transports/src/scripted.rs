@@ -99,6 +99,7 @@ impl Scripted {
             gateway: None,
             cookie: None,
             fetch_site: None,
+            host: None,
         }
     }
 

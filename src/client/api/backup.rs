@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::super::trouble::causes;
+use super::BACKUP_TIMEOUT;
 use super::error::ApiError;
 
 /// A backup as it comes.
@@ -13,8 +13,8 @@ impl Backup {
     /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// [`ApiError::Unreachable`] if it breaks off.
+    /// [`ApiError::Unanswered`] if it breaks off.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, ApiError> {
-        self.response.chunk().await.map_err(|error| ApiError::Unreachable(causes(&error.without_url())))
+        self.response.chunk().await.map_err(|error| ApiError::without_answer(error, BACKUP_TIMEOUT, false))
     }
 }

@@ -31,6 +31,8 @@ pub enum ApiError {
         problem: Box<Problem>,
         /// When it may be worth trying again.
         retry_after: Option<Duration>,
+        /// Whether the call was to change something.
+        changes: bool,
     },
     /// The answer is not of the shape that the contract names.
     #[error("the answer is not what a gatecast server says: {0}")]
@@ -50,7 +52,13 @@ impl ApiError {
         Self::Unanswered { reason, changes }
     }
 
-    pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+    /// Whether what the call was to change may have been changed: neither a server that waited in vain for its store nor a
+    /// proxy that did for its server knows what became of it.
+    pub(crate) fn may_be_done(&self) -> bool {
+        matches!(self, Self::Unanswered { changes: true, .. } | Self::Refused { status: 500.., changes: true, .. })
+    }
+
+    pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], changes: bool) -> Self {
         let refusal = Refusal::read(status, headers, body);
         let problem = match refusal.is_problem {
             true => serde_json::from_slice(body).unwrap_or_default(),
@@ -58,6 +66,6 @@ impl ApiError {
         };
         let problem =
             Problem { title: problem.title.or_else(|| status.canonical_reason().map(str::to_owned)), ..problem };
-        Self::Refused { status: status.as_u16(), problem: Box::new(problem), retry_after: refusal.retry_after }
+        Self::Refused { status: status.as_u16(), problem: Box::new(problem), retry_after: refusal.retry_after, changes }
     }
 }

@@ -158,7 +158,7 @@ impl ApiClient {
         self.call(request.header(header::CONTENT_TYPE, "application/yaml").body(yaml)).await
     }
 
-    /// Deploys a revision to gateways.
+    /// Deploys a revision to gateways. A repeat with the same key tells nobody twice.
     ///
     /// # Errors
     /// As above.
@@ -167,12 +167,13 @@ impl ApiClient {
         api: Uuid,
         revision: &str,
         to: &[Deployment],
+        key: &str,
     ) -> Result<Answer<Vec<Deployed>>, ApiError> {
         let request = self.request(Method::POST, &format!("/api/v1/apis/{api}/deploy-revision"));
-        self.call(request.query(&[("revisionId", revision)]).json(to)).await
+        self.call(keyed(request.query(&[("revisionId", revision)]).json(to), key)).await
     }
 
-    /// Takes a revision from gateways.
+    /// Takes a revision from gateways. A repeat with the same key tells nobody twice.
     ///
     /// # Errors
     /// As above.
@@ -181,9 +182,10 @@ impl ApiClient {
         api: Uuid,
         revision: &str,
         from: &[Deployment],
+        key: &str,
     ) -> Result<Answer<Vec<Deployed>>, ApiError> {
         let request = self.request(Method::POST, &format!("/api/v1/apis/{api}/undeploy-revision"));
-        self.call(request.query(&[("revisionId", revision)]).json(from)).await
+        self.call(keyed(request.query(&[("revisionId", revision)]).json(from), key)).await
     }
 
     /// Publishes an event to one gateway; the answer means that it is stored durably.
@@ -242,7 +244,7 @@ impl ApiClient {
             return Ok(Backup { response });
         }
         let body = response.bytes().await.map_err(unanswered)?;
-        Err(ApiError::refused(status, &headers, &body))
+        Err(ApiError::refused(status, &headers, &body, false))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -265,7 +267,7 @@ impl ApiClient {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unanswered)?;
         if !status.is_success() {
-            return Err(ApiError::refused(status, &headers, &body));
+            return Err(ApiError::refused(status, &headers, &body, changes));
         }
         // 204 and empty bodies are an answer too.
         let json = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
@@ -277,10 +279,14 @@ impl ApiClient {
 
 fn conditioned(mut request: RequestBuilder, conditions: &PublishConditions) -> RequestBuilder {
     if let Some(key) = &conditions.idempotency_key {
-        request = request.header("Idempotency-Key", key);
+        request = keyed(request, key);
     }
     if let Some(head) = &conditions.if_match {
         request = request.header(header::IF_MATCH, head);
     }
     request
+}
+
+fn keyed(request: RequestBuilder, key: &str) -> RequestBuilder {
+    request.header("Idempotency-Key", key)
 }
