@@ -181,13 +181,15 @@ impl Leases {
     /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
     pub async fn expire(&self) {
         let mut next = None;
+        let mut not_before = Instant::now();
         loop {
             let (changed, closing) = (self.changed.notified(), self.registry.closing.notified());
             let now = Instant::now();
-            next = match next {
-                Some(at) if now >= at + NOTICED_WITHIN => Some(now + NOTICED_WITHIN),
-                _ => self.end_expired(now),
-            };
+            if next.is_some_and(|at| now >= at + NOTICED_WITHIN) {
+                // Polls that came meanwhile are yet to be read, whatever else there is to do before.
+                not_before = now + NOTICED_WITHIN;
+            }
+            next = if now < not_before { Some(not_before) } else { self.end_expired(now) };
             tokio::select! {
                 () = changed => {}
                 () = closing => self.end_silenced(),
