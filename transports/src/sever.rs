@@ -132,6 +132,12 @@ impl Answered {
         }
     }
 
+    /// Whether none of them is open any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.iter().all(|socket| socket.strong_count() == 0)
+    }
+
     /// [Silences](Sever::silence) all of them.
     pub fn silence(&mut self) {
         self.0.drain(..).filter_map(|socket| socket.upgrade()).for_each(|state| Sever(state).silence());
