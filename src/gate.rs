@@ -175,6 +175,9 @@ impl Admission {
         let named = named.transpose()?;
         let poll = self.leases.renew(named, (&peer.proven, peer.address), || peer.client(handshake));
         let poll = poll.map_err(|full| self.no_room(&peer, full))?;
+        // If the connection was elsewhere until now, a bar that came in between has not found it here.
+        let holds = self.works.authenticator.is_valid(peer.proven.valid, peer.now);
+        let poll = poll.filter(|_| holds || self.authenticate(handshake, address).is_ok());
         Ok(poll.map(|poll| (poll, Peer { from, ..peer })))
     }
 
@@ -249,7 +252,8 @@ impl Admission {
         handshake: &Handshake,
     ) -> Result<Box<dyn Session>, ApiError> {
         let (_, bounds) = self.open(peer.proven.gateway.id).await?;
-        let start = self.start(peer, &peer.replica(handshake), bounds, Some(&poll.registration().connection)).await?;
+        let connection = &poll.registration().connection;
+        let start = self.start(peer, &connection.replica(), bounds, Some(connection)).await?;
         Ok(self.go_on(poll, start, bounds.head(), peer, handshake))
     }
 

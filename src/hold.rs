@@ -32,6 +32,11 @@ impl Hold {
         matches!(self, Self::Leased(poll) if poll.superseded())
     }
 
+    /// Whether it is polled from another address since.
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self, Self::Leased(poll) if poll.is_left())
+    }
+
     /// This poll of it was answered over a socket.
     pub(crate) fn answered(&self, over: &Sever) {
         if let Self::Leased(poll) = self {

@@ -4,8 +4,10 @@
 //! task looks at a lease when the deadline has come that it had when it was put in line; if polls have come since, that is
 //! when it gets its new place. So a poll costs two additions and no move in the order of all leases. A poll finds its
 //! connection by `connectionId`, or else by who asks: proof, instance and address; one that follows another on its socket,
-//! by the [`Renewal`] which that has left. All polls of a connection come from one address, as that is what its gateway may
-//! bar: a poll that names a connection of another address names none.
+//! by the [`Renewal`] which that has left.
+//!
+//! Polls that name their connection may come from wherever they like, as behind a pool of addresses. It is where its latest
+//! one is: polls from elsewhere that are under way end then, so that nothing goes on where its gateway may be barred.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use gatecast_storage::{Clock, Deliveries};
 use gatecast_transports::{Answered, CloseReason, Liveness, NOTICED_WITHIN, Sever};
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::auth::{Proof, Proven, Validity};
 use crate::registry::{ConnectionId, Full, Registration, Registry};
@@ -60,6 +62,8 @@ struct Lease {
     polls: Mutex<Polls>,
     /// Counts the polls that named the connection: the latest one is the one that counts.
     named: AtomicU64,
+    /// How often it was polled from another address than before. Changed under the table's lock.
+    moves: AtomicU64,
     /// It is in the table no more.
     is_over: AtomicBool,
 }
@@ -70,7 +74,7 @@ struct Polls {
     until: Instant,
     /// It is among the looks of the table.
     in_line: bool,
-    /// Where its polls were answered.
+    /// Where its polls were answered, of those from where it is.
     answered: Answered,
 }
 
@@ -80,6 +84,8 @@ pub(crate) struct Poll {
     lease: Arc<Lease>,
     /// Its number among those that named the connection; `None` if it named none and may overlap others.
     number: Option<u64>,
+    /// How often the connection had moved before.
+    moves: u64,
     /// How long it holds who its client is.
     valid: Validity,
 }
@@ -89,6 +95,7 @@ pub(crate) struct Renewal {
     leases: Arc<Leases>,
     lease: Weak<Lease>,
     names_it: bool,
+    moves: u64,
     pub(crate) valid: Validity,
 }
 
@@ -118,12 +125,13 @@ impl Leases {
                 answered: Answered::default(),
             }),
             named: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
         let mut table = self.table();
         table.leases.insert(id, lease.clone());
         table.by_client.insert(client, id);
-        Poll { leases: self.clone(), lease, number: None, valid }
+        Poll { leases: self.clone(), lease, number: None, moves: 0, valid }
     }
 
     /// A poll of a live connection: of the one it names, if that was opened with the same proof, or else of the client's.
@@ -137,19 +145,19 @@ impl Leases {
         client: impl FnOnce() -> Client,
     ) -> Result<Option<Poll>, Full> {
         let table = self.table();
-        let is_elsewhere = |id: &_| table.leases.get(id).is_some_and(|lease| lease.client.address != address);
-        let named = named.filter(|id| !is_elsewhere(id));
         let id = named.or_else(|| table.by_client.get(&client()).copied());
-        let lease = id.and_then(|id| table.leases.get(&id)).filter(|lease| lease.client.proof == proven.proof).cloned();
-        lease.map_or(Ok(None), |lease| self.begin(table, lease, named.is_some(), proven.valid))
+        let lease = id.and_then(|id| table.leases.get(&id)).filter(|lease| lease.client.proof == proven.proof);
+        // Who names none has the one that is where it was opened.
+        let lease = lease.filter(|lease| named.is_some() || lease.address() == address).cloned();
+        lease.map_or(Ok(None), |lease| self.begin(table, lease, (named.is_some(), address), proven.valid))
     }
 
-    /// A poll of a lease, unless it is over.
+    /// A poll of a lease from this address, unless it is over.
     fn begin(
         self: &Arc<Self>,
         table: MutexGuard<'_, Table>,
         lease: Arc<Lease>,
-        names_it: bool,
+        (names_it, address): (bool, IpAddr),
         valid: Validity,
     ) -> Result<Option<Poll>, Full> {
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
@@ -166,8 +174,10 @@ impl Leases {
                 return Err(Full::Polls);
             }
             polls.under_way += 1;
+            lease.go(&mut polls, address);
             polls.under_way > 1
         };
+        let moves = lease.moves.load(Ordering::Acquire);
         let number = names_it.then(|| lease.named.fetch_add(1, Ordering::AcqRel) + 1);
         drop(table);
         if overlaps && number.is_some() {
@@ -175,19 +185,21 @@ impl Leases {
             // not without need.
             lease.registration.connection.channel.bell.ring();
         }
-        Ok(Some(Poll { leases: self.clone(), lease, number, valid }))
+        Ok(Some(Poll { leases: self.clone(), lease, number, moves, valid }))
     }
 
     /// Ends leases when they run out, or when their connection is silenced, for as long as it is polled.
     pub async fn expire(&self) {
         let mut next = None;
+        let mut not_before = Instant::now();
         loop {
             let (changed, closing) = (self.changed.notified(), self.registry.closing.notified());
             let now = Instant::now();
-            next = match next {
-                Some(at) if now >= at + NOTICED_WITHIN => Some(now + NOTICED_WITHIN),
-                _ => self.end_expired(now),
-            };
+            if next.is_some_and(|at| now >= at + NOTICED_WITHIN) {
+                // Polls that came meanwhile are yet to be read, whatever else there is to do before.
+                not_before = now + NOTICED_WITHIN;
+            }
+            next = if now < not_before { Some(not_before) } else { self.end_expired(now) };
             tokio::select! {
                 () = changed => {}
                 () = closing => self.end_silenced(),
@@ -304,10 +316,26 @@ impl Lease {
         self.registration.connection.closing().filter(|reason| reason.silences())
     }
 
+    /// Where its latest poll came from.
+    fn address(&self) -> IpAddr {
+        self.registration.connection.address()
+    }
+
+    /// It is polled from here now.
+    fn go(&self, polls: &mut Polls, to: IpAddr) {
+        if self.address() != to {
+            self.moves.fetch_add(1, Ordering::AcqRel);
+            let connection = &self.registration.connection;
+            polls.answered = connection.go(to, std::mem::take(&mut polls.answered));
+            debug!(connection.id = %connection.id, peer.ip = %to, "Connection is polled from another address.");
+        }
+    }
+
     /// What its peer has not taken yet of answers goes with it.
     fn ended(&self, reason: Option<CloseReason>) {
         if reason.is_some_and(CloseReason::silences) {
             self.polls().answered.silence();
+            self.registration.connection.silence_elsewhere(|_| true);
         }
     }
 
@@ -321,14 +349,26 @@ impl Poll {
         &self.lease.registration
     }
 
-    /// Whether a later poll named the same connection.
+    /// Whether a later poll named the connection as this one did, or from elsewhere.
     pub(crate) fn superseded(&self) -> bool {
-        self.number.is_some_and(|number| number < self.lease.named.load(Ordering::Acquire))
+        self.is_left() || self.number.is_some_and(|number| number < self.lease.named.load(Ordering::Acquire))
+    }
+
+    /// Whether the connection is polled from another address since.
+    pub(crate) fn is_left(&self) -> bool {
+        self.moves < self.lease.moves.load(Ordering::Acquire)
     }
 
     /// It was answered over a socket.
     pub(crate) fn answered(&self, over: &Sever) {
-        self.lease.polls().answered.over(over);
+        {
+            let mut polls = self.lease.polls();
+            polls.answered.over(over);
+            if self.is_left() {
+                // It is not among those of its address.
+                over.silence();
+            }
+        }
         // Looked up behind that: whoever silences it later finds the socket.
         self.lease.ended(self.lease.silenced());
     }
@@ -346,16 +386,22 @@ impl Poll {
             leases: self.leases.clone(),
             lease: Arc::downgrade(&self.lease),
             names_it: self.number.is_some(),
+            moves: self.moves,
             valid: self.valid,
         }
     }
 }
 
 impl Renewal {
-    /// The next poll; `None` if the connection has ended or is silenced, or has as many as it may.
+    /// The next poll; `None` if the connection has ended or is silenced or elsewhere, or has as many as it may.
     pub(crate) fn poll(&self) -> Option<Poll> {
         let lease = self.lease.upgrade()?;
-        self.leases.begin(self.leases.table(), lease, self.names_it, self.valid).ok().flatten()
+        let table = self.leases.table();
+        if self.moves != lease.moves.load(Ordering::Acquire) {
+            return None;
+        }
+        let address = lease.address();
+        self.leases.begin(table, lease, (self.names_it, address), self.valid).ok().flatten()
     }
 }
 
@@ -418,8 +464,9 @@ mod tests {
         drop(first);
         tokio::time::advance(LIMIT / 2).await;
         let second = renewal.poll().expect("it is within its time");
-        let has_ended = leases.end_expired(Instant::now() + LIMIT).is_none() && leases.registry.is_empty();
-        assert!(!has_ended, "a poll is under way");
+        let next = leases.end_expired(Instant::now() + LIMIT);
+        let is_there = leases.table().leases.contains_key(&second.registration().connection.id);
+        assert!(next.is_none() && is_there, "a poll is under way");
         drop(second);
         assert!(leases.end_expired(Instant::now() + LIMIT).is_none());
         assert!(renewal.poll().is_none());

@@ -2,6 +2,7 @@
 //! never out of step with what it counts; the limits are checked under the same lock that adds the entry.
 
 mod connection;
+mod moved;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -213,10 +214,17 @@ impl Registry {
         self.close(&self.of_gateway(gateway), |_| CloseReason::GatewayDeleted);
     }
 
-    /// Ends the connections of a gateway that it no longer gives access to.
+    /// Ends the connections of a gateway that it no longer gives access to; of others, what was answered where it no longer
+    /// gives access.
     pub fn close_barred(&self, gateway: &Gateway) {
         let mut barred = self.of_gateway(gateway.id);
-        barred.retain(|connection| !connection.identity.has_access(gateway));
+        barred.retain(|connection| {
+            let has_access = connection.has_access(gateway);
+            if has_access {
+                connection.silence_elsewhere(|address| !gateway.access.allows(address));
+            }
+            !has_access
+        });
         self.close(&barred, |_| CloseReason::AccessWithdrawn);
     }
 

@@ -500,7 +500,9 @@ impl Session for CursorSession {
         loop {
             let now = Instant::now();
             let expired = self.has_expired(now).then_some(CloseReason::TokenExpired);
-            if let Some(reason) = self.told_to_end().or(expired).filter(|reason| reason.silences()) {
+            // Who asks again from elsewhere reads this no more, and where it came from may be barred alone.
+            let left = || self.hold.is_left().then_some(CloseReason::Superseded);
+            if let Some(reason) = self.told_to_end().or(expired).filter(|reason| reason.silences()).or_else(left) {
                 return Poll::Ready(reason);
             }
             ready!(self.alarm.poll_at(cx, now, self.expires));

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gatecast_storage::{Cursor, Epoch, Gateway, GatewayId, Replica, Seat, Seq};
-use gatecast_transports::CloseReason;
+use gatecast_transports::{Answered, CloseReason};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::moved::Moved;
 use crate::auth::Proof;
 use crate::below::Below;
 use crate::metrics::Carried;
@@ -48,6 +49,8 @@ struct Polled {
     furthest: Seq,
     /// How far it is in the compacted state, while it is.
     below: Option<(Cursor, Below)>,
+    /// Boxed once more: few are polled from more than one address.
+    moved: Option<Box<Moved>>,
 }
 
 /// What a connection is, from its admission on.
@@ -56,6 +59,7 @@ pub(crate) struct Identity {
     pub(crate) proof: Proof,
     pub(crate) instance: Option<Box<str>>,
     pub(crate) transport: &'static str,
+    /// Where it began, which is what an anonymous replica is known by.
     pub(crate) peer: IpAddr,
     pub(crate) connected_at: DateTime<Utc>,
 }
@@ -238,8 +242,39 @@ impl Connection {
         position.epoch == up_to.epoch && since <= after && position.seq >= up_to.seq
     }
 
-    pub(super) fn replica(&self) -> Replica {
+    /// Which replica it is, from its beginning to its end.
+    pub(crate) fn replica(&self) -> Replica {
         Replica::of(self.identity.instance.as_deref(), self.identity.peer)
+    }
+
+    /// Where it comes from; if it is polled, where its latest poll did.
+    pub(crate) fn address(&self) -> IpAddr {
+        let polled = self.polled();
+        let moved = polled.as_ref().and_then(|polled| polled.moved.as_ref());
+        moved.map_or(self.identity.peer, |moved| moved.to)
+    }
+
+    /// From here it is polled now, after this was answered where it was until now; what was answered here before.
+    pub(crate) fn go(&self, to: IpAddr, answered: Answered) -> Answered {
+        let mut polled = self.polled();
+        let moved = &mut polled.get_or_insert_default().moved;
+        moved.get_or_insert_with(|| Box::new(Moved::from(self.identity.peer))).go(to, answered)
+    }
+
+    /// What was answered where it is polled from no more is thrown away, if it was one of these addresses.
+    pub(crate) fn silence_elsewhere(&self, whose: impl Fn(IpAddr) -> bool) {
+        if let Some(moved) = self.polled().as_mut().and_then(|polled| polled.moved.as_mut()) {
+            moved.silence(whose);
+        }
+    }
+
+    /// Whether its gateway, as it is now, would let it come as it comes.
+    pub(super) fn has_access(&self, gateway: &Gateway) -> bool {
+        let is_known = match &self.identity.proof {
+            Proof::Token(_) => true,
+            Proof::Certificate(name) => gateway.access.knows(name),
+        };
+        is_known && gateway.access.allows(self.address())
     }
 
     /// Remembers how far it is in the compacted state, or that it no longer is.
@@ -265,24 +300,13 @@ impl Connection {
             connection: self.id,
             instance: self.identity.instance.as_deref().unwrap_or("default").to_owned(),
             transport: self.identity.transport,
-            peer: self.identity.peer,
+            peer: self.address(),
             connected_at: self.identity.connected_at,
             last_heartbeat: heard.unwrap_or(self.identity.connected_at),
             position,
             lag: if self.channel.epoch() == Some(position.epoch) { head.saturating_sub(position.seq.0) } else { head },
             events_sent: self.events_sent.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl Identity {
-    /// Whether its gateway, as it is now, would let it come as it came.
-    pub(super) fn has_access(&self, gateway: &Gateway) -> bool {
-        let is_known = match &self.proof {
-            Proof::Token(_) => true,
-            Proof::Certificate(name) => gateway.access.knows(name),
-        };
-        is_known && gateway.access.allows(self.peer)
     }
 }
 

@@ -1,7 +1,8 @@
 //! One accepted socket: TLS, then HTTP/1.1 or HTTP/2 as agreed by ALPN, until it ends or is upgraded away.
 //!
 //! Every wait on a peer has a deadline: the TLS handshake, a request's head (and the pause before it), an HTTP/2
-//! connection without a stream, an answer of which the peer takes nothing, unacknowledged bytes (`TCP_USER_TIMEOUT`: half the
+//! connection without a stream, an answer of which the peer takes nothing, the peer's end behind the last answer to a poll
+//! ([`Lingering`]), unacknowledged bytes (`TCP_USER_TIMEOUT`: half the
 //! limit of silence, or all of it where a transport watches its peer). A connection may hold 64 KiB in each direction in
 //! user space. A transport whose peer does not read what it has to end severs the socket ([`Sever`]).
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gatecast_transports::{BoxSocket, ConnInfo, Direct, HandOver, Http1, Newcomer, Rewound, Sever};
+use gatecast_transports::{BoxSocket, ConnInfo, Direct, HandOver, Http1, Lingering, Newcomer, Rewound, Sever};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, Version};
 use hyper::body::{Body, Incoming};
@@ -168,7 +169,7 @@ async fn serve_by_hyper(stream: Rewound, requests: Requests, drain: Cancellation
         .timer(TokioTimer::new())
         .header_read_timeout(gatecast_transports::Timing::default().head)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(hand_over.watch(stream)), requests)
+        .serve_connection(TokioIo::new(hand_over.watch(stream, sever.clone())), requests)
         .with_upgrades();
     let mut connection = Http1::new(connection, hand_over);
     let mut severed = pin!(severed(&sever, &in_flight));
@@ -201,7 +202,7 @@ async fn serve_http2(stream: BoxSocket, requests: Requests, drain: CancellationT
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_send_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), requests);
+        .serve_connection(TokioIo::new(Lingering::new(stream, sever.clone())), requests);
     let mut connection = pin!(connection);
     let mut severed = pin!(severed(&sever, &in_flight));
     let ended = tokio::select! {

@@ -10,7 +10,7 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::app::App;
 use crate::platform::{Platform, Registered, answer};
@@ -108,40 +108,110 @@ async fn behind_a_trusted_proxy_the_address_that_it_reports_counts() {
     }
 }
 
+/// Polls of one gateway that come through a trusted proxy from wherever they say.
+struct Elsewhere<'a> {
+    app: &'a App,
+    gateway: &'a Registered,
+}
+
+impl Elsewhere<'_> {
+    async fn poll(&self, from: &str, query: &str) -> (StatusCode, Value) {
+        let url = self.app.url(&format!("/api/internal/v1/poll/gateways/connect?{query}"));
+        let request = self.app.http.get(url).header("api-key", &self.gateway.token).header("x-forwarded-for", from);
+        answer(request.send().await.unwrap()).await
+    }
+
+    /// Waits until a poll from there that was just sent is under way, which is not the one that opened its connection.
+    async fn is_polled(&self, from: &str) {
+        let polled = async {
+            loop {
+                let stats = self.app.get(&format!("/api/internal/v1/stats?gatewayId={}", self.gateway.id)).await.1;
+                let connections = stats["gatewayConnections"]["connections"].as_array().unwrap();
+                if connections.iter().any(|one| one["peer"] == from && one["lastHeartbeat"] != one["connectedAt"]) {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, polled).await.expect("it is polled");
+    }
+
+    /// Has only these networks from now on.
+    async fn allow(&self, networks: &[&str]) -> Instant {
+        let at = Instant::now();
+        assert_eq!(update(self.app, self.gateway, json!({"allowedAddresses": networks})).await.0, StatusCode::OK);
+        at
+    }
+}
+
+/// A poll that goes on where this answer has ended.
+fn named(said: &Value, timeout: u8) -> String {
+    let [id, cursor] = ["connectionId", "lastEventId"].map(|member| said[member].as_str().unwrap().to_owned());
+    format!("connectionId={id}&lastEventId={cursor}&timeout={timeout}")
+}
+
+const HERE: &str = "192.0.2.7";
+const THERE: &str = "198.51.100.7";
+
+/// As behind a pool of addresses, of which each request has another.
 #[tokio::test]
-async fn a_poll_that_names_a_connection_from_elsewhere_is_not_of_it() {
+async fn a_poll_that_names_its_connection_goes_on_with_it_from_another_address() {
     let app = App::with(&[("GATECAST_TRUSTED_PROXIES", "127.0.0.1")]).await;
     let gateway = app.register("one").await;
-    let poll = async |from: &str, query: &str| {
-        let url = app.url(&format!("/api/internal/v1/poll/gateways/connect?{query}"));
-        let request = app.http.get(url).header("api-key", &gateway.token).header("x-forwarded-for", from);
-        answer(request.send().await.unwrap()).await
-    };
-    let named = |said: &Value, timeout: u8| {
-        let [id, cursor] = ["connectionId", "lastEventId"].map(|member| said[member].as_str().unwrap().to_owned());
-        format!("connectionId={id}&lastEventId={cursor}&timeout={timeout}")
-    };
-    let (allowed, barred) = ("192.0.2.7", "198.51.100.7");
-    let (_, here) = poll(allowed, "").await;
-    let (_, there) = poll(barred, &named(&here, 1)).await;
-    assert_ne!(there["connectionId"], here["connectionId"]);
-    app.publish(gateway.id, 1).await;
-    let (_, again) = poll(allowed, &named(&there, 1)).await;
-    assert_eq!(again["connectionId"], here["connectionId"], "that of its own address");
-    let (_, there) = poll(barred, &named(&there, 1)).await;
-    let (waits, goes_on) = (named(&there, 60), named(&again, 60));
-    let withdraw = async {
+    let line = Elsewhere { app: &app, gateway: &gateway };
+    let (_, opened) = line.poll(HERE, "").await;
+    // Times are of milliseconds.
+    sleep_until(Instant::now() + Duration::from_millis(2)).await;
+    let (held, on) = (named(&opened, 60), named(&opened, 1));
+    let moved = async {
+        line.is_polled(HERE).await;
         let at = Instant::now();
-        assert_eq!(update(&app, &gateway, json!({"allowedAddresses": ["192.0.2.0/24"]})).await.0, StatusCode::OK);
-        app.connected(1).await;
-        app.publish(gateway.id, 2).await;
-        at
+        (line.poll(THERE, &on).await, at)
     };
-    let (ended, served, at) = tokio::join!(poll(barred, &waits), poll(allowed, &goes_on), withdraw);
-    let silenced = [StatusCode::NO_CONTENT, StatusCode::UNAUTHORIZED];
-    assert!(silenced.contains(&ended.0), "nothing of what was published: {ended:?}");
-    assert_eq!((served.0, &served.1["connectionId"]), (StatusCode::OK, &here["connectionId"]));
+    let (ended, (moved, at)) = tokio::join!(line.poll(HERE, &held), moved);
+    assert_eq!((ended.0, moved.0), (StatusCode::NO_CONTENT, StatusCode::NO_CONTENT), "one poll at a time");
     assert!(at.elapsed() < 2 * AT_ONCE, "{:?}", at.elapsed());
+    app.publish(gateway.id, 1).await;
+    for from in [HERE, THERE, THERE, HERE] {
+        let (status, said) = line.poll(from, &on).await;
+        assert_eq!((status, &said["connectionId"]), (StatusCode::OK, &opened["connectionId"]), "{from}");
+    }
+    app.connected(1).await;
+    let (_, other) = line.poll(THERE, "").await;
+    assert_ne!(other["connectionId"], opened["connectionId"], "without a name it is that of its address");
+    let failed = app.get(&format!("/api/internal/v1/deliveries/failed?gatewayId={}", gateway.id)).await.1;
+    assert_eq!(failed["count"], 0, "{failed}");
+}
+
+/// Polls of a connection that another address opened.
+#[tokio::test]
+async fn what_is_barred_is_where_the_poll_comes_from_whoever_opened_its_connection() {
+    let app = App::with(&[("GATECAST_TRUSTED_PROXIES", "127.0.0.1")]).await;
+    for (name, opens, polls) in [("one", HERE, THERE), ("other", THERE, HERE)] {
+        let gateway = app.register(name).await;
+        let line = Elsewhere { app: &app, gateway: &gateway };
+        let (_, opened) = line.poll(opens, "").await;
+        sleep_until(Instant::now() + Duration::from_millis(2)).await;
+        let held = named(&opened, 60);
+        let barred = async {
+            line.is_polled(polls).await;
+            // The poll goes on that is not meant.
+            line.allow(&[polls]).await;
+            app.publish(gateway.id, 1).await;
+        };
+        let (served, ()) = tokio::join!(line.poll(polls, &held), barred);
+        assert_eq!((served.0, &served.1["connectionId"]), (StatusCode::OK, &opened["connectionId"]), "{polls}");
+        let barred = async {
+            let at = line.allow(&[opens]).await;
+            app.connected(0).await;
+            app.publish(gateway.id, 2).await;
+            at
+        };
+        let held = named(&served.1, 60);
+        let (ended, at) = tokio::join!(line.poll(polls, &held), barred);
+        let silenced = [StatusCode::NO_CONTENT, StatusCode::UNAUTHORIZED];
+        assert!(silenced.contains(&ended.0), "nothing of what was published: {ended:?}");
+        assert!(at.elapsed() < 2 * AT_ONCE, "{:?}", at.elapsed());
+    }
 }
 
 type Authority = CertifiedIssuer<'static, KeyPair>;

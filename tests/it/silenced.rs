@@ -1,6 +1,7 @@
 //! Peers that do not read: what the kernel holds for them does not reach them after they were silenced, and waits for them
 //! while they are busy.
 
+use std::io::ErrorKind::ConnectionReset;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -15,6 +16,9 @@ use crate::wire::{PATIENCE, Tls, raw, tls, tls_over};
 
 /// What a peer may still read: its own receive buffer, and what TCP had on the way to it.
 const OWN_BYTES_MAX: usize = 512 * 1024;
+
+/// An event that the server's kernel takes at once, and a narrow peer's does not.
+const LITTLE: usize = 32 * 1024;
 
 /// How long a gateway may be busy that is silent for at most 6 s.
 const BUSY: Duration = Duration::from_millis(4_500);
@@ -188,6 +192,63 @@ async fn what_is_the_last_of_a_connection_is_thrown_away_with_the_token() {
         late.push((over, rest(&mut poll).await.len()));
     }
     assert!(late.iter().all(|(_, bytes)| *bytes < OWN_BYTES_MAX), "{late:?}");
+}
+
+/// hyper ends the socket behind its answer: over HTTP/1.0, as it is asked to, and as an HTTP/2 peer says goodbye.
+#[tokio::test]
+async fn what_is_the_last_of_a_connection_of_hyper_is_thrown_away_with_the_token() {
+    let mut late = Vec::new();
+    for (over, version, what) in [
+        (Over::Plain, "1.0", "HTTP/1.0"),
+        (Over::Tls, "1.0", "HTTP/1.0"),
+        (Over::Plain, "1.1", "behind another request"),
+        (Over::Http2, "", "HTTP/2"),
+    ] {
+        let app = over.app().await;
+        let gateway = app.register("one").await;
+        let (key, from) = (("api-key", &*gateway.token), ("last-event-id", &*cursor(&app, &gateway).await));
+        let mut poll = match over {
+            Over::Http2 => ask(&app, over, POLL, &[key, from]).await,
+            _ => {
+                let mut wire = ask(&app, over, "/health", &[]).await;
+                until(&mut wire, "200 OK").await;
+                let request = http1(POLL, &[key, from, ("connection", "close")]);
+                let request = String::from_utf8(request).unwrap().replace("HTTP/1.1", &format!("HTTP/{version}"));
+                wire.write_all(request.as_bytes()).await.unwrap();
+                wire.flush().await.unwrap();
+                wire
+            }
+        };
+        publish_large(&app, &gateway, LITTLE).await;
+        let mut read = until(&mut poll, "xxx").await.len();
+        if over == Over::Http2 {
+            // GOAWAY
+            poll.write_all(&http2_frame(7, 0, 0, &[0; 8])).await.unwrap();
+            poll.flush().await.unwrap();
+        }
+        silence(&app, &gateway).await;
+        let mut seen = Vec::new();
+        let ended = timeout(PATIENCE, poll.read_to_end(&mut seen)).await.expect("the socket has ended");
+        read += seen.len();
+        late.push((what, over, read, ended.err().map(|error| error.kind())));
+    }
+    let is_thrown_away = |(_, _, read, ended): &(_, _, usize, _)| *read < LITTLE && *ended == Some(ConnectionReset);
+    assert!(late.iter().all(is_thrown_away), "{late:?}");
+}
+
+/// An ordinary client: it ends when it has read to the end, and is waited for until then.
+#[tokio::test]
+async fn who_reads_the_last_of_a_connection_of_hyper_gets_all_of_it() {
+    let app = Over::Plain.app().await;
+    let gateway = app.register("one").await;
+    let (key, from) = (("api-key", &*gateway.token), ("last-event-id", &*cursor(&app, &gateway).await));
+    publish_large(&app, &gateway, LITTLE).await;
+    let mut poll = narrow(&app).await;
+    let request = String::from_utf8(http1(POLL, &[key, from])).unwrap().replace("HTTP/1.1", "HTTP/1.0");
+    poll.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    timeout(PATIENCE, poll.read_to_string(&mut seen)).await.expect("an end").unwrap();
+    assert!(seen.len() > LITTLE && seen.ends_with('}'), "{} bytes", seen.len());
 }
 
 /// As nginx asks unless it is told otherwise: what has no end ends with the socket.

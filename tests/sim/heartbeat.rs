@@ -87,16 +87,25 @@ async fn each_long_poll_connection_ends_30_s_after_its_own_last_poll_whatever_po
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_came_while_the_server_stood_still_finds_its_connection() {
     let world = World::new().await;
-    let member = world.gateway().await;
+    let (member, other) = (world.gateway().await, world.gateway().await);
     let transport = Via::LongPoll.transport();
     let poll = world.hub.gate.admit(handshake(&transport, &member, None)).await.unwrap();
     let connection = poll.connection_id();
     drop(poll);
     tokio::time::sleep(Duration::from_secs(20)).await;
     tokio::time::advance(LIMIT).await;
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
+    let yields = async || {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    yields().await;
+    // Whatever else there is to do for its leases: others come, and go.
+    drop(world.hub.gate.admit(handshake(&transport, &other, None)).await.unwrap());
+    yields().await;
+    world.revoke(&other).await;
+    yields().await;
+    assert_eq!(world.hub.registry.len(), 1);
     let again = world.hub.gate.admit(handshake(&transport, &member, None)).await.unwrap();
     assert_eq!(again.connection_id(), connection);
     drop(again);

@@ -5,6 +5,7 @@
 
 mod ack_first;
 mod compaction;
+mod elsewhere;
 mod everything;
 mod failed_deliveries;
 mod faults;

@@ -13,8 +13,8 @@ use gatecast::registry::Capacity;
 use gatecast::tail::Tails;
 use gatecast_storage::{
     Access, Appended, Bounds, Budget, CatchUp, Change, Clock, Compacted, Compaction, Cursor, Directory, Draft,
-    Durability, Epoch, EventLog, EventType, Follower, Gateway, GatewayId, LogError, ManualClock, MemoryRecords,
-    OrganizationId, Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
+    Durability, Epoch, EventLog, EventType, Follower, Gateway, GatewayId, GatewayUpdate, LogError, ManualClock,
+    MemoryRecords, OrganizationId, Page, Records as _, Retention, Stores, Table, Token, TokenId, open_memory,
 };
 use gatecast_transports::scripted::{Peer, Seen};
 use gatecast_transports::{
@@ -266,6 +266,21 @@ impl World {
     pub(crate) async fn revoke(&self, member: &Member) {
         self.hub.directory.revoke_token(member.id, member.token, self.clock.now()).await.unwrap();
         self.hub.registry.close_token(member.token);
+    }
+
+    /// Has its gateway come from these networks only.
+    pub(crate) async fn allow(&self, member: &Member, networks: &[&str]) {
+        let before = self.hub.directory.gateway(member.id).unwrap();
+        let addresses = networks.iter().map(|network| format!("{network}/32").parse().unwrap()).collect();
+        let update = GatewayUpdate {
+            display_name: before.display_name.clone(),
+            description: None,
+            vhost: None,
+            catch_up: before.catch_up,
+            access: Access { addresses, ..Access::default() },
+        };
+        self.hub.directory.update_gateway(member.id, update, self.clock.now()).await.unwrap();
+        self.hub.registry.close_barred(&self.hub.directory.gateway(member.id).unwrap());
     }
 
     /// One of seven APIs is deployed.

@@ -156,7 +156,7 @@ impl BareSocket {
 
 /// Reads what is there into space on the stack and shows it; how much it was, 0 at the end.
 pub(crate) fn poll_read(
-    socket: &mut BoxSocket,
+    socket: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     show: impl FnOnce(&[u8]),
 ) -> Poll<io::Result<usize>> {

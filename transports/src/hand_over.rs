@@ -27,7 +27,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bare::{BoxSocket, Rewound};
+use crate::linger::Lingering;
 use crate::pipe::{Outlet, Shared};
+use crate::sever::Sever;
 
 /// Where a response offers to go on without hyper. The accept loop makes one for each HTTP/1.1 connection and puts a
 /// clone into the extensions of each HTTP/1.1 request.
@@ -48,9 +50,9 @@ impl HandOver {
         Self::default()
     }
 
-    /// Watches the connection's socket.
-    pub fn watch(&self, socket: Rewound) -> Watched {
-        Watched { socket, offer: Arc::clone(&self.0) }
+    /// Watches the connection's socket, which this severs.
+    pub fn watch(&self, socket: Rewound, sever: Sever) -> Watched {
+        Watched { socket: Lingering::new(socket, sever), offer: Arc::clone(&self.0) }
     }
 
     /// Offers to go on with the socket under this body.
@@ -113,7 +115,7 @@ where
     fn hand_over(&mut self, pipe: &Shared) {
         let parts = self.connection.take().and_then(UpgradeableConnection::into_parts);
         // What was read beyond the request is dropped: nobody listens to the peer of an endless response.
-        pipe.moved(parts.map(|parts| parts.io.into_inner().socket.into_parts().1));
+        pipe.moved(parts.map(|parts| parts.io.into_inner().into_socket().into_parts().1));
     }
 }
 
@@ -146,7 +148,7 @@ where
 pub(crate) fn upgraded(upgraded: Upgraded) -> (BoxSocket, Bytes) {
     match upgraded.downcast::<TokioIo<Watched>>() {
         Ok(parts) => {
-            let (unread, socket) = parts.io.into_inner().socket.into_parts();
+            let (unread, socket) = parts.io.into_inner().into_socket().into_parts();
             (socket, if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() })
         }
         Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
@@ -155,11 +157,15 @@ pub(crate) fn upgraded(upgraded: Upgraded) -> (BoxSocket, Bytes) {
 
 /// A socket that tells whether what was written to it has left.
 pub struct Watched {
-    socket: Rewound,
+    socket: Lingering<Rewound>,
     offer: Arc<Offer>,
 }
 
 impl Watched {
+    fn into_socket(self) -> Rewound {
+        self.socket.into_inner()
+    }
+
     fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
         self.offer.blocked.store(poll.is_pending(), Ordering::Release);
         poll

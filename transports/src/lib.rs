@@ -10,7 +10,8 @@
 //! - [`timing`]: how long a peer is waited for; [`alarm`]: a connection's one timer; [`stall`]: whether it takes what waits for it. [`sever`]: the end of a socket whose peer does not read.
 //! - `head`, `answer`, `date`: a request and its answer on a socket that hyper has not seen. [`host`]: what both it and hyper
 //!   are asked about a request's `Host`.
-//! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper.
+//! - [`bare`]: a socket that hyper does not have. [`hand_over`]: that of an endless HTTP/1.1 response, taken out of hyper. [`linger`]: one
+//!   that hyper ends with the last answer to a poll.
 //! - `shared`: a connection that whoever has news for it may serve in its task's stead.
 //! - [`websocket`], [`sse`], [`long_poll`]: the transports. [`scripted`]: an in-memory double.
 //! - `contract` (feature of that name): the suite that every transport passes.
@@ -26,6 +27,7 @@ pub mod hand_over;
 pub mod handshake;
 mod head;
 pub mod host;
+pub mod linger;
 pub mod long_poll;
 mod pipe;
 mod query;
@@ -44,6 +46,7 @@ pub use bare::{BoxSocket, Rewound, Socket};
 pub use close::{CloseReason, Ending};
 pub use hand_over::{HandOver, Http1};
 pub use handshake::{ConnInfo, Handshake, HandshakeError, Secret, forwarded, forwarded_for};
+pub use linger::Lingering;
 pub use long_poll::LongPoll;
 pub use scripted::Scripted;
 pub use sever::{Answered, Sever};

@@ -23,6 +23,8 @@ pub struct Sever(Arc<State>);
 struct State {
     is_severed: AtomicBool,
     is_silenced: AtomicBool,
+    /// Set by [`Answered::over`].
+    is_answered: AtomicBool,
     /// Unset until a transport has said it.
     is_watched: OnceLock<bool>,
     /// That of the task that has the socket.
@@ -77,6 +79,13 @@ impl Sever {
         self.0.is_silenced.load(Ordering::Acquire) && self.0.is_silenced.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether a poll was, or is being, [answered](Answered::over) over the socket: then it is to be there, to be silenced, as
+    /// long as the peer may not have taken all.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.socket().0.is_answered.load(Ordering::Acquire)
+    }
+
     /// The transport hears from its peer, and has a deadline for that. So TCP is not to give the peer up before only because
     /// it takes nothing for a while: it may be busy with what it was sent.
     pub fn watch(&self) {
@@ -116,10 +125,17 @@ impl Answered {
     /// It was answered over this one.
     pub fn over(&mut self, sever: &Sever) {
         let socket = sever.socket();
+        socket.0.is_answered.store(true, Ordering::Release);
         if !self.0.iter().any(|known| std::ptr::eq(known.as_ptr(), &raw const *socket.0)) {
             self.0.retain(|known| known.strong_count() > 0);
             self.0.push(Arc::downgrade(&socket.0));
         }
+    }
+
+    /// Whether none of them is open any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.iter().all(|socket| socket.strong_count() == 0)
     }
 
     /// [Silences](Sever::silence) all of them.

@@ -259,8 +259,8 @@ pub trait Session: Send {
     /// write that is under way, which is then cut.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason>;
 
-    /// The poll was answered over this socket ([`Liveness::Lease`]), whose peer may read that later: what it has not taken when
-    /// the connection is silenced is to be thrown away ([`Sever::silence`]).
+    /// The poll was answered, or is about to be, over this socket ([`Liveness::Lease`]), whose peer may read that later: what
+    /// it has not taken when the connection is silenced is to be thrown away ([`Sever::silence`]).
     fn answered(&mut self, over: &Sever) {
         let _ = over;
     }

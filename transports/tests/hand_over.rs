@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gatecast_transports::contract::PATIENCE;
 use gatecast_transports::contract::script::{ACK, Act, Script, ack, frame};
-use gatecast_transports::{BoxSocket, CloseReason, ConnInfo, HandOver, Http1, Sse, Timing, Transport};
+use gatecast_transports::{BoxSocket, CloseReason, ConnInfo, HandOver, Http1, Sever, Sse, Timing, Transport};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -35,7 +35,7 @@ fn serve(script: &Script, offered: bool, pipe_bytes: usize) -> (DuplexStream, Jo
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(hand_over.watch(near.into())), service)
+        .serve_connection(TokioIo::new(hand_over.watch(near.into(), Sever::new())), service)
         .with_upgrades();
     (far, tokio::spawn(Http1::new(connection, hand_over)))
 }

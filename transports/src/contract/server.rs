@@ -91,7 +91,7 @@ async fn serve(
         Box::pin(builder.serve_connection(TokioIo::new(socket), service))
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        let io = TokioIo::new(hand_over.watch(socket));
+        let io = TokioIo::new(hand_over.watch(socket, sever.clone()));
         let connection = builder.max_buf_size(HYPER_BUFFER_BYTES).serve_connection(io, service).with_upgrades();
         Box::pin(Http1::new(connection, hand_over))
     };

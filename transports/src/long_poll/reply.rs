@@ -105,6 +105,8 @@ pub(super) fn send(
     sever: Option<Sever>,
 ) -> impl Future<Output = ()> + Send {
     let mut sending = Sending { body, inlet };
+    // Before hyper has any of it, which may end the socket as soon as it has all.
+    sever.iter().for_each(|sever| session.answered(sever));
     // Now, so that it goes out with its head.
     sending.offer();
     async move {
@@ -112,7 +114,7 @@ pub(super) fn send(
             biased;
             reason = session.cut() => reason,
             is_sent = sending.run(timing.write_stall) => match is_sent {
-                Ok(()) => return sever.iter().for_each(|sever| session.answered(sever)),
+                Ok(()) => return,
                 Err(reason) => reason,
             },
         };
