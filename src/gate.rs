@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, LogError, Replica, Seq, receipts};
+use gatecast_storage::{Bounds, CatchUp, Cursor, GatewayId, Replica, Seq, receipts};
 use gatecast_transports::{Gate, Handshake, HandshakeError, Liveness, Refusal, Session};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -110,8 +110,9 @@ impl Gate for Admission {
 
 /// What a log is asked for at an admission, of a gateway or an operator, or in the turn of a change; it has
 /// [`BOUNDS_TIMEOUT`].
-pub(crate) async fn in_time<T>(asked: impl Future<Output = Result<T, LogError>>) -> Result<T, ApiError> {
-    Ok(timeout(BOUNDS_TIMEOUT, asked).await.map_err(|late| ApiError::Unavailable(late.into()))??)
+pub(crate) async fn in_time<T, E: Into<ApiError>>(asked: impl Future<Output = Result<T, E>>) -> Result<T, ApiError> {
+    let answer = timeout(BOUNDS_TIMEOUT, asked).await.map_err(|late| ApiError::Unavailable(late.into()))?;
+    answer.map_err(Into::into)
 }
 
 /// The answer to a request that is no handshake of its transport.
@@ -219,6 +220,7 @@ impl Admission {
         // A reset that is not received yet must be told again, so a replica stays where it was.
         let seat = self.works.receipts.enter(gateway, peer.replica(handshake), start.kept(), peer.is_kept());
         registration.connection.take_seat(seat);
+        self.keep_beginning(peer, &start).await?;
         self.has_before(&registration.connection, peer, bounds.head());
         registration.connection.carried.admitted();
         let id = registration.connection.id;
@@ -232,6 +234,19 @@ impl Admission {
             Hold::Own(registration)
         };
         Ok(self.session(hold, start, true, peer, handshake))
+    }
+
+    /// Where a replica begins that asks for what is kept of it, and nothing is, is kept before it is told: whatever follows
+    /// is behind that in the store, so no crash lets it begin at the end once more, which is further then.
+    async fn keep_beginning(&self, peer: &Peer, start: &Start) -> Result<(), ApiError> {
+        if peer.from != Some(From::Stored) || start.resume != Resume::Live {
+            return Ok(());
+        }
+        match in_time(self.works.receipts.flush()).await {
+            // No event has any, either.
+            Err(ApiError::StoreFull) => Ok(()),
+            kept => kept,
+        }
     }
 
     fn no_room(&self, peer: &Peer, full: Full) -> ApiError {

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gatecast_storage::{ApiId, Cursor, Deployment, DeploymentStatus, DirectoryError, GatewayId, Orders};
 use http::StatusCode;
 use serde::de::value::StrDeserializer;
@@ -194,14 +195,14 @@ fn shown(api: &Api, row: &Deployment) -> View {
 pub(super) async fn delete_api(api: &Arc<Platform>, id: &ApiId) -> Result<bool, ApiError> {
     let mut turn = turn(api).await?;
     let now = api.clock.now();
-    let rows = api.directory.deployments_of_api(id).into_iter();
-    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed).map(|row| {
-        let status = DeploymentStatus::Undeploying;
-        Deployment { id: Uuid::new_v4(), status, event: None, performed_at: now, updated_at: now, ..(*row).clone() }
-    });
-    // Those of gateways that are deleted meanwhile are gone with them.
-    let rows: Vec<_> = rows.filter(|row| api.directory.gateway(row.gateway).is_some()).collect();
-    for result in tell(api, &mut turn, &rows, Order::Delete, None).await? {
+    let results = loop {
+        match tell(api, &mut turn, &deletions(api, id, now), Order::Delete, None).await {
+            // One was deleted since the look, and nobody was told yet: it is in no way of the others.
+            Err(ApiError::NotFound(Missing::Gateway(_))) => {}
+            told => break told?,
+        }
+    };
+    for result in results {
         match result {
             Ok(_) | Err(ApiError::NotFound(_)) => {}
             Err(error) => return Err(error),
@@ -210,6 +211,17 @@ pub(super) async fn delete_api(api: &Arc<Platform>, id: &ApiId) -> Result<bool, 
     // What gateways were told of a deleted API stays known only if its rows say so.
     end(api, &mut turn).await?;
     Ok(api.directory.delete_api(id.clone(), now).await?)
+}
+
+/// What the gateways that an API is deployed to are told when it is deleted. Those that are deleted meanwhile are gone with
+/// their rows.
+fn deletions(api: &Api, id: &ApiId, now: DateTime<Utc>) -> Vec<Deployment> {
+    let rows = api.directory.deployments_of_api(id).into_iter();
+    let rows = rows.filter(|row| row.status != DeploymentStatus::Undeployed).map(|row| {
+        let status = DeploymentStatus::Undeploying;
+        Deployment { id: Uuid::new_v4(), status, event: None, performed_at: now, updated_at: now, ..(*row).clone() }
+    });
+    rows.filter(|row| api.directory.gateway(row.gateway).is_some()).collect()
 }
 
 /// All elements are checked before anything is stored; from then on each has its own outcome.

@@ -193,6 +193,24 @@ async fn stored_is_a_cursor_that_any_transport_may_ask_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_what_is_stored_of_it_for_the_first_time_misses_nothing_over_a_crash() {
+    let world = World::new().await;
+    let (member, other) = (world.gateway().await, world.gateway().await);
+    world.publish(member.id, 0).await;
+    // What changes from here on is written a second later.
+    let mut before = world.connect(Via::Sse, &other, Some("stored")).await.unwrap();
+    before.message().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut fresh = world.connect(Via::WebSocket, &member, Some("stored")).await.unwrap();
+    assert_eq!(json(&fresh.message().await.unwrap())["resume"], "live", "nothing is kept of it");
+    let world = world.crash().await;
+    world.publish(member.id, 1).await;
+    let mut again = world.connect(Via::WebSocket, &member, Some("stored")).await.unwrap();
+    assert_eq!(json(&again.message().await.unwrap())["resume"], "resumed");
+    assert_eq!(again.numbers(1).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forged_pong_moves_no_position_past_what_was_sent() {
     let world = World::new().await;
     let member = world.gateway_with(CatchUp::Stored).await;

@@ -394,3 +394,27 @@ async fn what_became_of_deployments_is_known_once_there_is_room_though_nobody_ca
         }
     }
 }
+
+#[tokio::test]
+async fn an_api_is_deleted_also_while_one_of_its_gateways_is() {
+    let world = World::new().await;
+    let delete = format!("/api/v1/apis/{API}");
+    for round in 0..20 {
+        let gone = world.gateway(&format!("gone-{round}")).await;
+        let kept = world.gateway(&format!("kept-{round}")).await;
+        world.admin("PUT", &delete, json!("openapi: 3.1.0")).await;
+        let body = json!([{ "gatewayId": gone }, { "gatewayId": kept }]);
+        world.admin("POST", &path("deploy-revision"), body).await.expect(200);
+        // Steps of the other call in between, from none on.
+        let later = async {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            world.admin("DELETE", &delete, Value::Null).await
+        };
+        let gateway = format!("/api/v1/gateways/{gone}");
+        let (first, second) = tokio::join!(world.admin("DELETE", &gateway, Value::Null), later);
+        assert_eq!((first.status.as_u16(), second.status.as_u16()), (204, 204), "round {round}");
+        assert_eq!(world.events(kept).await.pop().unwrap()["type"], "api.deleted");
+    }
+}

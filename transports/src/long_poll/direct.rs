@@ -344,14 +344,15 @@ impl Line {
     }
 }
 
-/// Ready when the peer is gone. A client may send its next request early; so much that it looks like none is the end.
+/// Ready when the peer is gone. A client may send its next requests early; those that there is no room for stay in the socket
+/// until this one is answered, and whether the peer goes meanwhile is seen then.
 fn poll_gone(socket: &mut BareSocket, input: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
     while input.len() < EARLY_BYTES_MAX {
         if !matches!(ready!(socket.poll_read(cx, |bytes| input.extend_from_slice(bytes))), Ok(1..)) {
-            break;
+            return Poll::Ready(());
         }
     }
-    Poll::Ready(())
+    Poll::Pending
 }
 
 /// Requests that come while another is served are kept up to here.

@@ -138,10 +138,14 @@ async fn a_peer_that_goes_ends_its_poll() {
 }
 
 #[tokio::test]
-async fn a_peer_that_talks_without_end_while_it_is_served_is_gone() {
-    let (_script, mut line) = parked().await;
-    line.send(&"x".repeat(40 * 1024)).await;
-    line.is_over().await;
+async fn what_comes_early_and_is_much_waits_until_the_poll_is_answered() {
+    let (script, mut line) = parked().await;
+    let rest = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n{}", "x".repeat(50_000));
+    line.send(&rest).await;
+    tokio::task::yield_now().await;
+    script.play([event(1)]);
+    line.until(r#""lastEventId":"e-1"}"#).await;
+    line.is_for_hyper(&rest).await;
 }
 
 #[tokio::test(start_paused = true)]
