@@ -265,7 +265,8 @@ impl CursorSession {
     fn told_to_end(&self) -> Option<CloseReason> {
         let told = self.connection.closing();
         if self.liveness != Liveness::Lease {
-            return told;
+            // The ack comes before a goodbye as before all else: without it a gateway takes the connection for none.
+            return told.filter(|reason| self.opening.is_none() || reason.silences());
         }
         told.or_else(|| self.hold.is_superseded().then_some(CloseReason::Superseded))
     }

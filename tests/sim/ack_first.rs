@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
-use gatecast_transports::{Handshake, Room, Session, Step};
+use gatecast_transports::{CloseReason, Handshake, Room, Session, Step};
 
 use crate::world::{ALL, Client, Via, World, handshake, json};
 
@@ -105,4 +105,23 @@ async fn the_ack_waits_for_no_disk() {
     assert_eq!(step(session.as_mut(), ROOM), None);
     world.reads.add_permits(held);
     assert_eq!(step(session.as_mut(), ROOM).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_ack_comes_before_a_goodbye_and_not_before_a_silence() {
+    for is_drain in [true, false] {
+        let world = World::new().await;
+        let member = world.gateway().await;
+        let asked = handshake(&Via::WebSocket.transport(), &member, None);
+        let mut session = world.hub.gate.admit(asked).await.unwrap_or_else(|_| unreachable!());
+        if is_drain {
+            world.hub.drain();
+            assert_eq!(step(session.as_mut(), ROOM).unwrap(), ["connection.ack"]);
+            session.written();
+        } else {
+            world.revoke(&member).await;
+        }
+        let Some(Step::Close(reason)) = session.next(ROOM).now_or_never() else { panic!("it goes on") };
+        assert_eq!(matches!(reason, CloseReason::Shutdown { .. }), is_drain, "{reason:?}");
+    }
 }
