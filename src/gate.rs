@@ -221,7 +221,12 @@ impl Admission {
         let seat = self.works.receipts.enter(gateway, peer.replica(handshake), start.kept(), peer.is_kept());
         registration.connection.take_seat(seat);
         self.keep_beginning(peer, &start).await?;
-        self.has_before(&registration.connection, peer, bounds.head());
+        if let Some(cursor) = peer.has(bounds.head()) {
+            // Whatever became of the connections that brought it there, but for what none of them brought.
+            let skipped = self.works.receipts.skipped(gateway, &peer.replica(handshake), cursor.epoch);
+            registration.connection.set_since(skipped.unwrap_or(Seq(0)));
+            self.works.has_all_before(&registration.connection, cursor, peer.now);
+        }
         registration.connection.carried.admitted();
         let id = registration.connection.id;
         info!(
@@ -276,23 +281,17 @@ impl Admission {
     fn go_on(&self, poll: Poll, start: Start, head: Cursor, peer: &Peer, handshake: &Handshake) -> Box<dyn Session> {
         let connection = &poll.registration().connection;
         connection.heard(peer.now.timestamp_millis());
-        connection.moved(start.known());
+        connection.goes_on(start.known());
         if start.resume == Resume::Live {
             connection.set_since(start.position.seq);
         }
-        self.has_before(connection, peer, head);
+        if let Some(cursor) = peer.has(head) {
+            self.works.has_all_before(connection, cursor, peer.now);
+        }
         if start.resume == Resume::Resumed && matches!(peer.from, Some(From::After(_))) {
             connection.confirmed(start.position, peer.now);
         }
         self.session(Hold::Leased(Box::new(poll)), start, peer.from.is_none(), peer, handshake)
-    }
-
-    /// What a cursor says, unless it is of nothing that the log has.
-    fn has_before(&self, connection: &Connection, peer: &Peer, head: Cursor) {
-        let Some(From::After(cursor)) = peer.from else { return };
-        if cursor.epoch == head.epoch && cursor.seq <= head.seq {
-            self.works.has_all_before(connection, cursor, peer.now);
-        }
     }
 
     async fn open(&self, gateway: GatewayId) -> Result<(Arc<crate::tail::Channel>, Bounds), ApiError> {
@@ -383,6 +382,12 @@ impl Peer {
     /// Whether it asks to be caught up from what is kept of it, so that where it begins has to be.
     fn is_kept(&self) -> bool {
         self.from == Some(From::Stored) || self.proven.gateway.catch_up == CatchUp::Stored
+    }
+
+    /// Up to where its cursor says that it has everything, unless that is of nothing that the log has.
+    fn has(&self, head: Cursor) -> Option<Cursor> {
+        let Some(From::After(cursor)) = self.from else { return None };
+        (cursor.epoch == head.epoch && cursor.seq <= head.seq).then_some(cursor)
     }
 
     fn replica(&self, handshake: &Handshake) -> Replica {

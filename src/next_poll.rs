@@ -40,7 +40,7 @@ impl Ticket for NextPoll {
             return None;
         }
         connection.heard(now.timestamp_millis());
-        connection.moved(position);
+        connection.goes_on(position);
         works.has_all_before(connection, position, now);
         connection.confirmed(position, now);
         let expires = deadline(renewal.valid, now);

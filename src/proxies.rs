@@ -100,7 +100,7 @@ mod tests {
             gateway: None,
             cookie: None,
             fetch_site: None,
-            host: None,
+            is_asked_as_loopback: true,
         };
         proxies.client(&handshake).to_string()
     }

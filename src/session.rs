@@ -54,12 +54,11 @@ pub(crate) fn deadline(valid: Validity, now: DateTime<Utc>) -> Option<Instant> {
 }
 
 impl Works {
-    /// A replica asks for what follows a cursor, so it has everything before, whatever became of the connection that
-    /// brought it.
+    /// A replica asks for what follows a cursor, so it has everything before that its connection was not known to skip.
     pub(crate) fn has_all_before(&self, connection: &Connection, cursor: Cursor, now: DateTime<Utc>) {
-        connection.set_since(Seq(0));
         if let Some(seat) = connection.seat() {
-            self.deliveries.recovered(connection.channel.gateway, (Seq(0), cursor), seat.replica(), now);
+            let stretch = (connection.since(), cursor);
+            self.deliveries.recovered(connection.channel.gateway, stretch, seat.replica(), now);
         }
     }
 }
@@ -328,10 +327,7 @@ impl CursorSession {
         let Climbed { ref events, to, below, reset, ref overwritten } = *climbed;
         let count = count_of(events.len());
         let connection = &self.connection;
-        if to.epoch != self.position.epoch {
-            // Where it began was a position in another life of the log; of this one it has everything from its beginning.
-            connection.set_since(Seq(0));
-        }
+        self.led(events, to);
         (self.position, self.below) = (to, below.map(Box::new));
         self.pacing.delivered(count, bytes);
         connection.sent(count, to, self.works.clock.millis());
@@ -349,6 +345,24 @@ impl CursorSession {
         if let Some(overwritten) = overwritten {
             let now = self.works.clock.now();
             overwritten.record(&self.works.deliveries, self.hold.registration(), FailureReason::Overwritten, now);
+        }
+    }
+
+    /// Its peer is led to `to`, and on the way there given these events.
+    fn led(&self, events: &[Seq], to: Cursor) {
+        let connection = &self.connection;
+        let is_other_life = to.epoch != self.position.epoch;
+        let from = if is_other_life { Seq(0) } else { self.given().seq };
+        if to.seq.0.saturating_sub(from.0) > events.len() as u64 {
+            // What lies between was not delivered.
+            connection.set_since(to.seq);
+            let last = events.last().copied().unwrap_or(from);
+            if let Some(seat) = connection.seat().filter(|_| last < to.seq) {
+                seat.skipped(last, to);
+            }
+        } else if is_other_life {
+            // Where it began was a position in another life of the log; of this one it has everything from its beginning.
+            connection.set_since(Seq(0));
         }
     }
 

@@ -5,7 +5,8 @@
 //! - A WebSocket peer has what its pongs and receipts confirm, and a long-poll client what its cursors do. A peer that
 //!   says goodbye itself was reading until then, and one over SSE cannot say: these have what their sockets took.
 //! - Nothing fails if another connection of the same replica has it all, as after a line that was cut: the replica is
-//!   back long before its dead connection is noticed. A replica that comes back with a cursor has all before it.
+//!   back long before its dead connection is noticed. A replica that comes back with a cursor has all before it, after
+//!   what it is known to have skipped, where it began at the end of the log or was led past what is gone.
 //! - Not on record: a drain, after which everyone comes back, and a deleted gateway, of which nothing is kept.
 
 use chrono::{DateTime, Utc};

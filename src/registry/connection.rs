@@ -166,6 +166,13 @@ impl Connection {
         self.position.store(to.seq.0, Ordering::Relaxed);
     }
 
+    /// A poll asks for what follows `at`, and is given that. From another life of the log nothing is known of this one.
+    pub(crate) fn goes_on(&self, at: Cursor) {
+        let since = if self.position().epoch == at.epoch { self.since().min(at.seq) } else { Seq(0) };
+        self.set_since(since);
+        self.moved(at);
+    }
+
     /// It is admitted: what is known of its peer from now on.
     pub(crate) fn take_seat(&self, seat: Seat) {
         // It is admitted once.
@@ -206,6 +213,11 @@ impl Connection {
         self.since.store(seq.0, Ordering::Relaxed);
     }
 
+    /// Where what its peer is known to have up to its position begins.
+    pub(crate) fn since(&self) -> Seq {
+        Seq(self.since.load(Ordering::Relaxed))
+    }
+
     /// A poll was answered up to here.
     pub(crate) fn reached(&self, to: Seq) {
         let mut polled = self.polled();
@@ -238,7 +250,7 @@ impl Connection {
 
     /// Whether it was sent everything after `after` up to `up_to`.
     pub(super) fn was_sent(&self, after: Seq, up_to: Cursor) -> bool {
-        let (since, position) = (Seq(self.since.load(Ordering::Relaxed)), self.position());
+        let (since, position) = (self.since(), self.position());
         position.epoch == up_to.epoch && since <= after && position.seq >= up_to.seq
     }
 

@@ -64,7 +64,7 @@ pub use self::seat::Seat;
 use self::book::OfGateway;
 use self::seat::SeatState;
 use crate::clock::Clock;
-use crate::ids::{Cursor, Epoch, GatewayId};
+use crate::ids::{Cursor, Epoch, GatewayId, Seq};
 use crate::records::{Change, Records, StoreError, Table, each_row};
 use crate::write_behind::{Source, WriteBehind};
 
@@ -167,6 +167,12 @@ impl Receipts {
     pub fn stored(&self, gateway: GatewayId, of: &Replica, epoch: Epoch) -> Option<Cursor> {
         let now = self.shared.clock.now();
         self.shared.look(gateway, |kept| kept.stored(of, epoch, now))?
+    }
+
+    /// Up to where it is known that the replica was not sent everything; `epoch` is the present life of the log.
+    #[must_use]
+    pub fn skipped(&self, gateway: GatewayId, of: &Replica, epoch: Epoch) -> Option<Seq> {
+        self.shared.look(gateway, |kept| kept.skipped(of, epoch))?
     }
 
     /// Where a replica begins of which nothing is known, if that was set.

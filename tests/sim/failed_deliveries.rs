@@ -36,6 +36,14 @@ impl World {
         client
     }
 
+    /// A replica of this name, before its first message: a poll that goes on has no ack.
+    async fn named_on(&self, via: Via, member: &Member, name: &str, cursor: &str) -> Client {
+        let transport = via.transport();
+        let handshake = Handshake { instance: Some(name.to_owned()), ..handshake(&transport, member, Some(cursor)) };
+        let peer = transport.connect(self.hub.gate.as_ref(), handshake).await.unwrap();
+        Client { peer, pongs: true, cursor: Some(cursor.to_owned()) }
+    }
+
     async fn publish_all(&self, member: &Member, numbers: std::ops::Range<u64>) {
         for n in numbers {
             self.publish(member.id, n).await;
@@ -233,6 +241,48 @@ async fn what_was_overwritten_is_counted_once_told_and_never_recovers() {
     a.numbers(5).await;
     settled().await;
     assert_eq!(world.failed(), [(FailureReason::Overwritten, 1, 7, false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_there_before_a_replica_began_at_the_end_does_not_recover_when_it_goes_on_from_there() {
+    for via in ALL {
+        let world = World::new().await;
+        let member = world.gateway().await;
+        world.publish_all(&member, 0..2).await;
+        let mut a = world.named(via, &member, "a", None).await;
+        let start = a.cursor.clone().unwrap();
+        world.publish(member.id, 2).await;
+        a.numbers(1).await;
+        settled().await;
+        let mut again = world.named_on(via, &member, "a", &start).await;
+        again.numbers(1).await;
+        settled().await;
+        let missed = [2, 1].map(|seq| (FailureReason::NotConnected, seq, 1, false));
+        assert_eq!(world.failed(), missed, "{via:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_overwritten_before_a_replica_came_does_not_recover_when_it_goes_on_after_it() {
+    for via in ALL {
+        let retention = Retention { max_events: 5, compaction: Compaction::DEFAULT, ..Settings::default().retention };
+        let world = World::with(Settings { retention, ..Settings::default() }).await;
+        let member = world.gateway().await;
+        for n in 0..10 {
+            world.publish_about(member.id, WITHOUT_KEYS, "x", n).await;
+        }
+        let second = Cursor { seq: Seq(2), ..world.failures()[0].event }.to_string();
+        let mut a = world.named_on(via, &member, "a", &second).await;
+        a.numbers(5).await;
+        settled().await;
+        let head = a.cursor.clone().unwrap();
+        let recovered = |world: &World| world.failed().iter().filter(|row| row.3).map(|row| row.1).collect::<Vec<_>>();
+        let delivered = [10, 9, 8, 7, 6, 2, 1];
+        assert_eq!(recovered(&world), delivered, "{via:?}");
+        let _again = world.named_on(via, &member, "a", &head).await;
+        settled().await;
+        assert_eq!(recovered(&world), delivered, "{via:?}: once more");
+    }
 }
 
 #[tokio::test(start_paused = true)]

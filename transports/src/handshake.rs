@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HOST};
 
+use crate::host;
 use crate::query::Query;
 use crate::transport::Liveness;
 
@@ -81,8 +82,8 @@ pub struct Handshake {
     pub cookie: Option<Secret>,
     /// `Sec-Fetch-Site` (Fetch Metadata), all lines joined by commas: from where a browser asks.
     pub fetch_site: Option<String>,
-    /// `Host`, all lines joined by commas: what the server is called by who asks.
-    pub host: Option<String>,
+    /// `Host`, if there is one, [is a name of this machine](host::is_loopback) for itself.
+    pub is_asked_as_loopback: bool,
 }
 
 impl Handshake {
@@ -129,7 +130,12 @@ impl Handshake {
             gateway: checked(gateway, "gatewayId", is_name, "1 to 128 visible ASCII characters")?,
             cookie: headers.cookie.joined("; ").map(Secret::new),
             fetch_site: headers.fetch_site.joined(","),
-            host: headers.host.joined(","),
+            is_asked_as_loopback: headers
+                .host
+                .first
+                .iter()
+                .chain(&headers.host.more)
+                .all(|value| host::is_loopback(value)),
         })
     }
 }

@@ -99,7 +99,7 @@ impl Scripted {
             gateway: None,
             cookie: None,
             fetch_site: None,
-            host: None,
+            is_asked_as_loopback: true,
         }
     }
 

@@ -43,8 +43,8 @@ struct Kept {
     has_row: bool,
 }
 
-/// Events that were there when a connection began at the end of the log, after what its replica had: none of these were
-/// sent to it, unless it is known when. Several such stretches are kept as one, from the first to the last.
+/// Events that were there when a connection began at the end of the log, after what its replica had, or that were gone
+/// when it came to them: none of these were sent to it, unless it is known when. Several such stretches are kept as one, from the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Skipped {
     after: Seq,
@@ -125,7 +125,7 @@ impl OfGateway {
     ) -> (Arc<SeatState>, Vec<Replica>, bool) {
         let forgotten = self.make_room(of);
         let kept = self.replicas.entry(of);
-        kept.skip(start);
+        kept.begin(start);
         // What is heard on them from now on tells that they live beside it.
         for seat in &kept.positions.live {
             kept.last_receipt = kept.last_receipt.max(seat.progress().last_receipt.take());
@@ -143,6 +143,19 @@ impl OfGateway {
         }
         positions.live.push(Arc::clone(&state));
         (state, forgotten, *has_row)
+    }
+
+    /// The replica is led past what comes after `after` up to `up_to`.
+    pub(super) fn skip(&mut self, of: &Replica, after: Seq, up_to: Cursor) {
+        if let Some(kept) = self.replicas.get_mut(of) {
+            kept.skip(after, up_to);
+        }
+    }
+
+    /// Up to where it is known that a replica was not sent everything.
+    pub(super) fn skipped(&self, of: &Replica, epoch: Epoch) -> Option<Seq> {
+        let skipped = self.replicas.get(of)?.skipped.as_ref()?;
+        (skipped.up_to.epoch == epoch).then_some(skipped.up_to.seq)
     }
 
     /// Whether its row has to be written.
@@ -291,22 +304,37 @@ impl OfGateway {
 
 impl Kept {
     /// A connection begins: whether it goes on where its replica was or not.
-    fn skip(&mut self, start: Start) {
+    fn begin(&mut self, start: Start) {
         let at = start.at();
-        let before = self.skipped.take().filter(|before| before.up_to.epoch == at.epoch);
-        let after = before.as_ref().map_or(Seq(u64::MAX), |before| before.after);
-        self.skipped = match start {
-            Start::AtTheEnd(_) if self.positions.furthest(at.epoch) < at.seq => {
-                let after = after.min(self.positions.furthest(at.epoch));
-                Some(Box::new(Skipped { after, up_to: at }))
-            }
-            Start::AtTheEnd(_) => before,
+        let furthest = self.positions.furthest(at.epoch);
+        match start {
+            Start::AtTheEnd(_) if furthest < at.seq => self.skip(furthest, at),
+            Start::AtTheEnd(_) => self.skipped = self.skipped_of(at.epoch),
             // What comes after it is given.
-            Start::After(_) => before.filter(|_| after < at.seq).map(|mut before| {
-                before.up_to.seq = before.up_to.seq.min(at.seq);
-                before
-            }),
+            Start::After(_) => {
+                self.skipped = self.skipped_of(at.epoch).filter(|before| before.after < at.seq).map(|mut before| {
+                    before.up_to.seq = before.up_to.seq.min(at.seq);
+                    before
+                });
+            }
+        }
+    }
+
+    /// Nothing of what comes after `after` up to `up_to` is sent.
+    fn skip(&mut self, after: Seq, up_to: Cursor) {
+        let skipped = match self.skipped_of(up_to.epoch) {
+            None => Skipped { after, up_to },
+            Some(before) => {
+                let seq = before.up_to.seq.max(up_to.seq);
+                Skipped { after: before.after.min(after), up_to: Cursor { seq, ..up_to } }
+            }
         };
+        self.skipped = Some(Box::new(skipped));
+    }
+
+    /// Takes out what was skipped in this life of the log.
+    fn skipped_of(&mut self, epoch: Epoch) -> Option<Box<Skipped>> {
+        self.skipped.take().filter(|before| before.up_to.epoch == epoch)
     }
 
     /// What is known of one event; `None` if it has not come near the replica.

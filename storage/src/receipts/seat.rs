@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::marks::Marks;
 use super::{Replica, Shared};
-use crate::ids::{Cursor, GatewayId};
+use crate::ids::{Cursor, GatewayId, Seq};
 
 /// How far one live connection is. Taken from [`Receipts::enter`](super::Receipts::enter); dropped, the connection
 /// has left, and its position is kept for whoever comes back.
@@ -64,6 +64,13 @@ impl Seat {
     /// Events up to `to` were written to the peer, at so many milliseconds since 1970.
     pub fn sent(&self, to: Cursor, now_ms: i64) {
         self.state.progress().sent.pass(to, now_ms);
+    }
+
+    /// What comes after `after` up to `up_to` is not there any more, so the peer was led past it.
+    pub fn skipped(&self, after: Seq, up_to: Cursor) {
+        let Of { shared, gateway, replica } = &*self.of;
+        shared.look(*gateway, |kept| kept.skip(replica, after, up_to));
+        shared.moved(*gateway, replica, &self.state);
     }
 
     /// The peer has received everything up to `to`, which was written to it. Never goes back within a life of the log.

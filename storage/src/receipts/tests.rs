@@ -395,6 +395,27 @@ async fn what_was_there_when_a_connection_began_at_the_end_was_not_sent_to_it() 
     assert_eq!([4, 7, 9].map(|event| status(&world, event).0), [false, true, true]);
 }
 
+#[tokio::test]
+async fn what_a_replica_was_led_past_was_not_sent_to_it_until_it_asks_for_that_again() {
+    let mut world = World::new().await;
+    let skipped = |world: &World| world.receipts.skipped(GATEWAY, &named("a"), cursor(0).epoch);
+    let seat = world.enter(&named("a"), 2);
+    assert_eq!(skipped(&world), None);
+    seat.skipped(Seq(2), cursor(5));
+    seat.sent(cursor(8), world.clock.millis());
+    drop(seat);
+    world.restart().await;
+    assert_eq!(skipped(&world), Some(Seq(5)), "kept on disk");
+    assert_eq!(world.receipts.skipped(GATEWAY, &named("b"), cursor(0).epoch), None);
+    let seat = world.enter(&named("a"), 8);
+    seat.skipped(Seq(8), cursor(9));
+    assert_eq!(skipped(&world), Some(Seq(9)));
+    for (at, left) in [(9, Some(9)), (4, Some(4)), (2, None)] {
+        drop(world.enter(&named("a"), at));
+        assert_eq!(skipped(&world), left.map(Seq), "{at}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Come(usize),
