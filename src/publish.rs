@@ -1,7 +1,7 @@
 //! The write path: check, append, answer.
 //!
 //! An event is checked against its type before anything is stored ([`Publisher::check`]); an answered event is
-//! durable ([`EventLog::append_all`] answers after the flush). Delivery is not this module's work: sessions are woken by
+//! durable ([`gatecast_storage::EventLog::append_all`] answers after the flush). Delivery is not this module's work: sessions are woken by
 //! the log's follower ([`crate::tail`]) and pull.
 //!
 //! A call with an idempotency key has its answer stored with each event, all or nothing, and one that tells several
