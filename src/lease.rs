@@ -149,15 +149,15 @@ impl Leases {
         let lease = id.and_then(|id| table.leases.get(&id)).filter(|lease| lease.client.proof == proven.proof);
         // Who names none has the one that is where it was opened.
         let lease = lease.filter(|lease| named.is_some() || lease.address() == address).cloned();
-        lease.map_or(Ok(None), |lease| self.begin(table, lease, (named.is_some(), address), proven.valid))
+        lease.map_or(Ok(None), |lease| self.begin(table, lease, (named.is_some(), Some(address)), proven.valid))
     }
 
-    /// A poll of a lease from this address, unless it is over.
+    /// A poll of a lease, unless it is over; from this address, or else from where it is.
     fn begin(
         self: &Arc<Self>,
         table: MutexGuard<'_, Table>,
         lease: Arc<Lease>,
-        (names_it, address): (bool, IpAddr),
+        (names_it, address): (bool, Option<IpAddr>),
         valid: Validity,
     ) -> Result<Option<Poll>, Full> {
         // A drain is told to the poll; whoever is silenced has to pass the gate, which refuses it.
@@ -174,7 +174,9 @@ impl Leases {
                 return Err(Full::Polls);
             }
             polls.under_way += 1;
-            lease.go(&mut polls, address);
+            if let Some(address) = address {
+                lease.go(&mut polls, address);
+            }
             polls.under_way > 1
         };
         let moves = lease.moves.load(Ordering::Acquire);
@@ -400,8 +402,7 @@ impl Renewal {
         if self.moves != lease.moves.load(Ordering::Acquire) {
             return None;
         }
-        let address = lease.address();
-        self.leases.begin(table, lease, (self.names_it, address), self.valid).ok().flatten()
+        self.leases.begin(table, lease, (self.names_it, None), self.valid).ok().flatten()
     }
 }
 
